@@ -1,0 +1,348 @@
+"""Every flag of main.py: its default, its help and its checks. Parsed options never change.
+
+    opts = parse_opts(['--video_path', 'jpg', ...])
+    opts.sample_size                            # 112
+    tuned = replace(opts, n_classes=101)        # a changed copy
+"""
+
+import argparse
+import difflib
+import json
+from pathlib import Path
+
+from errors import InputError
+
+# Mean and standard deviation (R, G, B) of images in 0...1.
+DATASET_STATISTICS = {
+    'kinetics': ((0.4345, 0.4051, 0.3775), (0.2768, 0.2713, 0.2737)),
+    'activitynet': ((0.4477, 0.4209, 0.3906), (0.2767, 0.2695, 0.2714)),
+    '0.5': ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+# Flags that --root_path is joined in front of; --resume_path also takes the word auto.
+PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path')
+# Flags that decide the names and shapes of the network's weights.
+NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_size',
+                 'conv1_t_stride', 'no_max_pool', 'resnet_shortcut', 'resnet_widen_factor',
+                 'wide_resnet_k', 'resnext_cardinality')
+# Flags that decide what the network sees.
+CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
+              'no_mean_norm', 'no_std_norm', 'value_scale')
+
+
+class Options(argparse.Namespace):
+    """The options of one run, read as attributes and never changed: `replace` makes a copy.
+
+    `given` is the set of flags that stood on the command line.
+    """
+
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f'options never change; use replace(opts, {name}=...)')
+
+    def __delattr__(self, name):
+        raise AttributeError('options never change')
+
+
+def replace(opts, **changes):
+    """A copy of the options with some values changed; an unknown name is a TypeError."""
+    unknown = changes.keys() - vars(opts).keys()
+    if unknown:
+        raise TypeError(f'no such option: {", ".join(sorted(unknown))}')
+    return Options(**{**vars(opts), **changes})
+
+
+def n_input_channels(opts):
+    """Channels of a frame: 3 for rgb, 2 (horizontal, vertical) for flow."""
+    return 2 if opts.input_type == 'flow' else 3
+
+
+def normalization(opts):
+    """(mean, std), a value a channel each, in units of images scaled to 0...value_scale."""
+    mean, std = DATASET_STATISTICS[opts.mean_dataset]
+    mean = opts.mean or [opts.value_scale * value for value in mean]
+    std = opts.std or [opts.value_scale * value for value in std]
+    if opts.no_mean_norm:
+        mean = (0.0, 0.0, 0.0)
+    if opts.no_std_norm:
+        std = (1.0, 1.0, 1.0)
+    channels = n_input_channels(opts)
+    return tuple(mean[:channels]), tuple(std[:channels])
+
+
+def to_json(opts):
+    """The options as the text of opts.json: one flag a line, sorted."""
+    values = {name: value for name, value in vars(opts).items() if name != 'given'}
+    return json.dumps(values, indent=1, sort_keys=True, default=str) + '\n'
+
+
+# ---------------------------------------------------------------- kinds of values
+
+def _number(kind, accepts, wanted):
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise argparse.ArgumentTypeError(f'{text!r} is not {wanted}')
+        return value
+    return convert
+
+
+_POSITIVE = _number(int, lambda n: n >= 1, 'a whole number of at least 1')
+_COUNT = _number(int, lambda n: n >= 0, 'a whole number of at least 0')
+_INT = _number(int, lambda n: True, 'a whole number')
+_POSITIVE_RATE = _number(float, lambda x: 0 < x < float('inf'), 'a number above 0')
+_RATE = _number(float, lambda x: 0 <= x < float('inf'), 'a number of at least 0')
+_FRACTION = _number(float, lambda x: 0 < x <= 1, 'a number above 0 and at most 1')
+_DECAYING = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+_FLOAT = _number(float, lambda x: abs(x) < float('inf'), 'a number')
+
+
+# ---------------------------------------------------------------- the flags, by group
+
+def _add_data_flags(parser):
+    add = parser.add_argument_group('data').add_argument
+    add('--root_path', type=Path, metavar='DIR',
+        help='joined in front of the other paths where those are relative')
+    add('--video_path', type=Path, metavar='DIR', help='folder of the videos\' frames')
+    add('--annotation_path', type=Path, metavar='FILE', help='annotation JSON')
+    add('--result_path', type=Path, metavar='DIR',
+        help='folder for logs, checkpoints and results; made where it is missing')
+    add('--dataset', default='kinetics',
+        choices=('kinetics', 'activitynet', 'ucf101', 'hmdb51', 'mit'),
+        help='layout of the frames and schema of the annotation')
+    add('--n_classes', type=_POSITIVE, default=400, metavar='N',
+        help='number of classes: 400 kinetics-400, 700 kinetics-700, 101 ucf101, 51 hmdb51, '
+             '339 mit')
+    add('--file_type', default='jpg', choices=('jpg', 'hdf5'),
+        help='how the frames are stored: a folder of jpg files or one hdf5 file a video')
+    add('--input_type', default='rgb', choices=('rgb', 'flow'),
+        help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
+    add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
+        help='look for every video\'s frames before the run starts; by default this is done for '
+             'up to 10000 videos, and above that a missing video is named when it is read')
+    add('--accimage', action='store_true',
+        help='accepted for old scripts, without effect: that image library is no longer kept')
+
+
+def _add_clip_flags(parser):
+    add = parser.add_argument_group('clips').add_argument
+    add('--sample_size', type=_POSITIVE, default=112, metavar='PIXELS',
+        help='height and width of a clip')
+    add('--sample_duration', type=_POSITIVE, default=16, metavar='FRAMES',
+        help='frames in a clip')
+    add('--sample_t_stride', type=_POSITIVE, default=1, metavar='N',
+        help='keep every N-th frame of a video, in training, validation and inference')
+    add('--train_crop', default='random', choices=('random', 'corner', 'center'),
+        help='random: random area and aspect; corner: one of the corners or the centre at one of '
+             'five scales; center: short side to --sample_size, centre')
+    add('--train_crop_min_scale', type=_FRACTION, default=0.25, metavar='AREA',
+        help='random crop: smallest share of the frame\'s area')
+    add('--train_crop_min_ratio', type=_FRACTION, default=0.75, metavar='RATIO',
+        help='random crop: smallest aspect ratio; the largest is its inverse')
+    add('--no_hflip', action='store_true',
+        help='no horizontal flips in training; for classes that tell left from right')
+    add('--colorjitter', action='store_true',
+        help='change brightness, contrast and saturation by up to 40 %% and hue by up to 10 %% '
+             'of the colour circle, the same for all frames of a clip')
+    add('--train_t_crop', default='random', choices=('random', 'center'),
+        help='which frames of a training video make the clip')
+    add('--n_val_samples', type=_POSITIVE, default=3, metavar='N',
+        help='evenly placed clips a video in validation; a validation batch is '
+             'batch_size // n_val_samples videos')
+    add('--mean_dataset', default='kinetics', choices=tuple(DATASET_STATISTICS),
+        help='whose mean and standard deviation are subtracted and divided by')
+    add('--mean', type=_FLOAT, nargs=3, metavar=('R', 'G', 'B'),
+        help='mean to subtract instead, in units of the scaled image')
+    add('--std', type=_POSITIVE_RATE, nargs=3, metavar=('R', 'G', 'B'),
+        help='standard deviation to divide by instead, in units of the scaled image')
+    add('--no_mean_norm', action='store_true', help='subtract no mean')
+    add('--no_std_norm', action='store_true', help='divide by no standard deviation')
+    add('--value_scale', type=int, default=1, choices=(1, 255),
+        help='images in 0...1 or in 0...255')
+
+
+def _add_network_flags(parser):
+    add = parser.add_argument_group('network').add_argument
+    add('--model', default='resnet',
+        choices=('resnet', 'resnet2p1d', 'preresnet', 'wideresnet', 'resnext', 'densenet'),
+        help='family of networks')
+    add('--model_depth', type=_POSITIVE, default=18, metavar='N',
+        help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
+             '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet)')
+    add('--conv1_t_size', type=_POSITIVE, default=7, metavar='FRAMES',
+        help='kernel size in time of the first convolution; odd')
+    add('--conv1_t_stride', type=_POSITIVE, default=1, metavar='FRAMES',
+        help='stride in time of the first convolution')
+    add('--no_max_pool', action='store_true', help='no max pooling after the first convolution')
+    add('--resnet_shortcut', default='B', choices=('A', 'B'),
+        help='A: padding with zeros; B: a convolution where the shape changes')
+    add('--resnet_widen_factor', type=_POSITIVE_RATE, default=1.0, metavar='X',
+        help='multiplies the channels of all layers')
+    add('--wide_resnet_k', type=_POSITIVE, default=2, metavar='K',
+        help='width of the bottlenecks of wideresnet')
+    add('--resnext_cardinality', type=_POSITIVE, default=32, metavar='N',
+        help='groups of resnext\'s convolutions')
+    add('--pretrain_path', type=Path, metavar='FILE',
+        help='start from these weights with a new classifier of --n_classes')
+    add('--n_pretrain_classes', type=_COUNT, default=0, metavar='N',
+        help='classes of --pretrain_path; checked where given, otherwise read from the file')
+    add('--ft_begin_module', default='', metavar='NAME',
+        help='first module that is trained: conv1, layer1 ... layer4, fc (densenet: denseblock1 '
+             '..., classifier); what comes before is frozen; empty: all are trained')
+
+
+def _add_optimisation_flags(parser):
+    add = parser.add_argument_group('optimisation').add_argument
+    add('--optimizer', default='sgd', choices=('sgd',), help='optimiser')
+    add('--learning_rate', type=_POSITIVE_RATE, default=0.1, metavar='X',
+        help='learning rate before any decay')
+    add('--momentum', type=_DECAYING, default=0.9, metavar='X', help='momentum')
+    add('--dampening', type=_RATE, default=0.0, metavar='X',
+        help='dampening of the momentum; 0 with --nesterov')
+    add('--weight_decay', type=_RATE, default=1e-3, metavar='X', help='weight decay')
+    add('--nesterov', action='store_true', help='Nesterov momentum')
+    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau'),
+        help='divide the learning rate by 10 at --multistep_milestones, or when the validation '
+             'loss has stopped falling')
+    add('--multistep_milestones', type=_POSITIVE, nargs='+', default=[50, 100, 150],
+        metavar='EPOCH', help='epochs after which the learning rate is divided by 10')
+    add('--overwrite_milestones', action='store_true',
+        help='on resume take --multistep_milestones from the command line, not from the '
+             'checkpoint')
+    add('--plateau_patience', type=_COUNT, default=10, metavar='EPOCHS',
+        help='epochs without improvement before plateau divides')
+    add('--batch_size', type=_POSITIVE, default=128, metavar='CLIPS', help='clips in a batch')
+    add('--batchnorm_sync', action='store_true',
+        help='share batch-norm statistics between processes; needs several processes on GPUs')
+    add('--n_epochs', type=_POSITIVE, default=200, metavar='N', help='train up to this epoch')
+
+
+def _add_run_flags(parser):
+    add = parser.add_argument_group('run').add_argument
+    add('--resume_path', type=Path, metavar='FILE',
+        help='go on with the training of this checkpoint; with --no_train evaluate it')
+    add('--no_train', action='store_true', help='do not train')
+    add('--no_val', action='store_true', help='do not validate')
+    add('--inference', action='store_true',
+        help='classify the videos of --inference_subset and write {inference_subset}.json')
+    add('--inference_subset', default='val', choices=('train', 'val', 'test'),
+        help='which videos inference is for')
+    add('--inference_stride', type=_POSITIVE, default=16, metavar='FRAMES',
+        help='stride of the sliding window of inference')
+    add('--inference_crop', default='center', choices=('center', 'nocrop'),
+        help='center: centre crop; nocrop: the whole frame, a batch holds clips of one video')
+    add('--inference_no_average', action='store_true',
+        help='one result a window instead of one a video')
+    add('--inference_batch_size', type=_COUNT, default=0, metavar='CLIPS',
+        help='clips in a batch of inference; 0: --batch_size')
+    add('--output_topk', type=_INT, default=5, metavar='K',
+        help='classes in a result, best first; 0 or less: all')
+    add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
+        help='write save_{epoch}.pth every N epochs')
+    add('--tensorboard', action='store_true',
+        help='write TensorBoard events beside the logs')
+    add('--manual_seed', type=_COUNT, default=1, metavar='N',
+        help='seed of everything random: weights, order, crops')
+
+
+def _add_hardware_flags(parser):
+    add = parser.add_argument_group('hardware').add_argument
+    add('--no_cuda', action='store_true', help='run on the CPU')
+    add('--n_threads', type=_COUNT, default=4, metavar='N',
+        help='loader processes; 0: load in the main process')
+
+
+def _add_distributed_flags(parser):
+    add = parser.add_argument_group('distributed').add_argument
+    add('--distributed', action='store_true', help='start one process a GPU on this node')
+    add('--dist_url', default='tcp://127.0.0.1:23456', metavar='URL',
+        help='tcp://HOST:PORT of the first node')
+    add('--world_size', type=int, default=-1, metavar='NODES', help='number of nodes')
+
+
+_GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
+           _add_run_flags, _add_hardware_flags, _add_distributed_flags)
+
+
+# ---------------------------------------------------------------- parsing
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Adds the default to each help text, unless it is a switch's or says nothing."""
+
+    def _get_help_string(self, action):
+        silent = (None, False, '', argparse.SUPPRESS)
+        if action.default in silent or '%(default)' in action.help:
+            return action.help
+        return action.help + ' (default: %(default)s)'
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises InputError with one sentence instead of printing the usage of all flags."""
+
+    def error(self, message):
+        raise InputError(f'{message}; python {self.prog} --help lists all flags')
+
+
+def build_parser():
+    """The argparse parser of main.py."""
+    parser = _Parser(prog='main.py', formatter_class=_HelpFormatter,
+                     description='Train, validate and run 3D ResNets for action recognition.')
+    for add_flags in _GROUPS:
+        add_flags(parser)
+    return parser
+
+
+def parse_opts(argv=None):
+    """Options from the command line (`argv`, or sys.argv). Raises InputError on a bad one."""
+    parser = build_parser()
+    values = vars(_parse(parser, argv))
+    untouched = argparse.Namespace(**dict.fromkeys(values))  # no default replaces these Nones
+    given = {name for name, value in vars(_parse(parser, argv, untouched)).items()
+             if value is not None}
+    if values['root_path'] is not None:
+        for name in PATH_FLAGS:
+            if values[name] is not None:
+                values[name] = values['root_path'] / values[name]
+    opts = Options(**values, given=frozenset(given))
+    _check(opts)
+    return opts
+
+
+def _parse(parser, argv, namespace=None):
+    namespace, unknown = parser.parse_known_args(argv, namespace)
+    if unknown:
+        flags = list(vars(namespace))
+        close = difflib.get_close_matches(unknown[0].lstrip('-').split('=')[0], flags, n=1)
+        hint = f'; did you mean --{close[0]}?' if close else ''
+        parser.error(f'unknown argument {unknown[0]}{hint}')
+    return namespace
+
+
+def _check(opts):
+    """Raise InputError where flags that are valid each by itself do not go together."""
+    rules = [
+        (opts.no_train and opts.no_val and not opts.inference,
+         '--no_train and --no_val without --inference leave nothing to do: drop one of them'),
+        (opts.input_type == 'flow' and opts.file_type != 'hdf5',
+         '--input_type flow is read from hdf5: add --file_type hdf5'),
+        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
+         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+        (opts.nesterov and opts.momentum == 0,
+         '--nesterov needs a --momentum above 0'),
+        (opts.conv1_t_size % 2 == 0,
+         f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
+        (opts.resume_path is not None and opts.pretrain_path is not None,
+         '--resume_path and --pretrain_path are both given: --resume_path goes on with a '
+         'training, --pretrain_path starts a new one; keep one of them'),
+    ]
+    rules += [(getattr(opts, name) is None, f'--{name} is missing: give the path of the {what}')
+              for name, what in (('video_path', 'folder of frames'),
+                                 ('annotation_path', 'annotation JSON'),
+                                 ('result_path', 'folder for results'))]
+    for broken, sentence in rules:
+        if broken:
+            raise InputError(sentence)
