@@ -1,0 +1,123 @@
+"""Pixels of a clip: transforms of uint8 (T, C, H, W) tensors, one random draw a clip.
+
+They are torchvision's (transforms.v2) wherever it has them, which draws once for all frames of a
+tensor. `Normalize` is the part that runs on the device, for a whole batch.
+"""
+
+import torch
+from torch import nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import CenterCrop, Compose  # noqa: F401  (part of this module)
+from torchvision.transforms.v2 import functional as F
+
+CORNERS = ('center', 'top_left', 'top_right', 'bottom_left', 'bottom_right')
+# Multi-scale corner cropping of Wang et al., "Towards Good Practices for Very Deep Two-Stream
+# ConvNets" (2015), with the five scales of Hara et al. (2017).
+CORNER_CROP_SCALES = tuple(2 ** (-i / 4) for i in range(5))
+
+
+class Resize(v2.Resize):
+    """Short side to `size` pixels, aspect kept; bilinear with antialias, as Pillow does it."""
+
+    def __init__(self, size):
+        super().__init__(size, v2.InterpolationMode.BILINEAR, antialias=True)
+
+
+class RandomResizedCrop(v2.RandomResizedCrop):
+    """A random part of the frame, resized to `size` x `size`.
+
+    Its area is `min_scale`...1 of the frame's, its aspect `min_ratio`...1 / `min_ratio`
+    (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015).
+    """
+
+    def __init__(self, size, min_scale=0.25, min_ratio=0.75):
+        super().__init__(size, (min_scale, 1.0), (min_ratio, 1.0 / min_ratio), antialias=True)
+
+
+class CornerCrop:
+    """A square at `position` (one of CORNERS), its side `scale` times the short side, resized to
+    `size` x `size`."""
+
+    def __init__(self, size, position, scale=1.0):
+        if position not in CORNERS:
+            raise ValueError(f'position {position!r}: not one of {CORNERS}')
+        self.size, self.position, self.scale = size, position, scale
+
+    def __call__(self, clip):
+        height, width = clip.shape[-2:]
+        side = max(1, round(min(height, width) * self.scale))
+        if self.position == 'center':
+            square = F.center_crop(clip, [side, side])
+        else:
+            top = height - side if self.position.startswith('bottom') else 0
+            left = width - side if self.position.endswith('right') else 0
+            square = clip[..., top:top + side, left:left + side]
+        return F.resize(square, [self.size, self.size], antialias=True)
+
+
+class MultiScaleCornerCrop:
+    """A `CornerCrop` at a random one of CORNERS and of `scales`."""
+
+    def __init__(self, size, scales=CORNER_CROP_SCALES):
+        self.size, self.scales = size, tuple(scales)
+
+    def __call__(self, clip):
+        position = CORNERS[int(torch.randint(len(CORNERS), ()))]
+        scale = self.scales[int(torch.randint(len(self.scales), ()))]
+        return CornerCrop(self.size, position, scale)(clip)
+
+
+class RandomHorizontalFlip:
+    """Mirrors the clip in one of two cases.
+
+    `is_flow`: channel 0 is horizontal optical flow with 0 at 127.5; mirroring turns its sign.
+    """
+
+    def __init__(self, is_flow=False):
+        self.is_flow = is_flow
+
+    def __call__(self, clip):
+        if torch.rand(()) < 0.5:
+            return clip
+        clip = F.horizontal_flip(clip)
+        if not self.is_flow:
+            return clip
+        return torch.cat([255 - clip[..., :1, :, :], clip[..., 1:, :, :]], dim=-3)
+
+
+class ColorJitter(v2.ColorJitter):
+    """Brightness, contrast and saturation times 0.6...1.4, hue turned by up to 0.1 turns."""
+
+    def __init__(self):
+        super().__init__(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+
+
+class PickFirstChannels:
+    """The first `n` channels: (T, C, H, W) -> (T, n, H, W)."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, clip):
+        return clip[..., :self.n, :, :]
+
+
+class Normalize(nn.Module):
+    """(N, C, T, H, W) uint8 -> float: scaled to 0...value_scale, minus mean, divided by std.
+
+    `mean` and `std`: a value a channel, in units of the scaled image. The result has the default
+    float type.
+    """
+
+    def __init__(self, mean, std, value_scale=1):
+        super().__init__()
+        mean, std = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer('factor', _per_channel(value_scale / 255 / std), persistent=False)
+        self.register_buffer('offset', _per_channel(mean / std), persistent=False)
+
+    def forward(self, clips):
+        return clips * self.factor - self.offset
+
+
+def _per_channel(values):
+    return values.view(-1, 1, 1, 1)
