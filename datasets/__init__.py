@@ -1,0 +1,142 @@
+"""Data sets of clips: `build_loader` makes the batches of training, validation or inference."""
+
+import signal
+import sys
+
+from torch.utils.data import DataLoader
+
+import spatial_transforms as S
+import temporal_transforms as T
+from datasets import annotations, sampling
+from datasets.frames import READERS, FrameError, video_path
+from datasets.videodataset import VideoDataset, collate
+from errors import InputError
+
+
+# Up to this many videos are looked for before a run starts.
+CHECKED_VIDEOS = 10_000
+
+
+class ClipLoader(DataLoader):
+    """A DataLoader of `Batch`es that raises an InputError met in a loader process as it was."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+    def set_epoch(self, epoch):
+        """The epoch whose order and draws the next pass has."""
+        self.batch_sampler.set_epoch(epoch)
+
+
+def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=False,
+                 start_method=None):
+    """Loader of one split: 'train', 'val', or 'inference' (of opts.inference_subset).
+
+    `annotation` comes from annotations.read_annotation; `start_method` is multiprocessing's, the
+    platform's by default. `loader.dataset.records` says which videos there are.
+    """
+    reader = READERS[opts.file_type, opts.input_type]()
+    records = _build_records(opts, split, annotation, reader)
+    _check_paths(opts, records, reader)
+    dataset = VideoDataset(records, opts.video_path, reader, _temporal_transform(opts, split),
+                           _spatial_transform(opts, split), opts.manual_seed)
+    batches = _batch_sampler(opts, split, records, rank, world_size)
+    workers = {}
+    if opts.n_threads > 0:
+        workers = {'num_workers': opts.n_threads, 'worker_init_fn': _leave_interrupts_to_main,
+                   'persistent_workers': split != 'inference',
+                   'multiprocessing_context': start_method}
+    return ClipLoader(dataset, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory,
+                      **workers)
+
+
+def _leave_interrupts_to_main(_worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _build_records(opts, split, annotation, reader):
+    subset = annotations.SUBSETS[opts.inference_subset if split == 'inference' else split]
+    if (opts.dataset == 'activitynet') != annotation.is_taxonomy:
+        schema = 'a taxonomy (ActivityNet)' if annotation.is_taxonomy else 'a label list'
+        raise annotations.AnnotationError(f'{annotation.path}: is {schema} annotation; '
+                                          f'it does not go with --dataset {opts.dataset}')
+    if annotation.is_taxonomy:
+        def count_frames(path):
+            return reader.count(video_path(opts.video_path, path, reader.suffix))
+        records, n_left_out = annotations.taxonomy_records(
+            annotation, subset, count_frames, first_frame=reader.first_frame,
+            trimmed=split != 'inference')
+    else:
+        records, n_left_out = annotations.label_list_records(
+            annotation, subset, first_frame=reader.first_frame)
+    if n_left_out:
+        print(f'{annotation.path}: {n_left_out} of {n_left_out + len(records)} videos of subset '
+              f'{subset!r} are left out: they have no frames', file=sys.stderr)
+    return records
+
+
+def _check_paths(opts, records, reader):
+    """Raise FrameError where videos are missing, if they are to be looked for."""
+    if not opts.video_path.is_dir():
+        raise FrameError(f'{opts.video_path}: no such folder; check --video_path and --root_path')
+    looked_for = len(records) <= CHECKED_VIDEOS if opts.check_paths is None else opts.check_paths
+    if not looked_for:
+        return
+    errors = []
+    for i in range(len(records)):
+        frames = records.frames(i)
+        try:
+            reader.check(video_path(opts.video_path, records.paths[i], reader.suffix),
+                         frames.start, frames.stop)
+        except FrameError as error:
+            errors.append(str(error))
+    if errors:
+        more = f' (and {len(errors) - 1} more of {len(records)} videos)' if len(errors) > 1 else ''
+        raise FrameError(errors[0] + more)
+
+
+def _temporal_transform(opts, split):
+    if split == 'inference':
+        crop = T.SlidingWindow(opts.sample_duration, opts.inference_stride)
+    elif split == 'val':
+        crop = T.TemporalEvenCrop(opts.sample_duration, opts.n_val_samples)
+    else:
+        crop = {'random': T.TemporalRandomCrop,
+                'center': T.TemporalCenterCrop}[opts.train_t_crop](opts.sample_duration)
+    return T.Compose([T.TemporalSubsampling(opts.sample_t_stride), crop])
+
+
+def _spatial_transform(opts, split):
+    if split == 'inference' and opts.inference_crop == 'nocrop':
+        return S.Resize(opts.sample_size)
+    if split != 'train':
+        return S.Compose([S.Resize(opts.sample_size), S.CenterCrop(opts.sample_size)])
+    crops = {
+        'random': lambda: [S.RandomResizedCrop(opts.sample_size, opts.train_crop_min_scale,
+                                               opts.train_crop_min_ratio)],
+        'corner': lambda: [S.MultiScaleCornerCrop(opts.sample_size)],
+        'center': lambda: [S.Resize(opts.sample_size), S.CenterCrop(opts.sample_size)],
+    }
+    transforms = crops[opts.train_crop]()
+    if not opts.no_hflip:
+        transforms.append(S.RandomHorizontalFlip(is_flow=opts.input_type == 'flow'))
+    if opts.colorjitter:
+        transforms.append(S.ColorJitter())
+    return S.Compose(transforms)
+
+
+def _batch_sampler(opts, split, records, rank, world_size):
+    shares = {'rank': rank, 'world_size': world_size}
+    if split == 'train':
+        return sampling.ShuffledBatches(len(records), opts.batch_size, opts.manual_seed, **shares)
+    if split == 'val':
+        n_videos = max(1, opts.batch_size // opts.n_val_samples)
+        return sampling.VideoBatches(len(records), n_videos, **shares)
+    n_frames = -(-(records.ends - records.begins) // opts.sample_t_stride)
+    n_clips = [T.n_windows(n, opts.sample_duration, opts.inference_stride)
+               for n in n_frames.tolist()]
+    return sampling.ClipBatches(n_clips, opts.inference_batch_size or opts.batch_size,
+                                opts.inference_crop == 'nocrop', **shares)

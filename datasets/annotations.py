@@ -1,0 +1,240 @@
+"""Annotation files: both schemas are read into `Records`, columns with one entry a sample.
+
+The columns are torch tensors and packed strings, not one object a video: a million videos cost
+tens of megabytes, which loader processes share.
+"""
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from errors import InputError
+
+# Names of the subsets on the command line and in the files.
+SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
+# ActivityNet marks segments in seconds; one shorter than this many frames is widened.
+MIN_SEGMENT_FRAMES = 8
+NO_LABEL = -1
+
+
+class AnnotationError(InputError):
+    """An annotation file is not what it should be."""
+
+
+class Strings:
+    """An immutable column of strings, stored as UTF-8 bytes and their end offsets."""
+
+    def __init__(self, strings):
+        encoded = [string.encode() for string in strings]
+        ends = torch.tensor([0] + [len(data) for data in encoded]).cumsum(0)
+        self._data = torch.frombuffer(bytearray(b''.join(encoded) or b'\0'), dtype=torch.uint8)
+        self._ends = ends
+
+    def __len__(self):
+        return len(self._ends) - 1
+
+    def __getitem__(self, i):
+        begin, end = self._ends[i:i + 2].tolist()
+        return self._data[begin:end].numpy().tobytes().decode()
+
+
+@dataclass(frozen=True)
+class Records:
+    """Samples of one subset, a column each.
+
+    video_ids: name of each sample's video, as in results
+    paths:     frames of each sample's video, relative to the video folder and without suffix
+    labels:    (n,) class numbers, NO_LABEL for none
+    begins:    (n,) first frame
+    ends:      (n,) last frame + 1
+    """
+
+    class_names: tuple
+    video_ids: Strings
+    paths: Strings
+    labels: torch.Tensor
+    begins: torch.Tensor
+    ends: torch.Tensor
+
+    def __len__(self):
+        return len(self.video_ids)
+
+    def frames(self, i):
+        """Frame numbers of sample i, a range."""
+        return range(int(self.begins[i]), int(self.ends[i]))
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An annotation file as parsed: its path, class names in order, and `database` by video id."""
+
+    path: Path
+    class_names: tuple
+    database: dict
+    is_taxonomy: bool
+
+
+def read_annotation(path):
+    """Annotation from a JSON file of either schema. Raises AnnotationError."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise AnnotationError(f'{path}: no such annotation file; check --annotation_path and '
+                              '--root_path, or make it with one of util_scripts\' *_json') from None
+    except OSError as error:
+        raise AnnotationError(f'{path}: cannot be read: {error.strerror}; '
+                              'give an annotation JSON file') from None
+    except ValueError as error:
+        raise AnnotationError(f'{path}: not JSON ({error}); make the file again') from None
+    if not isinstance(data, dict) or not isinstance(data.get('database'), dict):
+        raise AnnotationError(f'{path}: has no "database" of videos; give an annotation made by '
+                              'one of util_scripts\' *_json')
+    is_taxonomy = 'taxonomy' in data
+    class_names = _leaves(data, path) if is_taxonomy else _labels(data, path)
+    return Annotation(path, class_names, data['database'], is_taxonomy)
+
+
+def _labels(data, path):
+    labels = data.get('labels')
+    if not isinstance(labels, list) or not labels:
+        raise AnnotationError(f'{path}: has no "labels", the list of class names; '
+                              'make the file again')
+    twice = [name for name, n in Counter(map(str, labels)).items() if n > 1]
+    if twice:
+        raise AnnotationError(f'{path}: label {twice[0]!r} is listed twice in "labels"; '
+                              'class names must differ')
+    return tuple(map(str, labels))
+
+
+def _leaves(data, path):
+    try:
+        parents = {node['parentId'] for node in data['taxonomy']}
+        return tuple(node['nodeName'] for node in data['taxonomy'] if node['nodeId'] not in parents)
+    except (TypeError, KeyError):
+        raise AnnotationError(f'{path}: its "taxonomy" is not a list of nodes with nodeName, '
+                              'nodeId and parentId; take the published file') from None
+
+
+def select_subset(annotation, subset):
+    """{video id: entry} of a subset (training, validation, testing). Raises where it is empty."""
+    for video_id, entry in annotation.database.items():
+        if not isinstance(entry, dict) or 'subset' not in entry:
+            raise AnnotationError(f'{annotation.path}: video {video_id!r} has no "subset"; '
+                                  'add one of training, validation, testing')
+    chosen = {video_id: entry for video_id, entry in annotation.database.items()
+              if entry['subset'] == subset}
+    if not chosen:
+        counts = Counter(str(entry['subset']) for entry in annotation.database.values())
+        found = ', '.join(f'{name} ({n})' for name, n in sorted(counts.items())) or 'none at all'
+        raise AnnotationError(f'{annotation.path}: no video has subset {subset!r}; found {found}')
+    return chosen
+
+
+# ---------------------------------------------------------------- label lists
+
+def label_list_records(annotation, subset, *, first_frame=1):
+    """Records of a label-list annotation, one a video, and how many had no segment.
+
+    `first_frame`: number of a stored video's first frame, 1 for jpg and 0 for hdf5.
+    Raises AnnotationError for a label that is not listed and a segment that cannot be.
+    """
+    numbers = {name: i for i, name in enumerate(annotation.class_names)}
+    rows, n_left_out = [], 0
+    for video_id, entry in select_subset(annotation, subset).items():
+        where = f'{annotation.path}: video {video_id!r}'
+        marks = entry.get('annotations') or {}
+        if not isinstance(marks, dict):
+            raise AnnotationError(f'{where}: "annotations" is not an object with label and '
+                                  'segment; for the ActivityNet schema the file needs "taxonomy"')
+        label = _label_number(marks.get('label'), numbers, where, subset)
+        if 'segment' not in marks:
+            n_left_out += 1
+            continue
+        begin, end = _frame_segment(marks['segment'], first_frame, where)
+        folder = 'test' if label == NO_LABEL else marks['label']
+        rows.append((video_id, entry.get('video_path', f'{folder}/{video_id}'), label, begin, end))
+    return _to_records(annotation, subset, rows, n_left_out), n_left_out
+
+
+def _label_number(label, numbers, where, subset):
+    if label is None and subset == 'testing':
+        return NO_LABEL
+    if label not in numbers:
+        raise AnnotationError(f'{where}: label {label!r} is not in "labels"; '
+                              'add it there or mend the video\'s label')
+    return numbers[label]
+
+
+def _frame_segment(segment, first_frame, where):
+    is_pair = isinstance(segment, list) and len(segment) == 2 and all(
+        isinstance(frame, int) for frame in segment)
+    if not is_pair or not first_frame <= segment[0] < segment[1]:
+        raise AnnotationError(f'{where}: segment {segment!r} is not [first frame, last frame + 1] '
+                              f'with frames counted from {first_frame}; mend it')
+    return segment
+
+
+# ---------------------------------------------------------------- taxonomies (ActivityNet)
+
+def taxonomy_records(annotation, subset, count_frames, *, first_frame=1, trimmed=True):
+    """Records of a taxonomy annotation, and how many videos had no frames.
+
+    Trimmed: one record a labelled segment. Untrimmed: one a video, without label.
+    `count_frames(path)` gives the frames of a video, 0 where there are none.
+    """
+    numbers = {name: i for i, name in enumerate(annotation.class_names)}
+    rows, n_left_out = [], 0
+    for video_id, entry in select_subset(annotation, subset).items():
+        path = entry.get('video_path', f'v_{video_id}')
+        n_frames = count_frames(path)
+        if n_frames == 0:
+            n_left_out += 1
+            continue
+        video_end = first_frame + n_frames
+        if not trimmed:
+            rows.append((video_id, path, NO_LABEL, first_frame, video_end))
+            continue
+        for mark in entry.get('annotations', ()):
+            where = f'{annotation.path}: video {video_id!r}'
+            label = _label_number(mark.get('label'), numbers, where, subset)
+            begin, end = _timed_segment(mark.get('segment'), entry.get('fps'), where)
+            begin, end = _fit(begin, end, n_frames)
+            rows.append((video_id, path, label, begin - 1 + first_frame, end - 1 + first_frame))
+    return _to_records(annotation, subset, rows, n_left_out), n_left_out
+
+
+def _timed_segment(segment_sec, fps, where):
+    """[begin, end] in seconds -> first frame and last frame + 1, counted from 1."""
+    if not isinstance(fps, (int, float)) or fps <= 0:
+        raise AnnotationError(f'{where} has no "fps"; add it with '
+                              'util_scripts.add_fps_into_activitynet_json')
+    try:
+        begin, end = (math.floor(sec * fps) + 1 for sec in segment_sec)
+    except (TypeError, ValueError):
+        raise AnnotationError(f'{where}: segment {segment_sec!r} is not [begin, end] in seconds; '
+                              'mend it') from None
+    return begin, end
+
+
+def _fit(begin, end, n_frames):
+    """At most the frames there are, at least MIN_SEGMENT_FRAMES (as far as there are so many)."""
+    end = min(end, n_frames)
+    if end - begin < MIN_SEGMENT_FRAMES:
+        end = min(begin + MIN_SEGMENT_FRAMES, n_frames + 1)
+        begin = max(1, end - MIN_SEGMENT_FRAMES)
+    return begin, end
+
+
+def _to_records(annotation, subset, rows, n_left_out):
+    if not rows:
+        raise AnnotationError(f'{annotation.path}: none of the {n_left_out} videos of subset '
+                              f'{subset!r} has frames (no "segment"); extract the frames first, '
+                              'then make the annotation again')
+    video_ids, paths, labels, begins, ends = zip(*rows)
+    return Records(annotation.class_names, Strings(video_ids), Strings(paths),
+                   *(torch.tensor(column, dtype=torch.int32) for column in (labels, begins, ends)))
