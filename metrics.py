@@ -1,0 +1,50 @@
+"""Counts that add up exactly: over batches, and over processes. Divide once, at the end."""
+
+import torch
+
+
+def topk_hits(scores, labels, ks):
+    """For each k, how many rows have their label among the k best scores.
+
+    (N, n_classes) scores, (N,) labels -> list of 0-d integer tensors. A k above n_classes counts
+    as n_classes.
+    """
+    n_best = min(max(ks), scores.shape[1])
+    hits = scores.topk(n_best, dim=1).indices == labels.view(-1, 1)
+    return [hits[:, :k].sum() for k in ks]
+
+
+def mean_per_group(rows, groups):
+    """Mean of the rows of each group, groups in ascending order.
+
+    (N, D) rows, (N,) group numbers -> (G, D) means, (G,) group numbers.
+    """
+    numbers, inverse, counts = groups.unique(return_inverse=True, return_counts=True)
+    sums = rows.new_zeros(len(numbers), rows.shape[1]).index_add_(0, inverse, rows)
+    return sums / counts.unsqueeze(1), numbers
+
+
+class Sums:
+    """Named running sums, kept as float64 tensors where the values are: adding never waits.
+
+        sums = Sums()
+        sums.add(clips=8, loss=loss * 8)
+        sums.mean('loss', 'clips')
+    """
+
+    def __init__(self):
+        self._sums = {}
+
+    def add(self, **values):
+        for name, value in values.items():
+            value = torch.as_tensor(value, dtype=torch.float64).detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def total(self, name):
+        """The sum as a Python number; 0 where nothing was added."""
+        return float(self._sums.get(name, 0))
+
+    def mean(self, name, count):
+        """total(name) / total(count); nan where nothing was counted."""
+        n = self.total(count)
+        return self.total(name) / n if n else float('nan')
