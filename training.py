@@ -1,0 +1,100 @@
+"""Training: what steps the weights, and one epoch of it."""
+
+from bisect import bisect_right
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+from torch.optim import SGD
+from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+
+from errors import InputError
+from metrics import Sums, topk_hits
+
+
+class Step(NamedTuple):
+    """What one step gave; `loss` and `acc` are tensors, so that reading them can wait."""
+
+    batch: object
+    n_clips: int
+    loss: torch.Tensor
+    acc: torch.Tensor
+
+
+def train_epoch(loader, model, normalize, criterion, optimizer, *, device, on_step=None):
+    """Pass once over the loader; returns {'loss', 'acc'}, means over the clips.
+
+    model:     (N, C, T, H, W) float -> (N, n_classes) logits
+    normalize: uint8 clips -> float, on the device
+    on_step:   called with the Step after each
+    """
+    model.train()
+    sums = Sums()
+    for batch in loader:
+        clips = normalize(batch.clips.to(device, non_blocking=True))
+        labels = batch.labels.to(device, non_blocking=True)
+        logits = model(clips)
+        loss = criterion(logits, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+        n_clips = len(labels)
+        loss = loss.detach()
+        hits, = topk_hits(logits.detach(), labels, (1,))
+        sums.add(clips=n_clips, loss=loss * n_clips, hits=hits)
+        if on_step:
+            on_step(Step(batch, n_clips, loss, hits / n_clips))
+    return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
+
+
+def build_optimizer(opts, network):
+    """SGD, as the flags say, over the parameters that are not frozen."""
+    return SGD([p for p in network.parameters() if p.requires_grad], opts.learning_rate,
+               momentum=opts.momentum, dampening=0.0 if opts.nesterov else opts.dampening,
+               weight_decay=opts.weight_decay, nesterov=opts.nesterov)
+
+
+def build_scheduler(opts, optimizer):
+    """What divides the learning rate by 10: at epochs, or on a plateau of the validation loss."""
+    if opts.lr_scheduler == 'multistep':
+        return MultiStepLR(optimizer, opts.multistep_milestones, gamma=0.1)
+    return ReduceLROnPlateau(optimizer, patience=opts.plateau_patience)
+
+
+def step_scheduler(scheduler, val_loss=None):
+    """End an epoch; a plateau is seen in the validation loss."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(val_loss)
+    else:
+        scheduler.step()
+
+
+def restore(opts, state, path, optimizer, scheduler):
+    """Put optimiser and scheduler where the checkpoint left them. Raises InputError."""
+    if 'optimizer' not in state or 'scheduler' not in state:
+        raise InputError(f'{path}: holds weights but no state of a training; start a training '
+                         'from them with --pretrain_path, or evaluate them with --no_train')
+    is_multistep = isinstance(scheduler, MultiStepLR)
+    if is_multistep != ('milestones' in state['scheduler']):
+        raise InputError(f'{path}: was trained with another --lr_scheduler than '
+                         f'{opts.lr_scheduler}; give the one it was trained with')
+    try:
+        optimizer.load_state_dict(state['optimizer'])
+    except (ValueError, KeyError):
+        raise InputError(f'{path}: its optimiser state is of other parameters than those trained '
+                         'now; give the --ft_begin_module it was trained with') from None
+    scheduler.load_state_dict(state['scheduler'])
+    if is_multistep and 'format_version' not in state:
+        scheduler.step()  # the 2020 code saved before this step
+    if is_multistep and opts.overwrite_milestones:
+        _set_milestones(scheduler, optimizer, opts.multistep_milestones)
+
+
+def _set_milestones(scheduler, optimizer, milestones):
+    """New milestones, and the learning rate they give for the present epoch."""
+    scheduler.milestones = Counter(milestones)
+    n_passed = bisect_right(sorted(milestones), scheduler.last_epoch)
+    for group, base_lr in zip(optimizer.param_groups, scheduler.base_lrs):
+        group['lr'] = base_lr * scheduler.gamma ** n_passed
+    scheduler._last_lr = [group['lr'] for group in optimizer.param_groups]

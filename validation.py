@@ -1,0 +1,37 @@
+"""Validation: how many clips, and how many videos, are classified right."""
+
+import torch
+
+from metrics import Sums, mean_per_group, topk_hits
+
+
+@torch.no_grad()
+def evaluate(loader, model, normalize, criterion, *, device, on_step=None):
+    """Pass once over a loader whose batches hold whole videos; returns a dict of means.
+
+    `on_step` is called with the number of videos after each batch.
+
+    loss, clip_top1, clip_top5:  over the clips
+    video_top1, video_top5:      over the videos, of softmax scores averaged over a video's clips
+    """
+    model.eval()
+    sums = Sums()
+    for batch in loader:
+        logits = model(normalize(batch.clips.to(device, non_blocking=True)))
+        labels = batch.labels.to(device, non_blocking=True)
+        videos = batch.videos.to(device, non_blocking=True)
+        n_clips = len(labels)
+        clip_top1, clip_top5 = topk_hits(logits, labels, (1, 5))
+        scores, _ = mean_per_group(logits.softmax(dim=1), videos)
+        video_labels, _ = mean_per_group(labels.double().unsqueeze(1), videos)
+        video_top1, video_top5 = topk_hits(scores, video_labels.long(), (1, 5))
+        sums.add(clips=n_clips, loss=criterion(logits, labels) * n_clips, clip_top1=clip_top1,
+                 clip_top5=clip_top5, videos=len(scores), video_top1=video_top1,
+                 video_top5=video_top5)
+        if on_step:
+            on_step(len(scores))
+    return {'loss': sums.mean('loss', 'clips'),
+            'clip_top1': sums.mean('clip_top1', 'clips'),
+            'clip_top5': sums.mean('clip_top5', 'clips'),
+            'video_top1': sums.mean('video_top1', 'videos'),
+            'video_top5': sums.mean('video_top5', 'videos')}
