@@ -62,7 +62,7 @@ def load(path):
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be read ({_reason(error)})') from None
     except pickle.UnpicklingError as error:
-        if 'Unsupported' not in str(error):
+        if 'GLOBAL' not in str(error):  # the name of something to import and call
             raise CheckpointError(f'{path}: not a checkpoint; give a .pth file') from None
         raise CheckpointError(f'{path}: refused, since loading it would run code from the file; '
                               'give a file that holds only weights') from None

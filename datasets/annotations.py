@@ -164,7 +164,7 @@ def label_list_records(annotation, subset, *, first_frame=1):
 def _label_number(label, numbers, where, subset):
     if label is None and subset == 'testing':
         return NO_LABEL
-    if label not in numbers:
+    if not isinstance(label, str) or label not in numbers:
         raise AnnotationError(f'{where}: label {label!r} is not in "labels"; '
                               'add it there or mend the video\'s label')
     return numbers[label]

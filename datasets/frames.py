@@ -14,8 +14,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import simplejpeg
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from errors import InputError
 
@@ -27,42 +27,46 @@ class FrameError(InputError):
     """A video's frames are missing, broken, or not those that the annotation names."""
 
 
-def _decode(data, name, mode=ImageReadMode.UNCHANGED):
-    """JPEG bytes -> uint8 (C, H, W), C as in the file unless `mode` says otherwise."""
+def _decode(images, names, colorspace='RGB'):
+    """JPEG images of one size (bytes) -> uint8 (T, C, H, W), channels last in memory.
+
+    C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is no image, truncated, of
+    another size than the first, or grey among frames in colour.
+    """
+    shape, kind = _header(images[0], names[0])
+    n_channels = 1 if colorspace == 'GRAY' else 3
+    clip = np.empty((len(images), *shape, n_channels), np.uint8)
+    for frame, data, name in zip(clip, images, names):
+        own_shape, own_kind = _header(data, name)
+        if own_shape != shape:
+            raise FrameError(f'{name}: the frame is {_size(own_shape)} and {names[0]} is '
+                             f'{_size(shape)}; extract the video again')
+        if 'Gray' in (kind, own_kind) and kind != own_kind:
+            raise FrameError(f'{name if own_kind == "Gray" else names[0]}: the frame is grey among '
+                             'frames in colour; extract the video again')
+        try:
+            simplejpeg.decode_jpeg(data, colorspace, buffer=frame)
+        except ValueError as error:
+            is_cut = 'Premature end' in str(error)
+            raise FrameError(f'{name}: the frame is {"truncated" if is_cut else "broken"} '
+                             f'({error}); extract the video again') from None
+    return torch.from_numpy(clip).permute(0, 3, 1, 2)
+
+
+def _header(data, name):
+    """((height, width), colour space) of a JPEG image."""
     if len(data) == 0:
         raise FrameError(f'{name}: the frame is empty; extract the video again')
-    if bytes(data[:2]) != b'\xff\xd8':
-        raise FrameError(f'{name}: the frame is not a JPEG image; extract the video again')
-    # A decoder fills what is missing of a truncated image with grey, without a word.
-    if bytes(data[-1024:]).rfind(b'\xff\xd9') < 0:
-        raise FrameError(f'{name}: the frame is truncated; extract the video again')
     try:
-        return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=mode)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise FrameError(f'{name}: the frame cannot be decoded ({reason}); '
-                         'extract the video again') from None
+        height, width, kind, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        raise FrameError(f'{name}: the frame is not a JPEG image; extract the video '
+                         'again') from None
+    return (height, width), kind
 
 
-def _stack(images, names):
-    """Images of one size -> (T, C, H, W); grey ones become three equal channels if all are."""
-    for image, name in zip(images, names):
-        if image.shape[1:] != images[0].shape[1:]:
-            raise FrameError(f'{name}: the frame is {_size(image)} and {names[0]} is '
-                             f'{_size(images[0])}; extract the video again')
-        if image.shape[0] != images[0].shape[0]:
-            grey = name if image.shape[0] == 1 else names[0]
-            raise FrameError(f'{grey}: the frame is grey among frames in colour; '
-                             'extract the video again')
-    return torch.stack(images)
-
-
-def _size(image):
-    return f'{image.shape[2]}x{image.shape[1]}'
-
-
-def _as_rgb(clip):
-    return clip.expand(-1, 3, -1, -1) if clip.shape[1] == 1 else clip
+def _size(shape):
+    return f'{shape[1]}x{shape[0]}'
 
 
 class JpgFrames:
@@ -93,13 +97,13 @@ class JpgFrames:
 
     def read(self, path, frames):
         names = [_frame_path(path, frame) for frame in frames]
-        return _as_rgb(_stack([_decode(self._load(name), name) for name in names], names))
+        return _decode([self._load(name) for name in names], names)
 
     @staticmethod
     def _load(name):
         try:
             with open(name, 'rb', buffering=0) as file:
-                return bytearray(file.read())
+                return file.read()
         except FileNotFoundError:
             raise FrameError(f'{name}: no such frame; extract the video or make the annotation '
                              'again') from None
@@ -121,7 +125,7 @@ class Hdf5Frames:
     suffix = '.hdf5'
     first_frame = 0
     datasets = ('video',)
-    mode = ImageReadMode.UNCHANGED
+    colorspace = 'RGB'
 
     def count(self, path):
         return min(map(len, self._open(path).values())) if os.path.isfile(path) else 0
@@ -135,10 +139,9 @@ class Hdf5Frames:
     def read(self, path, frames):
         stored = self._open(path)
         names = [f'{path}: frame {frame}' for frame in frames]
-        planes = [_stack([_decode(self._load(data, frame, name), name, self.mode)
-                          for frame, name in zip(frames, names)], names)
-                  for data in stored.values()]
-        return torch.cat(planes, dim=1) if len(planes) > 1 else _as_rgb(planes[0])
+        return torch.cat([
+            _decode([self._load(data, frame, name) for frame, name in zip(frames, names)], names,
+                    self.colorspace) for data in stored.values()], dim=1)
 
     def _open(self, path):
         try:
@@ -158,7 +161,7 @@ class Hdf5Frames:
         if frame >= len(data):
             raise FrameError(f'{name}: the file has {len(data)} frames (from 0); '
                              'make the file or the annotation again')
-        return bytearray(np.asarray(data[frame], dtype=np.uint8))
+        return np.asarray(data[frame], np.uint8).tobytes()
 
 
 class Hdf5Flow(Hdf5Frames):
@@ -168,7 +171,7 @@ class Hdf5Flow(Hdf5Frames):
     """
 
     datasets = ('video_u', 'video_v')
-    mode = ImageReadMode.GRAY
+    colorspace = 'GRAY'
 
 
 READERS = {('jpg', 'rgb'): JpgFrames, ('hdf5', 'rgb'): Hdf5Frames, ('hdf5', 'flow'): Hdf5Flow}
