@@ -8,6 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tests.tiny_data import TinyData
+
 
 def _folder(variable):
     if variable not in os.environ:
@@ -25,3 +27,15 @@ def videos_dir():
 def golden_dir():
     """Recorded numbers: the folder named by R3D_GOLDEN."""
     return _folder('R3D_GOLDEN')
+
+
+@pytest.fixture(scope='session')
+def tiny_data(tmp_path_factory):
+    """A data set of 3 classes in jpg frames; `tiny_data.argv(...)` is a command line for it."""
+    return TinyData(tmp_path_factory.mktemp('tiny'))
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """The same, for one test alone, which may break it."""
+    return TinyData(tmp_path / 'data')

@@ -1,0 +1,187 @@
+"""Whatever a user gives wrong: one sentence on stderr, exit 2, and nothing that existed is lost."""
+
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny_data import run_main
+
+
+def _edit(data, change):
+    annotation = data.read()
+    change(annotation)
+    data.write(annotation)
+
+
+def _marks(annotation, video_id='red_0'):
+    return annotation['database'][video_id]['annotations']
+
+
+def _drop_subset(annotation, subset='training'):
+    for video_id in list(annotation['database']):
+        if annotation['database'][video_id]['subset'] == subset:
+            del annotation['database'][video_id]
+
+
+def _empty_folder(data):
+    for path in data.frame().parent.iterdir():
+        path.unlink()
+
+
+def _remove_folder(data):
+    _empty_folder(data)
+    data.frame().parent.rmdir()
+
+
+# What is done to the data, and what the sentence must say.
+BROKEN_DATA = {
+    'annotation missing': (lambda d: d.annotation_path.unlink(), ['annotation.json', 'no such']),
+    'annotation a folder': (lambda d: (d.annotation_path.unlink(), d.annotation_path.mkdir()),
+                            ['annotation.json', 'cannot be read']),
+    'annotation not JSON': (lambda d: d.annotation_path.write_text('{"labels": ['), ['not JSON']),
+    'annotation not text': (lambda d: d.annotation_path.write_bytes(b'\xff\xfe\x00\x80'),
+                            ['not JSON']),
+    'annotation a list': (lambda d: d.write([]), ['"database"']),
+    'no labels': (lambda d: _edit(d, lambda a: a.pop('labels')), ['"labels"']),
+    'empty labels': (lambda d: _edit(d, lambda a: a.update(labels=[])), ['"labels"']),
+    'a label twice': (lambda d: _edit(d, lambda a: a.update(labels=['red', 'red', 'blue'])),
+                      ['red', 'twice']),
+    'subset empty': (lambda d: _edit(d, _drop_subset),
+                     ["'training'", 'validation (6)', 'testing (3)']),
+    'no subset': (lambda d: _edit(d, lambda a: a['database']['red_0'].pop('subset')),
+                  ['red_0', 'subset']),
+    'label not listed': (lambda d: _edit(d, lambda a: _marks(a).update(label='pink')),
+                         ['red_0', 'pink', '"labels"']),
+    'label a list': (lambda d: _edit(d, lambda a: _marks(a).update(label=['red'])),
+                     ['red_0', "['red']"]),
+    'segment outside': (lambda d: _edit(d, lambda a: _marks(a).update(segment=[1, 999])),
+                        ['red_0', '998', 'the folder has']),
+    'segment before': (lambda d: _edit(d, lambda a: _marks(a).update(segment=[0, 5])),
+                       ['red_0', '[0, 5]', 'from 1']),
+    'segment reversed': (lambda d: _edit(d, lambda a: _marks(a).update(segment=[5, 5])),
+                         ['red_0', '[5, 5]']),
+    'segment no pair': (lambda d: _edit(d, lambda a: _marks(a).update(segment='1-5')),
+                        ['red_0', '1-5']),
+    'entries as a list': (lambda d: _edit(d, lambda a: a['database']['red_0'].update(
+        annotations=[{'label': 'red', 'segment': [1, 5]}])), ['red_0', 'annotations']),
+    'all without segment': (lambda d: _edit(d, lambda a: [
+        entry['annotations'].pop('segment') for entry in a['database'].values()]),
+        ['none of the 12 videos', 'extract']),
+    'video folder missing': (_remove_folder, ['red_0', 'no such folder']),
+    'video folder empty': (_empty_folder, ['red_0', 'no frames']),
+    'all videos missing': (lambda d: (d.root / 'jpg').rename(d.root / 'gone'),
+                           ['jpg', 'no such folder', '--video_path']),
+    'frame truncated': (lambda d: d.frame().write_bytes(d.frame().read_bytes()[:-200]),
+                        ['red_0', 'image_00001.jpg', 'truncated']),
+    'frame grey': (lambda d: Image.open(d.frame()).convert('L').save(d.frame()),
+                   ['image_00001.jpg', 'grey']),
+    'frame of another size': (lambda d: Image.open(d.frame()).resize((20, 20)).save(d.frame()),
+                              ['image_00001.jpg', '20x20']),
+    'frame not an image': (lambda d: d.frame().write_text('no image'),
+                           ['image_00001.jpg', 'not a JPEG']),
+    'frame empty': (lambda d: d.frame().write_bytes(b''), ['image_00001.jpg', 'empty']),
+    'frame missing': (lambda d: d.frame(number=4).unlink(), ['image_00004.jpg', 'no such frame']),
+}
+
+
+@pytest.mark.parametrize('name', BROKEN_DATA)
+def test_broken_data(own_data, tmp_path, capsys, name):
+    break_it, words = BROKEN_DATA[name]
+    break_it(own_data)
+    # A clip from the first frame on, so that every frame in question is read.
+    argv = own_data.argv(tmp_path / 'results', '--n_epochs', 1, '--train_t_crop', 'center',
+                         '--sample_duration', 30)
+    assert run_main(argv) == 2
+    _one_sentence(capsys, words)
+
+
+def _one_sentence(capsys, words):
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith('error: ')]
+    assert errors == lines[-1:] and 'Traceback' not in ''.join(lines)
+    for word in words:
+        assert word in errors[0]
+
+
+BAD_FLAGS = {
+    'unknown flag': (['--batchsize', '4'], ['--batchsize', 'did you mean --batch_size?']),
+    'no batch': (['--batch_size', '0'], ['--batch_size', "'0'", 'at least 1']),
+    'negative rate': (['--learning_rate', '-0.1'], ['--learning_rate', "'-0.1'", 'above 0']),
+    'not a number': (['--learning_rate', 'nan'], ['--learning_rate', 'nan']),
+    'negative decay': (['--weight_decay', '-1'], ['--weight_decay']),
+    'momentum of 1': (['--momentum', '1'], ['--momentum', 'below 1']),
+    'unknown choice': (['--train_crop', 'middle'], ['--train_crop', 'middle', 'center']),
+    'unknown model': (['--model', 'vgg'], ['--model', 'vgg', 'resnet']),
+    'unknown depth': (['--model_depth', '19'], ['19', '18', '200']),
+    'unknown data set': (['--dataset', 'ava'], ['--dataset', 'ucf101']),
+    'class count': (['--n_classes', '5'], ['3 labels', '--n_classes', '5']),
+    'other schema': (['--dataset', 'activitynet'], ['label list', 'activitynet']),
+    'even kernel': (['--conv1_t_size', '4'], ['--conv1_t_size 4', 'odd']),
+    'flow from jpg': (['--input_type', 'flow'], ['flow', 'hdf5']),
+    'nothing to do': (['--no_train', '--no_val'], ['--inference']),
+    'plateau unseen': (['--lr_scheduler', 'plateau', '--no_val'], ['plateau', '--no_val']),
+    'nesterov alone': (['--nesterov', '--momentum', '0'], ['--nesterov', '--momentum']),
+    'both starts': (['--resume_path', 'a.pth', '--pretrain_path', 'b.pth'],
+                    ['--resume_path', '--pretrain_path']),
+    'no checkpoint': (['--resume_path', 'gone.pth'], ['gone.pth', 'no such checkpoint']),
+    'unknown module': (['--ft_begin_module', 'layer9'], ['layer9', 'layer4', 'fc']),
+}
+
+
+@pytest.mark.parametrize('name', BAD_FLAGS)
+def test_bad_flags(tiny_data, tmp_path, capsys, name):
+    flags, words = BAD_FLAGS[name]
+    assert run_main(tiny_data.argv(tmp_path / 'results', *flags)) == 2
+    _one_sentence(capsys, words)
+    assert not (tmp_path / 'results').exists()
+
+
+@pytest.mark.parametrize('flag', ['video_path', 'annotation_path', 'result_path'])
+def test_missing_paths_are_named(tiny_data, capsys, flag):
+    argv = tiny_data.argv('results')
+    at = argv.index(f'--{flag}')
+    assert run_main(argv[:at] + argv[at + 2:]) == 2
+    _one_sentence(capsys, [f'--{flag} is missing'])
+
+
+@pytest.mark.parametrize('below', ['', 'results'])
+def test_result_path_cannot_be_written(tiny_data, tmp_path, capsys, below):
+    (tmp_path / 'file').write_text('mine')
+    assert run_main(tiny_data.argv(tmp_path / 'file' / below)) == 2
+    _one_sentence(capsys, ['file', 'cannot be written', '--result_path'])
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+NO_CHECKPOINTS = {
+    'text': b'hello world', 'empty': b'', 'an image': b'\x89PNG\r\n\x1a\n', 'a zip': b'PK\x03\x04',
+    'a number': 3, 'an empty dict': {}, 'no weights': {'epoch': 3, 'state_dict': {'a': 'b'}},
+    'another network': {'state_dict': {'encoder.weight': torch.zeros(2, 2)}},
+}
+
+
+@pytest.mark.parametrize('name', NO_CHECKPOINTS)
+@pytest.mark.parametrize('flag', ['--resume_path', '--pretrain_path'])
+def test_what_is_no_checkpoint(tiny_data, tmp_path, capsys, name, flag):
+    path, content = tmp_path / 'file.pth', NO_CHECKPOINTS[name]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    assert run_main(tiny_data.argv(tmp_path / 'results', flag, path)) == 2
+    _one_sentence(capsys, [str(path)])
+    assert not (tmp_path / 'results').exists()
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.mkdir, ('evil-was-here',)
+
+
+def test_a_file_that_would_run_code_is_refused(tiny_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'state_dict': _Evil()}, tmp_path / 'evil.pth')
+    assert run_main(tiny_data.argv('results', '--resume_path', tmp_path / 'evil.pth')) == 2
+    _one_sentence(capsys, ['evil.pth', 'run code'])
+    assert not (tmp_path / 'evil-was-here').exists()

@@ -1,0 +1,108 @@
+"""Pixels: against Pillow, one draw a clip, and the arithmetic of normalisation."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import spatial_transforms as S
+
+
+@pytest.fixture
+def clip():
+    """uint8 (6, 3, 30, 40): the same frame six times."""
+    frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 30, 40), np.uint8))
+    return frame.expand(6, -1, -1, -1).contiguous()
+
+
+RANDOM = {
+    'random crop': S.RandomResizedCrop(16),
+    'corner crop': S.MultiScaleCornerCrop(16),
+    'flip': S.RandomHorizontalFlip(),
+    'colour': S.ColorJitter(),
+}
+
+
+@pytest.mark.parametrize('name', RANDOM)
+def test_one_draw_for_all_frames_and_another_for_the_next_clip(name, clip):
+    torch.manual_seed(0)
+    results = [RANDOM[name](clip) for _ in range(8)]
+    for result in results:
+        assert result.dtype == torch.uint8
+        assert torch.equal(result, result[:1].expand_as(result))
+    assert any(not torch.equal(result, results[0]) for result in results[1:])
+
+
+@pytest.mark.parametrize('height, width', [(30, 40), (40, 30), (31, 57), (16, 16), (9, 12)])
+def test_center_path_gives_a_square(height, width):
+    clip = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    assert S.Compose([S.Resize(16), S.CenterCrop(16)])(clip).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize('position', S.CORNERS)
+def test_corner_crop_takes_that_corner(position):
+    clip = torch.zeros(1, 1, 20, 30, dtype=torch.uint8)
+    rows = {'t': slice(0, 10), 'b': slice(10, 20), 'c': slice(5, 15)}[position[0]]
+    columns = {'left': slice(0, 10), 'right': slice(20, 30), 'center': slice(10, 20)}[
+        position.split('_')[-1]]
+    clip[..., rows, columns] = 200
+    assert (S.CornerCrop(10, position, scale=0.5)(clip) == 200).all()
+
+
+def test_unknown_corner_is_a_programming_error():
+    with pytest.raises(ValueError, match='middle'):
+        S.CornerCrop(10, 'middle')
+
+
+def test_mirrored_flow_points_the_other_way(clip):
+    flow, flip = clip[:, :2], S.RandomHorizontalFlip(is_flow=True)
+    torch.manual_seed(0)
+    mirrored = next(result for result in (flip(flow) for _ in range(20))
+                    if not torch.equal(result, flow))
+    assert torch.equal(mirrored[:, 0], 255 - flow[:, 0].flip(-1))
+    assert torch.equal(mirrored[:, 1], flow[:, 1].flip(-1))
+
+
+def test_first_channels(clip):
+    assert torch.equal(S.PickFirstChannels(2)(clip), clip[:, :2])
+
+
+@pytest.mark.parametrize('value_scale, mean, std', [
+    (1, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), (255, (114.7748, 107.7354, 99.475), (1., 1., 1.))])
+def test_normalize(clip, value_scale, mean, std):
+    batch = clip.transpose(0, 1).unsqueeze(0)
+    result = S.Normalize(mean, std, value_scale)(batch)
+    assert result.dtype == torch.float32
+    for channel in range(3):
+        expected = (batch[:, channel].double() * value_scale / 255 - mean[channel]) / std[channel]
+        assert torch.allclose(result[:, channel].double(), expected, atol=1e-4)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('size', [112, 128, 224])
+def test_resize_of_real_frames_is_pillows(golden_dir, size):
+    frames = sorted((golden_dir / 'pipeline/jpg').glob('*/*/image_00005.jpg'))
+    assert frames
+    for path in frames:
+        image = Image.open(path).convert('RGB')
+        ours = S.Resize(size)(torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0))[0]
+        short = min(image.size)
+        shape = [size if side == short else int(size * side / short) for side in image.size]
+        pillow = torch.from_numpy(np.array(image.resize(shape, Image.BILINEAR))).permute(2, 0, 1)
+        assert (ours.int() - pillow.int()).abs().max() <= 2
+
+
+@pytest.mark.golden
+def test_crops_of_real_frames_are_pillows(golden_dir):
+    path = next((golden_dir / 'pipeline/jpg').glob('*/*/image_00005.jpg'))
+    image = Image.open(path).convert('RGB')
+    clip = torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0)
+    torch.manual_seed(1)
+    for _ in range(10):
+        crop = S.RandomResizedCrop(112)
+        parameters = crop.make_params([clip])
+        box = [parameters[name] for name in ('left', 'top', 'width', 'height')]
+        box[2:] = [box[0] + box[2], box[1] + box[3]]
+        crop.make_params = lambda _: parameters
+        pillow = np.array(image.crop(box).resize((112, 112), Image.BILINEAR)).transpose(2, 0, 1)
+        assert np.abs(crop(clip)[0].numpy().astype(int) - pillow).max() <= 2

@@ -1,0 +1,77 @@
+"""Frame numbers: hand-made cases, recorded ones, and what random draws may give."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+import temporal_transforms as T
+
+
+def test_loop_padding_starts_over_and_leaves_its_input_alone():
+    frames = [1, 2, 3]
+    assert T.LoopPadding(5)(frames) == [1, 2, 3, 1, 2]
+    assert T.LoopPadding(2)(frames) == [1, 2]
+    assert frames == [1, 2, 3]
+
+
+def test_one_even_clip_is_centred():
+    assert T.TemporalEvenCrop(4, 1)(range(1, 11)) == [[4, 5, 6, 7]]
+
+
+def test_even_crop_of_a_short_video_is_one_looped_clip():
+    assert T.TemporalEvenCrop(4, 3)(range(3)) == [[0, 1, 2, 0]]
+
+
+@pytest.mark.parametrize('n_frames', [1, 15, 16, 17, 40])
+def test_random_crop_draws_every_start_and_only_those(n_frames):
+    torch.manual_seed(0)
+    crop, size = T.TemporalRandomCrop(16), 16
+    starts = Counter()
+    for _ in range(600):
+        clip = crop(range(1, n_frames + 1))
+        assert clip == T.loop(list(range(clip[0], min(clip[0] + size, n_frames + 1))), size)
+        starts[clip[0]] += 1
+    assert set(starts) == set(range(1, max(1, n_frames - size + 1) + 1))
+    assert max(starts.values()) < 3 * min(starts.values())
+
+
+def test_shuffle_keeps_blocks_whole():
+    torch.manual_seed(3)
+    shuffled = T.Shuffle(4)(range(10))
+    assert sorted(shuffled) == list(range(10))
+    assert shuffled != list(range(10))
+    blocks = [list(range(i, min(i + 4, 10))) for i in (0, 4, 8)]
+    assert all(''.join(map(str, block)) in ''.join(map(str, shuffled)) for block in blocks)
+
+
+def test_compose_applies_later_transforms_to_each_clip():
+    both = T.Compose([T.TemporalSubsampling(2), T.SlidingWindow(4, 4), T.TemporalBeginCrop(2)])
+    assert both(range(1, 17)) == [[1, 3], [9, 11]]
+    nested = T.Compose([T.SlidingWindow(8, 8), T.SlidingWindow(4, 4)])
+    assert nested(range(16)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+
+
+@pytest.mark.parametrize('stride', [1, 4, 16, 40])
+def test_window_count_agrees_with_the_windows(stride):
+    for n_frames in range(1, 70):
+        windows = T.sliding_window(range(n_frames), 16, stride)
+        assert len(windows) == T.n_windows(n_frames, 16, stride), n_frames
+
+
+@pytest.mark.golden
+def test_recorded_cases(golden_dir):
+    for case in json.loads((golden_dir / 'temporal_transforms.json').read_text()):
+        transform = getattr(T, case['transform'])(**case['params'])
+        assert _plain(transform(range(*case['frames']))) == _expand(case['expected']), case
+
+
+def _plain(frames):
+    return [list(f) if isinstance(f, (list, range)) else f for f in frames]
+
+
+def _expand(frames):
+    if isinstance(frames, dict):
+        return list(range(*frames['range']))
+    return [_expand(f) if isinstance(f, (dict, list)) else f for f in frames]

@@ -1,0 +1,79 @@
+"""A small made-up data set, and how tests run main.py on it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import errors
+import main
+
+CLASSES = ('red', 'green', 'blue')
+N_TRAIN, N_VAL, N_TEST = 4, 2, 1
+HEIGHT, WIDTH = 36, 48
+
+
+class TinyData:
+    """A folder `root` with jpg/label/video/image_00001.jpg ... and annotation.json.
+
+    Each class is a colour under noise; videos have 9 to 30 frames.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        rng = np.random.default_rng(0)
+        database = {}
+        for number, name in enumerate(CLASSES):
+            for i in range(N_TRAIN + N_VAL + N_TEST):
+                video_id = f'{name}_{i}'
+                n_frames = int(rng.integers(9, 31))
+                is_test = i >= N_TRAIN + N_VAL
+                subset = ('training' if i < N_TRAIN else 'testing' if is_test else 'validation')
+                marks = {'segment': [1, n_frames + 1]}
+                if not is_test:
+                    marks['label'] = name
+                database[video_id] = {'subset': subset, 'annotations': marks}
+                folder = self.root / 'jpg' / ('test' if is_test else name) / video_id
+                _write_frames(folder, n_frames, number, rng)
+        self.write({'labels': list(CLASSES), 'database': database})
+
+    @property
+    def annotation_path(self):
+        return self.root / 'annotation.json'
+
+    def read(self):
+        return json.loads(self.annotation_path.read_text())
+
+    def write(self, annotation):
+        self.annotation_path.write_text(json.dumps(annotation))
+
+    def frame(self, video_id='red_0', number=1):
+        """Path of a frame of a training or validation video."""
+        label = video_id.split('_')[0]
+        return self.root / 'jpg' / label / video_id / f'image_{number:05d}.jpg'
+
+    def argv(self, result_path, *more):
+        """A command line of main.py that is done in a second or two."""
+        return ['--root_path', str(self.root), '--video_path', 'jpg',
+                '--annotation_path', 'annotation.json', '--result_path', str(result_path),
+                '--dataset', 'ucf101', '--n_classes', '3', '--model_depth', '10',
+                '--resnet_widen_factor', '0.125', '--sample_size', '32', '--sample_duration', '8',
+                '--batch_size', '4', '--n_threads', '0', '--n_epochs', '2', '--checkpoint', '1',
+                '--learning_rate', '0.05', '--no_cuda', *map(str, more)]
+
+
+def _write_frames(folder, n_frames, channel, rng):
+    folder.mkdir(parents=True)
+    for i in range(n_frames):
+        pixels = rng.integers(0, 120, (HEIGHT, WIDTH, 3))
+        pixels[..., channel] += 100
+        pixels[:, : i % WIDTH] //= 2
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f'image_{i + 1:05d}.jpg')
+
+
+def run_main(argv):
+    """main.py as a command, in this process; the exit status."""
+    with pytest.raises(SystemExit) as ended:
+        errors.run(main.main, list(map(str, argv)))
+    return ended.value.code or 0
