@@ -1,0 +1,20 @@
+"""Wide 3D ResNet: the inner layers of a bottleneck are k times as wide.
+
+Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016.
+"""
+
+from functools import partial
+
+from models.resnet import BOTTLENECK_LAYERS as LAYERS
+from models.resnet import Bottleneck, ResNet, layers_of
+
+
+def generate_model(model_depth, *, k=2, **options):
+    """A WideResNet of a depth in `LAYERS`, InputError for another; options: those of `ResNet`.
+
+    Released weights have the default stem of 64 channels; the 2020 code built one of 64 * k, which
+    is `stem_planes=64 * k`.
+    """
+    layers = layers_of('wideresnet', LAYERS, model_depth)
+    planes = tuple(width * k for width in (64, 128, 256, 512))
+    return ResNet(partial(Bottleneck, expansion=2), layers, planes=planes, **options)

@@ -1,0 +1,280 @@
+"""The networks: what they take, give and learn from, and their numbers beside the recorded ones."""
+
+import json
+import math
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from errors import InputError
+from models import ARCHITECTURES, depths, generate_model
+from models.densenet import HalvingPool, rename_2018_keys
+from models.resnet import BasicBlock, PadShortcut, conv_bn
+from models.resnet2p1d import conv_bn_2p1d
+
+NETWORKS = [(model, depth) for model in ARCHITECTURES for depth in depths(model)]
+NARROW = dict(n_classes=5, widen_factor=0.125, cardinality=8)
+
+GOLDEN_CASES = """
+    densenet-121 densenet-121-2018keys densenet-201 densenet-201-2018keys densenet-264
+    preresnet-18 preresnet-34 preresnet-50 preresnet-152 preresnet-200
+    resnet-10 resnet-18 resnet-18-2018 resnet-18-flow resnet-18-shortcutA resnet-18-stem
+    resnet-18-widen resnet-34 resnet-34-shortcutA resnet-50 resnet-101 resnet-200
+    resnet2p1d-18 resnet2p1d-34 resnet2p1d-50 resnet2p1d-152 resnet2p1d-200
+    resnext-50 resnext-101 wideresnet-50 wideresnet-50-stem128 wideresnet-101-stem128
+    wideresnet-152-stem128 wideresnet-200-stem128""".split()
+
+
+def on_meta(model, depth, **options):
+    """A network that has shapes but no numbers: the deep ones cost nothing."""
+    with torch.device('meta'):
+        return generate_model(model, depth, **options)
+
+
+def narrow(model, depth=None, **options):
+    """A network of few channels (DenseNet has its own), the shallowest of its family by default."""
+    torch.manual_seed(1)
+    return generate_model(model, depth or depths(model)[0], **{**NARROW, **options})
+
+
+def clips(n_channels=3, size=32):
+    """Two clips of 16 frames."""
+    return torch.randn(2, n_channels, 16, size, size, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize('model, depth', NETWORKS)
+def test_every_network_classifies_and_registers_each_parameter_once(model, depth):
+    network = on_meta(model, depth, n_classes=7)
+    features = network.forward_features(torch.empty(2, 3, 16, 112, 112, device='meta'))
+    side = 3 if model == 'densenet' else 4
+    assert features.shape == (2, network.num_features, 1, side, side)
+    assert network.forward_head(features).shape == (2, 7)
+    assert network.forward_head(features, pre_logits=True).shape == (2, network.num_features)
+    assert getattr(network, network.classifier_name).in_features == network.num_features
+    parameters = [id(p) for _, p in network.named_parameters(remove_duplicate=False)]
+    assert len(parameters) == len(set(parameters))
+
+
+@pytest.mark.parametrize('model, depth', NETWORKS)
+def test_every_parameter_gets_a_gradient(model, depth):
+    network = narrow(model, depth)
+    F.cross_entropy(network(clips(size=64)), torch.tensor([0, 3])).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize('model', ARCHITECTURES)
+def test_channels_last_gives_the_same_result(model):
+    network = narrow(model).eval()
+    x = clips(size=64)
+    with torch.inference_mode():
+        expected = network(x)
+        network.to(memory_format=torch.channels_last_3d)
+        logits = network(x.to(memory_format=torch.channels_last_3d))
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('layer', [PadShortcut(4, 8, stride=2), HalvingPool()])
+def test_layers_of_our_own_keep_channels_last(layer):
+    x = torch.randn(2, 4, 8, 8, 8).to(memory_format=torch.channels_last_3d)
+    assert layer(x).is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(layer(x), layer(x.contiguous()))
+
+
+@pytest.mark.parametrize('model', ARCHITECTURES)
+def test_trains_in_channels_last_bfloat16(model):
+    network = narrow(model).to(memory_format=torch.channels_last_3d)
+    x = clips(size=64).to(memory_format=torch.channels_last_3d)
+    with torch.autocast('cpu', torch.bfloat16):
+        network(x).float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+    network.eval()  # batch statistics of few places would magnify the rounding
+    with torch.inference_mode():
+        expected = network(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            logits = network(x)
+    assert logits.dtype == torch.bfloat16
+    assert (logits - expected).norm() < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize('model', ARCHITECTURES)
+def test_takes_optical_flow(model):
+    assert narrow(model, n_input_channels=2)(clips(n_channels=2, size=64)).shape == (2, 5)
+
+
+@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('flags, sizes', [
+    ({'conv1_t_size': 3}, (1, 4, 4)),
+    ({'conv1_t_stride': 2}, (1, 4, 4)),
+    ({'no_max_pool': True}, (2, 7, 7)),
+    ({'conv1_t_size': 1, 'conv1_t_stride': 2, 'no_max_pool': True}, (1, 7, 7)),
+])
+def test_stem_flags(model, flags, sizes):
+    if model == 'densenet' and sizes[1] == 4:
+        sizes = (1, 3, 3)  # its transitions leave out the last of an odd number of places
+    network = on_meta(model, depths(model)[0], **flags)
+    features = network.forward_features(torch.empty(1, 3, 16, 112, 112, device='meta'))
+    assert features.shape[2:] == sizes
+
+
+@pytest.mark.parametrize('model', [model for model in ARCHITECTURES if model != 'densenet'])
+def test_shortcut_a_has_no_parameters_and_trains(model):
+    network = narrow(model, shortcut_type='A')
+    assert not any('downsample' in name for name in network.state_dict())
+    network(clips(size=64)).square().sum().backward()
+    assert all(p.grad.any() for p in network.parameters())
+
+
+def test_shortcut_a_subsamples_and_fills_with_zeros():
+    x = clips()
+    out = PadShortcut(3, 8, stride=2)(x)
+    assert torch.equal(out[:, :3], F.avg_pool3d(x, kernel_size=1, stride=2))
+    assert out.shape == (2, 8, 8, 16, 16) and not out[:, 3:].any()
+
+
+def test_gradients_pass_through_shortcut_a():
+    block = BasicBlock(3, 8, stride=2, shortcut_type='A').eval()
+    torch.nn.init.zeros_(block.bn2.weight)  # closes the path of convolutions
+    x = clips().abs().requires_grad_()
+    block(x).sum().backward()
+    assert x.grad[:, :, ::2, ::2, ::2].eq(1).all()
+    assert x.grad.sum() == x[:, :, ::2, ::2, ::2].numel()
+
+
+@pytest.mark.parametrize('in_planes, planes', [(64, 64), (64, 128), (3, 64)])
+def test_factored_convolution_has_as_many_weights(in_planes, planes):
+    def n_weights(steps):
+        return sum(m.weight.numel() for m in steps.values() if isinstance(m, torch.nn.Conv3d))
+    full = n_weights(conv_bn(1, in_planes, planes, 3))
+    factored = n_weights(conv_bn_2p1d(1, in_planes, planes, 3))
+    assert 0 <= full - factored < 9 * in_planes + 3 * planes  # less than one channel between
+
+
+def test_preresnet_sums_are_not_rectified():
+    assert narrow('preresnet').forward_features(clips(size=64)).min() < 0
+
+
+@pytest.mark.parametrize('options, width', [
+    ({}, 64), ({'k': 4}, 64), ({'k': 4, 'stem_planes': 256}, 256)])
+def test_wideresnet_widens_the_inner_layers(options, width):
+    network = on_meta('wideresnet', 50, **options)
+    inner = 64 * options.get('k', 2)
+    assert network.conv1.out_channels == width
+    assert network.layer1[0].conv2.out_channels == inner
+    assert network.layer1[0].conv3.out_channels == 2 * inner
+
+
+def test_resnext_cardinality_is_the_number_of_groups():
+    conv = on_meta('resnext', 50, cardinality=8).layer2[1].conv2
+    assert (conv.groups, conv.out_channels) == (8, 8 * 256 // 32)
+
+
+def test_densenet_takes_clips_shorter_than_its_transitions():
+    network = on_meta('densenet', 121)
+    assert network(torch.empty(2, 3, 4, 16, 16, device='meta')).shape == (2, 400)
+
+
+def test_weights_at_the_start():
+    network = generate_model('densenet', 121, n_classes=5)
+    conv = network.features.denseblock1.denselayer1.conv2.weight
+    assert conv.std().item() == pytest.approx(math.sqrt(2 / (32 * 27)), rel=0.02)  # fan out
+    assert network.features.norm5.weight.eq(1).all() and network.features.norm5.bias.eq(0).all()
+    assert network.classifier.bias.eq(0).all()
+
+
+def test_2018_names_of_densenet():
+    names = ['features.conv0.weight', 'features.norm0.bias',
+             'features.denseblock1.denselayer1.norm.1.weight',
+             'features.denseblock1.denselayer1.conv.2.weight',
+             'features.transition1.norm.weight', 'features.norm5.weight', 'classifier.bias']
+    ours = ['features.conv1.weight', 'features.norm1.bias',
+            'features.denseblock1.denselayer1.norm1.weight',
+            'features.denseblock1.denselayer1.conv2.weight', *names[4:]]
+    renamed = rename_2018_keys({name: i for i, name in enumerate(names)})
+    assert renamed == {name: i for i, name in enumerate(ours)}
+    assert rename_2018_keys(renamed) == renamed
+
+
+def test_an_option_of_another_family_is_left_out_and_a_misspelt_one_is_refused():
+    options = dict(k=2, cardinality=32, shortcut_type='B', widen_factor=1.0, stem_planes=64)
+    for model in ARCHITECTURES:
+        on_meta(model, depths(model)[0], **options)
+    with pytest.raises(TypeError, match='n_class'):
+        generate_model('resnet', 18, n_class=400)
+
+
+@pytest.mark.parametrize('model, depth, options, message', [
+    ('alexnet', 8, {}, 'one of resnet, resnet2p1d, preresnet, wideresnet, resnext, densenet'),
+    ('wideresnet', 18, {}, 'wideresnet has no depth 18: choose one of 50, 101, 152, 200'),
+    ('densenet', 50, {}, 'densenet has no depth 50: choose one of 121, 169, 201, 264'),
+    ('resnet', 18, {'shortcut_type': 'C'}, 'choose A .* or B'),
+    ('resnet', 18, {'widen_factor': 0.01}, 'give at least 0.015625'),
+])
+def test_an_error_says_what_there_is(model, depth, options, message):
+    with pytest.raises(InputError, match=message):
+        generate_model(model, depth, **options)
+
+
+def recorded_value(name, shape):
+    """The rule of the golden folder: normal numbers seeded by the entry's name, on a scale by kind.
+
+    Kernels and matrices have the variance 2 / fan in, variances are exp(0.2 z), other weights
+    1 + z / 10, the rest z / 10; counters are zero.
+    """
+    if name.endswith('num_batches_tracked'):
+        return torch.zeros((), dtype=torch.int64)
+    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if len(shape) > 1:
+        z *= math.sqrt(2 / math.prod(shape[1:]))
+    elif name.endswith('running_var'):
+        z = np.exp(z * 0.2)
+    elif name.endswith('weight'):
+        z = z * 0.1 + 1
+    else:
+        z *= 0.1
+    return torch.from_numpy(z)
+
+
+def recorded_network(case_name, case):
+    """The network of a case, on the meta device."""
+    flags = case['options']
+    ours = dict(resnet_shortcut='shortcut_type', resnet_widen_factor='widen_factor',
+                wide_resnet_k='k', resnext_cardinality='cardinality')
+    options = {ours.get(flag, flag): value for flag, value in flags.items()
+               if flag not in ('model', 'model_depth', 'input_type')}
+    if case_name.endswith('-stem128'):
+        options['stem_planes'] = 64 * options['k']
+    return on_meta(flags['model'], flags['model_depth'],
+                   n_input_channels=case['input'][1], **options)
+
+
+@pytest.mark.golden
+def test_no_recorded_network_is_forgotten(golden_dir):
+    assert {path.stem for path in (golden_dir / 'models').glob('*.json')} == set(GOLDEN_CASES)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('case_name', GOLDEN_CASES)
+def test_names_shapes_and_logits_are_the_recorded_ones(case_name, golden_dir):
+    case = json.loads((golden_dir / 'models' / f'{case_name}.json').read_text())
+    network = recorded_network(case_name, case)
+    names, shapes = zip(*case['state_dict'])
+    shape_of = rename_2018_keys(dict(case['state_dict']))
+    assert [(k, list(v.shape)) for k, v in network.state_dict().items()] == list(shape_of.items())
+    assert sum(p.numel() for p in network.parameters()) == case['n_parameters']
+
+    with ThreadPoolExecutor() as pool:  # numpy fills arrays outside the interpreter's lock
+        values = dict(zip(names, pool.map(recorded_value, names, shapes)))
+    network.load_state_dict(rename_2018_keys(values), assign=True)
+    clip = torch.from_numpy(np.random.RandomState(0).standard_normal(case['input']))
+    with torch.inference_mode():
+        logits = network.eval()(clip)[0, :10]
+    recorded = torch.tensor(case['logits'], dtype=torch.float64)
+    torch.testing.assert_close(logits, recorded, rtol=1e-6, atol=0)
