@@ -251,10 +251,12 @@ def freeze_before(network, begin_module):
 
     Empty: nothing. An unknown name is a WeightsError that lists the modules.
     """
-    parts = stages(network)
     if not begin_module:
         return
+    parts = stages(network)
     names = list(parts)
+    if f'{begin_module}_s' in names:  # the first convolution of R(2+1)D is two
+        begin_module += '_s'
     if begin_module not in names:
         with_weights = [name for name in names if any(True for _ in parts[name].parameters())]
         raise WeightsError(f'--ft_begin_module {begin_module}: no such module; choose one of '

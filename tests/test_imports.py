@@ -1,0 +1,62 @@
+"""Which module may import which: data flows one way, so imports do too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TRANSFORMS = {'spatial_transforms', 'temporal_transforms'}
+LOOPS = {'training', 'validation', 'inference'}
+# Modules of ours that each may import; everything may import errors, which imports nothing.
+ALLOWED = {
+    'errors': set(),
+    'opts': set(),
+    'spatial_transforms': set(),
+    'temporal_transforms': set(),
+    'metrics': set(),
+    'checkpoint': set(),
+    'distributed': set(),
+    'logs': set(),
+    'datasets': {'opts', 'datasets', *TRANSFORMS},
+    'models': {'models'},
+    'model': {'opts', 'models', 'checkpoint'},
+    **{loop: {'metrics', 'distributed'} for loop in LOOPS},
+    'main': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'distributed', 'metrics', 'logs',
+             *TRANSFORMS, *LOOPS},
+    'util_scripts': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'logs', 'metrics',
+                     'util_scripts', *TRANSFORMS, *LOOPS},
+}
+FILES = [path for path in sorted(ROOT.rglob('*.py'))
+         if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]
+
+
+def _room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix('.py')
+
+
+def _imports(path):
+    """Top-level names of all modules that a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split('.')[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            yield node.module.split('.')[0]
+
+
+def test_every_module_has_a_room():
+    top = {path.stem for path in ROOT.glob('*.py')}
+    assert top <= ALLOWED.keys(), 'say in ALLOWED what the new module may import'
+    assert FILES
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    ours = set(_imports(path)) & ALLOWED.keys()
+    assert ours - ALLOWED[_room(path)] <= {'errors'}
+
+
+def test_opts_and_errors_do_not_wait_for_torch():
+    for name in ('opts', 'errors'):
+        assert 'torch' not in set(_imports(ROOT / f'{name}.py'))
