@@ -1,0 +1,256 @@
+"""Extract the frames of a data set's videos: image_00001.jpg, ... in a folder for each video.
+
+    python -m util_scripts.generate_video_jpgs DIR_PATH DST_PATH DATASET
+
+A run that was stopped is taken up where it was: a folder under a video's own name is complete.
+"""
+
+import argparse
+import errno
+import hashlib
+import os
+import shutil
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from errors import InputError, run
+from util_scripts.utils import find_videos, make_folder, n_processors, printable, run_jobs
+from util_scripts.video_io import jpegs
+from video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
+
+# Whether the videos of a data set lie in label folders.
+DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
+KEEP_FPS = ALL_PROCESSORS = -1
+TEMPORARY_PREFIX = '.extracting-'
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class JpgFolders:
+    """A folder a video, an image a frame. Another way to store frames has the same functions."""
+
+    @staticmethod
+    def destination(folder, stem):
+        """Path of a video's frames in its label's folder."""
+        return folder / stem
+
+    @staticmethod
+    def is_done(destination):
+        """Also for folders of the 2020 code, which held other files beside the images."""
+        return (destination / 'image_00001.jpg').exists()
+
+    @staticmethod
+    def write(path, frames):
+        """Store JPEG bytes, an iterable, as the folder `path`, which is made."""
+        path.mkdir()
+        for number, data in enumerate(frames, 1):
+            (path / f'image_{number:05d}.jpg').write_bytes(data)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to extract; `fps` None keeps the rate of the video."""
+
+    video: Path
+    destination: Path
+    storage: type
+    size: int
+    quality: int
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a video: done, skipped, damaged (its frames are kept) or failed, and why."""
+
+    kind: str
+    why: str = ''
+
+
+LOST = Outcome('failed', 'the process that decoded it died: out of memory, or the decoder crashed')
+
+
+# ---------------------------------------------------------------- one video
+
+def extract(job):
+    """Job -> Outcome. The destination appears complete or not at all.
+
+    A full disk raises OSError, since every other video would fail as well.
+    """
+    if job.storage.is_done(job.destination):
+        return Outcome('done')
+    temporary = temporary_path(job.destination)
+    remove(temporary)
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        with Video(job.video) as video:
+            job.storage.write(temporary, jpegs(video, size=job.size, quality=job.quality,
+                                               fps=job.fps))
+            damage = video.damage
+        os.rename(temporary, job.destination)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        return Outcome('failed', write_failure(error, job.destination))
+    except (VideoError, av.error.FFmpegError) as error:
+        return Outcome('failed', reason(error))
+    finally:
+        remove(temporary)
+    return Outcome('damaged', damage) if damage else Outcome('done')
+
+
+def write_failure(error, destination):
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        return f'{destination} holds files but no frames: move it away'
+    return reason(error)
+
+
+def temporary_path(destination):
+    """Beside the destination; its name may be too long to have something added."""
+    name = hashlib.sha1(os.fsencode(destination.name)).hexdigest()[:20]
+    return destination.with_name(TEMPORARY_PREFIX + name)
+
+
+def remove(path):
+    """A file or folder, where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- a data set
+
+def destination_of(video, args, storage):
+    """dst_path/label/stem or, for ActivityNet, dst_path/v_ID."""
+    if DATASETS[args.dataset]:
+        return storage.destination(args.dst_path / video.parent.name, video.stem)
+    stem = video.stem if video.stem.startswith('v_') else f'v_{video.stem}'
+    return storage.destination(args.dst_path, stem)
+
+
+def plan(args, storage):
+    """(jobs, {video: Outcome} for the videos that need none).
+
+    Videos that would share a destination fail, all of them: nobody can tell which one is meant.
+    """
+    by_destination = defaultdict(list)
+    for video in find_videos(args.dir_path, has_labels=DATASETS[args.dataset]):
+        by_destination[destination_of(video, args, storage)].append(video)
+    jobs, outcomes = [], {}
+    for destination, videos in by_destination.items():
+        if len(videos) > 1:
+            names = ' and '.join(video.name for video in videos)
+            outcome = Outcome('failed', f'{names} would both be {destination.name}: remove one')
+            outcomes.update(dict.fromkeys(videos, outcome))
+        elif storage.is_done(destination):
+            outcomes[videos[0]] = Outcome('skipped')
+        else:
+            jobs.append(Job(videos[0], destination, storage, size=args.size, quality=args.quality,
+                            fps=None if args.fps == KEEP_FPS else args.fps))
+    return jobs, outcomes
+
+
+def remove_temporaries(jobs):
+    """What a killed run left behind, in the folders that this run writes to."""
+    for folder in {job.destination.parent for job in jobs}:
+        if folder.is_dir():
+            for path in folder.iterdir():
+                if path.name.startswith(TEMPORARY_PREFIX):
+                    remove(path)
+
+
+def extract_all(jobs, n_jobs):
+    """{video: Outcome}, with a progress bar."""
+    # Here, because it takes seconds: worker processes import this module too.
+    from logs import Progress
+    outcomes = {}
+    n_jobs = n_processors() if n_jobs == ALL_PROCESSORS else n_jobs
+    with Progress(len(jobs), 'extract', unit='video') as progress:
+        def report(job, outcome):
+            outcomes[job.video] = outcome or LOST
+            progress.update(1)
+        run_jobs(extract, jobs, n_jobs, report)
+    return outcomes
+
+
+def print_summary(outcomes):
+    """The damaged and the failed by name on stderr, then the counts; returns the exit status."""
+    for kind in ('damaged', 'failed'):
+        for video in sorted(video for video, outcome in outcomes.items() if outcome.kind == kind):
+            note = ', the frames that decode are kept' if kind == 'damaged' else ''
+            print(printable(f'{kind}: {video}: {outcomes[video].why}{note}'), file=sys.stderr)
+    counts = Counter(outcome.kind for outcome in outcomes.values())
+    print(f'{len(outcomes)} videos: {counts["done"]} done, {counts["skipped"]} skipped (there '
+          f'already), {counts["damaged"]} damaged, {counts["failed"]} failed')
+    return 1 if counts['failed'] or counts['damaged'] else 0
+
+
+# ---------------------------------------------------------------- the command
+
+def number(kind, low, high, *, also=None):
+    """An argparse type: an int or float of low...high, or the one number beside them."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or value != also and not low <= value <= high:
+            other = '' if also is None else f' or {also}'
+            raise argparse.ArgumentTypeError(f'{text!r} is not a number of {low} to {high}{other}')
+        return value
+    return parse
+
+
+def build_parser(description):
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='Videos that are there already are skipped. One run at a time for a destination. '
+               'Exit status: 0,\n1 where a video failed or is damaged, 2 for a wrong argument, '
+               '130 after Ctrl-C.')
+    parser.add_argument('dir_path', type=Path,
+                        help='folder of the videos: dir_path/label/video, or dir_path/v_ID of '
+                             f'activitynet ({" ".join(VIDEO_EXTENSIONS)})')
+    parser.add_argument('dst_path', type=Path, help='folder to write to; made where missing')
+    parser.add_argument('dataset', choices=list(DATASETS), help='how the folders are laid out')
+    parser.add_argument('--n_jobs', type=number(int, 1, 1024, also=ALL_PROCESSORS),
+                        default=ALL_PROCESSORS, metavar='N',
+                        help='processes, -1 for one a processor (default: -1)')
+    parser.add_argument('--fps', type=number(float, 0.001, 1000, also=KEEP_FPS),
+                        default=KEEP_FPS, metavar='RATE',
+                        help='frames a second; frames are repeated or left out by their time '
+                             'stamps, never made up; -1 for each frame once (default: -1)')
+    parser.add_argument('--size', type=number(int, 1, 10_000), default=SHORT_SIDE,
+                        metavar='PIXELS',
+                        help='short side; smaller videos are enlarged to it (default: %(default)s)')
+    parser.add_argument('--quality', type=number(int, 1, 31), default=6, metavar='Q',
+                        help='of the JPEG images, as FFmpeg\'s -q:v: 1 (best) to 31; 6 makes about '
+                             '7 KB at 320x240 (default: 6)')
+    return parser
+
+
+def extract_command(argv, storage, description):
+    """The whole command for one way to store frames; returns the exit status."""
+    args = build_parser(description).parse_args(argv)
+    jobs, outcomes = plan(args, storage)
+    make_folder(args.dst_path)
+    remove_temporaries(jobs)
+    try:
+        outcomes |= extract_all(jobs, args.n_jobs) if jobs else {}
+    except OSError as error:
+        raise InputError(f'{args.dst_path}: cannot be written: {error.strerror}; free space or '
+                         'give another dst_path, then run again') from None
+    finally:
+        remove_temporaries(jobs)
+    return print_summary(outcomes)
+
+
+def main(argv=None):
+    return extract_command(argv, JpgFolders, 'Extract the frames of videos as JPEG images.')
+
+
+if __name__ == '__main__':
+    run(main)

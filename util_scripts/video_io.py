@@ -1,0 +1,118 @@
+"""From the frames of a video to JPEG images, at the video's own rate or another.
+
+    with Video('a.mp4') as video:
+        for data in jpegs(video, size=240, quality=6):
+            ...
+"""
+
+from collections import deque
+from fractions import Fraction
+from heapq import heappop, heappush
+
+import av
+
+from video import DEFAULT_FPS, Scaler
+
+# Some AVI files mark frames in the order of decoding: time stamps are sorted over so many frames.
+REORDERED_FRAMES = 4
+# A frame that begins so little later, as a part of the time between two frames, is taken already:
+# time stamps are rounded, and at half the rate that must still make every second frame.
+SOON = 0.4
+# A longer wait for the next frame is a broken clock and no still picture.
+MAX_STILL_SEC = 60
+
+
+# ---------------------------------------------------------------- frame rates
+
+def frames_at(video, fps=None):
+    """Frames of a Video: each once, or resampled to `fps` a second.
+
+    Resampling repeats frames or leaves some out, by their time stamps. Raises VideoError where no
+    frame decodes at all.
+    """
+    if fps is None:
+        return video.frames()
+    stamped = ((frame.time, frame) for frame in video.frames())
+    return resample(steady_times(stamped, 1 / video.fps), fps, 1 / video.fps)
+
+
+def steady_times(stamped, frame_sec):
+    """(seconds or None, frame) pairs -> pairs whose seconds begin at 0 and always increase.
+
+    Frames come in the order shown, whatever their time stamps say, so they take the stamps in
+    ascending order. One that is missing, does not increase or jumps counts as `frame_sec` later.
+    """
+    def pairs():
+        stamps, frames, newest = [], deque(), -frame_sec
+        for stamp, frame in stamped:
+            newest = newest + frame_sec if stamp is None else stamp
+            heappush(stamps, newest)
+            frames.append(frame)
+            if len(frames) > REORDERED_FRAMES:
+                yield heappop(stamps), frames.popleft()
+        while frames:
+            yield heappop(stamps), frames.popleft()
+
+    sec, last_stamp = 0.0, None
+    for stamp, frame in pairs():
+        if last_stamp is not None:
+            step = stamp - last_stamp
+            sec += step if 0 < step <= MAX_STILL_SEC else frame_sec
+        last_stamp = stamp
+        yield sec, frame
+
+
+def resample(timed, fps, frame_sec):
+    """(seconds, frame) pairs, `frame_sec` apart as a rule -> frames, `fps` a second.
+
+    Frame k of the result is what is on the screen at k / fps, or will be very soon.
+    """
+    shown, n_shown = None, 0
+    soon_sec = SOON * min(frame_sec, 1 / fps)
+    for sec, frame in timed:
+        while shown is not None and n_shown / fps + soon_sec < sec:
+            yield shown
+            n_shown += 1
+        shown, shown_sec = frame, sec
+    if shown is None:
+        return
+    for _ in range(n_shown, max(1, round((shown_sec + frame_sec) * fps))):
+        yield shown
+
+
+# ---------------------------------------------------------------- images
+
+class JpegEncoder:
+    """Frames of one size, full-range 4:2:0 -> JPEG bytes, quality 1 (best) to 31 throughout."""
+
+    def __init__(self, quality):
+        self._quality = quality
+        self._codec, self._n_frames = None, 0
+
+    def __call__(self, frame):
+        if self._codec is None:
+            self._codec = self._build(frame)
+        frame.pts, frame.time_base, frame.pict_type = self._n_frames, self._codec.time_base, 0
+        self._n_frames += 1
+        return b''.join(bytes(packet) for packet in self._codec.encode(frame))
+
+    def _build(self, frame):
+        codec = av.CodecContext.create('mjpeg', 'w')
+        codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, 'yuvj420p'
+        codec.time_base = Fraction(1, DEFAULT_FPS)
+        codec.thread_count = 1  # more would hold frames back
+        codec.options = {'qmin': str(self._quality), 'qmax': str(self._quality)}
+        return codec
+
+
+def jpegs(video, *, size, quality, fps=None):
+    """JPEG bytes of each frame of a Video: short side `size` pixels, resampled where `fps` is set.
+
+    Raises VideoError where no frame decodes.
+    """
+    scale, encode = Scaler(size, video.pixel_aspect), JpegEncoder(quality)
+    last = data = None
+    for frame in frames_at(video, fps):
+        if frame is not last:  # resampling repeats frames
+            last, data = frame, encode(scale(frame))
+        yield data
