@@ -1,0 +1,365 @@
+"""The scripts that make annotation files: beside the recorded ones, and with anything missing."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from datasets.annotations import label_list_records, read_annotation
+from errors import InputError
+from tests.helpers import grey_frames, run_script, write_sound, write_video
+from util_scripts import (add_fps_into_activitynet_json, hmdb51_json, kinetics_json, mit_json,
+                          remove_dataparallel, ucf101_json)
+from util_scripts.utils import replacing, video_stem, write_json
+
+
+def make_frames(root, n_frames):
+    """{folder: number of frames} -> empty images below `root`, which is returned."""
+    for folder, n in n_frames.items():
+        (root / folder).mkdir(parents=True)
+        for number in range(1, n + 1):
+            (root / folder / f'image_{number:05d}.jpg').touch()
+    return root
+
+
+def make_hdf5(root, n_frames):
+    """The same as HDF5 files."""
+    for path, n in n_frames.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(root / f'{path}.hdf5', 'w') as file:
+            video = file.create_dataset('video', (n,), dtype=h5py.vlen_dtype(np.uint8))
+            for i in range(n):
+                video[i] = np.zeros(3, dtype=np.uint8)
+    return root
+
+
+def write_files(folder, files):
+    """{name: text} -> files in `folder`, which is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, newline='')
+    return folder
+
+
+def call(script, *argv):
+    return script.main([str(argument) for argument in argv])
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+# ---------------------------------------------------------------- recorded files
+
+def golden_call(name, lists, frames, dst):
+    """Run the script of a data set as its recorded files were made."""
+    script, argv = {
+        'ucf101': (ucf101_json, [lists, frames, dst]),
+        'hmdb51': (hmdb51_json, [lists, frames, dst]),
+        'kinetics': (kinetics_json, [lists, 400, frames, 'jpg', dst / 'kinetics.json']),
+        'mit': (mit_json, [lists, frames, dst / 'mit.json']),
+    }[name]
+    return call(script, *argv)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('name', ['ucf101', 'hmdb51', 'kinetics', 'mit'])
+def test_equal_to_recorded_annotations(golden_dir, tmp_path, name):
+    folder = golden_dir / 'json' / name
+    frames = make_frames(tmp_path / 'jpg', load(folder / 'frames.json'))
+    assert not golden_call(name, folder / 'input', frames, tmp_path / 'a' / 'b')
+    recorded = [path for path in folder.glob('*.json') if path.name != 'frames.json']
+    for path in recorded:
+        made = load(tmp_path / 'a' / 'b' / path.name)
+        assert made == load(path) and list(made) == list(load(path))
+    assert len(recorded) == len(list((tmp_path / 'a' / 'b').iterdir()))
+
+
+@pytest.mark.videos
+def test_all_published_lists(videos_dir, tmp_path):
+    lists = videos_dir / 'annotations'
+    frames = make_frames(tmp_path / 'jpg', {'Biking/v_Biking_g05_c02': 3, 'ride_bike/a': 1})
+    call(ucf101_json, lists / 'ucf101', frames, tmp_path)
+    made = load(tmp_path / 'ucf101_01.json')
+    assert len(made['labels']) == 101 and made['labels'][10] == 'Biking'
+    assert len(made['database']) == 13_320
+    assert made['database']['v_Biking_g05_c02']['annotations']['segment'] == [1, 4]
+    name = '#437_How_To_Ride_A_Bike_ride_bike_f_cm_np1_ba_med_0'
+    frames = make_frames(tmp_path / 'hmdb', {f'ride_bike/{name}': 5})
+    call(hmdb51_json, lists / 'hmdb51', frames, tmp_path)
+    made = load(tmp_path / 'hmdb51_1.json')
+    assert len(made['labels']) == 51 and len(made['database']) == 3_570 + 1_530
+    assert made['database'][name] == {'subset': 'training', 'annotations': {
+        'label': 'ride_bike', 'segment': [1, 6]}}
+
+
+# ---------------------------------------------------------------- files as they come
+
+UCF101 = {'classInd.txt': '\ufeff1 Run\r\n2 Walk\r\n\r\n',
+          'trainlist01.txt': 'Run/v_Run_g08_c01.avi 1\r\n\r\nWalk/v_Walk_g08_c01.avi 2\r\n',
+          'testlist01.txt': 'Run/v_Run_g01_c01.avi\r\n'}
+HMDB51 = {'run_test_split1.txt': 'a!()[]#;&+~@ b.avi 1 \n\nc.d.avi 2 \nunused.avi 0 \n',
+          'brush_hair_test_split1.txt': 'x.avi 2 \n', 'readme.txt': 'not a list'}
+KINETICS = {'kinetics-700_train.csv': 'label,youtube_id,time_start,time_end,split\r\n'
+                                      'yoga,-a,7,17,train\r\n"clay, pottery",1e5,10,20,train\r\n',
+            'kinetics-700_val.csv': 'label,youtube_id,time_start,time_end,split\nyoga,b,0,10,val\n',
+            'kinetics-700_test.csv': 'youtube_id,time_start,time_end,split\nc,1,11,test\n'}
+MIT = {'moments_categories.txt': 'clapping,0\r\nmopping floor,1\r\n',
+       'trainingSet.csv': 'clapping/a_1.mp4,clapping,3,0\r\n\r\n',
+       'validationSet.csv': 'mopping floor/b.c_2.mp4,mopping floor,4,1\r\n',
+       'testingSet.csv': 'd_3.mp4\r\n'}
+LISTS = {'ucf101': UCF101, 'hmdb51': HMDB51, 'kinetics': KINETICS, 'mit': MIT}
+
+
+def video(subset, label=None, segment=None):
+    annotations = {} if label is None else {'label': label}
+    if segment:
+        annotations['segment'] = segment
+    return {'subset': subset, 'annotations': annotations}
+
+
+# Frames on the disk, the file written, and what is in it.
+CASES = {
+    'ucf101': ({'Run/v_Run_g08_c01': 3}, 'ucf101_01.json', ['Run', 'Walk'], {
+        'v_Run_g08_c01': video('training', 'Run', [1, 4]),
+        'v_Walk_g08_c01': video('training', 'Walk'),
+        'v_Run_g01_c01': video('validation', 'Run')}),
+    'hmdb51': ({'run/a!()[]#;&+~@ b': 2, 'run/c.d': 1}, 'hmdb51_1.json', ['brush_hair', 'run'], {
+        'a!()[]#;&+~@ b': video('training', 'run', [1, 3]),
+        'c.d': video('validation', 'run', [1, 2]),
+        'x': video('validation', 'brush_hair')}),
+    'kinetics': ({'yoga/-a_000007_000017': 3, 'test/c_000001_000011': 2}, 'kinetics.json',
+                 ['yoga', 'clay, pottery'], {
+        '-a_000007_000017': video('training', 'yoga', [1, 4]),
+        '1e5_000010_000020': video('training', 'clay, pottery'),
+        'b_000000_000010': video('validation', 'yoga'),
+        'c_000001_000011': video('testing', None, [1, 3])}),
+    'mit': ({'clapping/a_1': 2, 'mopping floor/b.c_2': 1, 'test/d_3': 4}, 'mit.json',
+            ['clapping', 'mopping floor'], {
+        'a_1': video('training', 'clapping', [1, 3]),
+        'b.c_2': video('validation', 'mopping floor', [1, 2]),
+        'd_3': video('testing', None, [1, 5])}),
+}
+
+
+def make(name, lists, frames, dst, video_type='jpg'):
+    script, argv = {
+        'ucf101': (ucf101_json, [lists, frames, dst, '--video_type', video_type]),
+        'hmdb51': (hmdb51_json, [lists, frames, dst, '--video_type', video_type]),
+        'kinetics': (kinetics_json, [lists, 700, frames, video_type, dst / 'kinetics.json']),
+        'mit': (mit_json, [lists, frames, dst / 'mit.json', '--video_type', video_type]),
+    }[name]
+    return call(script, *argv)
+
+
+@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('video_type', ['jpg', 'hdf5'])
+def test_lists_as_they_come(tmp_path, capsys, name, video_type):
+    """CRLF, a byte order mark, empty lines, trailing spaces, any name; HDF5 counts from 0."""
+    n_frames, file_name, labels, database = CASES[name]
+    frames = {'jpg': make_frames, 'hdf5': make_hdf5}[video_type](tmp_path / 'frames', n_frames)
+    assert not make(name, write_files(tmp_path / 'lists', LISTS[name]), frames, tmp_path / 'dst',
+                    video_type)
+    first = {'jpg': 1, 'hdf5': 0}[video_type]
+    for entry in database.values():
+        if 'segment' in entry['annotations']:
+            n = entry['annotations']['segment'][1] - entry['annotations']['segment'][0]
+            entry['annotations']['segment'] = [first, first + n]
+    path = tmp_path / 'dst' / file_name
+    assert load(path) == {'labels': labels, 'database': database}
+    n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
+    assert capsys.readouterr().out == (f'{path}: {len(database)} videos, {n_missing} of them '
+                                       'without frames and left out in use\n')
+    assert len(path.read_text().splitlines()) == len(database) + 5  # a line a video
+    records, _ = label_list_records(read_annotation(path), 'training', first_frame=first)
+    assert len(records) == 1
+
+
+def test_a_video_in_two_lists_is_said(tmp_path, capsys):
+    lists = write_files(tmp_path / 'lists', KINETICS | {
+        'kinetics-700_val.csv': 'label,youtube_id,time_start,time_end\nyoga,-a,7,17\n'})
+    frames = make_frames(tmp_path / 'jpg', {'yoga/-a_000007_000017': 3})
+    make('kinetics', lists, frames, tmp_path)
+    database = load(tmp_path / 'kinetics.json')['database']
+    assert database['-a_000007_000017']['subset'] == 'validation'
+    assert '1 listed more than once' in capsys.readouterr().out
+
+
+def test_long_hdf5_names_and_broken_files(tmp_path, capsys):
+    stem = 'v_Run_' + 'n' * 249
+    lists = write_files(tmp_path / 'lists', UCF101 | {'trainlist01.txt': f'Run/{stem}.avi 1\n'})
+    frames = make_hdf5(tmp_path / 'hdf5', {f'Run/{stem[:250]}': 4})
+    (frames / 'Run' / 'v_Run_g01_c01.hdf5').write_bytes(b'broken')
+    make('ucf101', lists, frames, tmp_path, 'hdf5')
+    database = load(tmp_path / 'ucf101_01.json')['database']
+    assert database[stem]['annotations']['segment'] == [0, 4]
+    assert 'segment' not in database['v_Run_g01_c01']['annotations']
+    assert 'v_Run_g01_c01.hdf5' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what is wrong
+
+# Data set, changed files (None: missing), what the sentence says.
+WRONG = [
+    ('ucf101', {'classInd.txt': None}, ['classInd.txt', 'no such file']),
+    ('ucf101', {'classInd.txt': 'Run\n'}, ['classInd.txt, line 1', "'Run'"]),
+    ('ucf101', {'classInd.txt': '1 Run\n1 Walk\n'}, ['classInd.txt, line 2']),
+    ('ucf101', {'trainlist01.txt': None, 'testlist01.txt': None}, ['trainlist01.txt']),
+    ('ucf101', {'testlist01.txt': None}, ['testlist01.txt', 'no such file']),
+    ('ucf101', {'trainlist01.txt': 'Run/a.avi 1\n\nSwim/b.avi 3\n'},
+     ['trainlist01.txt, line 3', 'Swim/b.avi 3', 'classInd.txt']),
+    ('ucf101', {'trainlist01.txt': 'v_Run_g01_c01.avi\n'}, ['trainlist01.txt, line 1']),
+    ('hmdb51', {'run_test_split1.txt': None, 'brush_hair_test_split1.txt': None}, ['_test_split1']),
+    ('hmdb51', {'run_test_split1.txt': 'a.avi\n'}, ['run_test_split1.txt, line 1', 'a.avi']),
+    ('hmdb51', {'run_test_split1.txt': 'a.avi 1\nb.avi 3 \n'}, ['line 2', 'b.avi 3']),
+    ('kinetics', {'kinetics-700_train.csv': None}, ['kinetics-700_train.csv', 'no such file']),
+    ('kinetics', {'kinetics-700_train.csv': ''}, ['train.csv, line 1', 'youtube_id']),
+    ('kinetics', {'kinetics-700_val.csv': 'youtube_id,time_start,time_end\n'}, ['column label']),
+    ('kinetics', {'kinetics-700_test.csv': 'youtube_id,time_start,time_end\na,1,2\nb,x,3\n'},
+     ['test.csv, line 3', 'b,x,3']),
+    ('kinetics', {'kinetics-700_test.csv': 'youtube_id,time_start,time_end\na,1\n'}, ['line 2']),
+    ('mit', {'moments_categories.txt': None}, ['moments_categories.txt', 'no such file']),
+    ('mit', {'moments_categories.txt': 'clapping\n'}, ['moments_categories.txt, line 1']),
+    ('mit', {'trainingSet.csv': 'clapping/a.mp4,jumping,1,2\n'}, ['trainingSet.csv, line 1']),
+    ('mit', {'validationSet.csv': None}, ['validationSet.csv', 'no such file']),
+]
+
+
+@pytest.mark.parametrize('name, changes, words', WRONG)
+def test_wrong_lists_are_one_sentence(tmp_path, name, changes, words):
+    files = {file: text for file, text in (LISTS[name] | changes).items() if text is not None}
+    frames = make_frames(tmp_path / 'jpg', CASES[name][0])
+    with pytest.raises(InputError) as error:
+        make(name, write_files(tmp_path / 'lists', files), frames, tmp_path / 'dst')
+    assert all(word in str(error.value) for word in words), error.value
+    assert not (tmp_path / 'dst').exists()
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_wrong_folders_are_one_sentence(tmp_path, name):
+    lists = write_files(tmp_path / 'lists', LISTS[name])
+    with pytest.raises(InputError, match='nowhere: no such folder'):
+        make(name, tmp_path / 'nowhere', tmp_path, tmp_path / 'dst')
+    with pytest.raises(InputError, match='nowhere: no such folder'):
+        make(name, lists, tmp_path / 'nowhere', tmp_path / 'dst')
+    with pytest.raises(InputError, match='no frames of any'):
+        make(name, lists, lists, tmp_path / 'dst')
+    assert not (tmp_path / 'dst').exists()
+
+
+def test_text_that_is_no_utf8(tmp_path):
+    lists = write_files(tmp_path / 'lists', UCF101)
+    (lists / 'classInd.txt').write_bytes(b'1 Caf\xe9\n')
+    with pytest.raises(InputError, match='classInd.txt: not a UTF-8'):
+        make('ucf101', lists, tmp_path, tmp_path / 'dst')
+
+
+def test_as_a_command(tmp_path):
+    ended = run_script('ucf101_json', tmp_path / 'nowhere', tmp_path, tmp_path)
+    assert ended.returncode == 2 and ended.stdout == ''
+    assert ended.stderr.startswith('error: ') and ended.stderr.count('\n') == 1
+
+
+# ---------------------------------------------------------------- writing
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / 'a.json'
+    write_json(path, {'labels': [], 'database': {}})
+    before = path.read_text()
+    assert json.loads(before) == {'labels': [], 'database': {}}
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text('half')
+        1 / 0
+    assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match='another destination'):
+        write_json(path / 'below a file.json', {})
+
+
+@pytest.mark.parametrize('name, stem', [('a.avi', 'a'), ('a.MP4', 'a'), ('a.b.webm', 'a.b'),
+                                        ('a', 'a'), ('a.b', 'a.b')])
+def test_video_stem(name, stem):
+    assert video_stem(name) == stem
+
+
+# ---------------------------------------------------------------- ActivityNet's frame rates
+
+def activitynet(video_ids):
+    return {'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None}],
+            'database': {video_id: {'subset': 'training', 'duration': 2.0, 'annotations': [
+                {'segment': [0.1, 1.5], 'label': 'Archery'}]} for video_id in video_ids},
+            'version': 'VERSION 1.3'}
+
+
+@pytest.fixture
+def activitynet_videos(tmp_path):
+    folder = tmp_path / 'videos'
+    write_video(folder / 'v_-a.mp4', grey_frames([50] * 10), fps='30000/1001')
+    write_video(folder / 'v_b.mkv', grey_frames([50] * 10), fps=25)
+    return folder
+
+
+def test_fps_is_added(tmp_path, activitynet_videos, capsys):
+    before = activitynet(['-a', 'b', 'gone'])
+    write_json(tmp_path / 'in.json', before)
+    assert call(add_fps_into_activitynet_json, activitynet_videos, tmp_path / 'in.json',
+                tmp_path / 'new' / 'out.json') == 0
+    made = load(tmp_path / 'new' / 'out.json')
+    assert made['database']['-a'].pop('fps') == pytest.approx(30000 / 1001)
+    assert made['database']['b'].pop('fps') == 25
+    assert made == before == load(tmp_path / 'in.json')
+    assert '3 videos, 1 of them not found and 0 not readable' in capsys.readouterr().out
+
+
+def test_fps_is_added_in_place_and_bad_videos_are_named(tmp_path, activitynet_videos, capsys):
+    write_json(tmp_path / 'in.json', activitynet(['-a', 'c', 'd']))
+    (activitynet_videos / 'v_c.mp4').touch()
+    write_sound(activitynet_videos / 'v_d.mp4')
+    assert call(add_fps_into_activitynet_json, activitynet_videos, tmp_path / 'in.json') == 1
+    database = load(tmp_path / 'in.json')['database']
+    assert [video_id for video_id, entry in database.items() if 'fps' in entry] == ['-a']
+    assert 'v_d.mp4: no video stream' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text, match', [
+    ('{', 'in.json: not JSON'), ('[]', 'in.json: holds no JSON object'),
+    ('{"database": []}', 'in.json: has no "database"'),
+    ('{"database": {"x": {}}}', 'none of the 1 videos .* v_ID.mp4')])
+def test_fps_of_wrong_files(tmp_path, activitynet_videos, text, match):
+    (tmp_path / 'in.json').write_text(text)
+    with pytest.raises(InputError, match=match):
+        call(add_fps_into_activitynet_json, activitynet_videos, tmp_path / 'in.json')
+    assert (tmp_path / 'in.json').read_text() == text
+
+
+# ---------------------------------------------------------------- remove_dataparallel
+
+def test_remove_dataparallel(tmp_path):
+    weights = {'module.fc.weight': torch.ones(2, 3), 'module.fc.bias': torch.zeros(2)}
+    torch.save({'epoch': 3, 'arch': 'resnet-18', 'state_dict': weights}, tmp_path / 'save_3.pth')
+    assert not call(remove_dataparallel, tmp_path / 'save_3.pth')
+    made = torch.load(tmp_path / 'save_3_without_dataparallel.pth', weights_only=True)
+    assert list(made['state_dict']) == ['fc.weight', 'fc.bias']
+    assert made['epoch'] == 3 and made['arch'] == 'resnet-18'
+    assert list(torch.load(tmp_path / 'save_3.pth')['state_dict']) == list(weights)
+    assert not call(remove_dataparallel, tmp_path / 'save_3.pth', '--dst_file_path',
+                    tmp_path / 'new' / 'x.pth')
+    assert (tmp_path / 'new' / 'x.pth').is_file()
+
+
+class Dangerous:
+    def __reduce__(self):
+        return print, ('this must not run',)
+
+
+@pytest.mark.parametrize('state', [None, {'epoch': 1}, Dangerous()])
+def test_remove_dataparallel_refuses_what_is_no_checkpoint(tmp_path, capsys, state):
+    path = tmp_path / 'a.pth'
+    if state is None:
+        path.write_text('no checkpoint')
+    else:
+        torch.save(state, path)
+    with pytest.raises(InputError, match=r'a\.pth'):
+        call(remove_dataparallel, path)
+    assert list(tmp_path.iterdir()) == [path] and capsys.readouterr().out == ''

@@ -1,0 +1,76 @@
+"""Add each video's frame rate to an annotation file of ActivityNet, whose segments are in seconds.
+
+    python -m util_scripts.add_fps_into_activitynet_json VIDEO_DIR_PATH JSON_PATH [DST_JSON_PATH]
+"""
+
+import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from errors import InputError, run
+from logs import Progress
+from util_scripts.utils import find_videos, n_processors, printable, read_json, write_json
+from video import Video, VideoError
+
+FILE = 'an annotation file of ActivityNet as published (activity_net.v1-3.min.json)'
+
+
+def read_fps(path):
+    """(frames a second or None, None or the reason why not)."""
+    try:
+        with Video(path) as video:
+            return video.fps, None
+    except VideoError as error:
+        return None, str(error)
+
+
+def add_fps(database, videos):
+    """Set `fps` of the entries whose video is among `videos`, {stem: path}.
+
+    Returns how many have none, and {path: why} for the files that cannot be read.
+    """
+    there = [video_id for video_id in database if f'v_{video_id}' in videos]
+    failures = {}
+    with Progress(len(there), 'frame rates', unit='video') as progress, \
+            ThreadPoolExecutor(n_processors()) as threads:
+        paths = [videos[f'v_{video_id}'] for video_id in there]
+        for video_id, path, (fps, why) in zip(there, paths, threads.map(read_fps, paths)):
+            if fps is None:
+                failures[path] = why
+            else:
+                database[video_id]['fps'] = fps
+            progress.update(1)
+    return len(database) - len(there), failures
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description='Add "fps", the average frame rate of each video, to an annotation file of '
+                    'ActivityNet. Exit status 1 where a video cannot be read.')
+    parser.add_argument('video_dir_path', type=Path, help='folder of the videos v_ID.mp4')
+    parser.add_argument('json_path', type=Path, help=FILE)
+    parser.add_argument('dst_json_path', type=Path, nargs='?',
+                        help='JSON file to write (default: json_path itself)')
+    args = parser.parse_args(argv)
+    data = read_json(args.json_path, FILE)
+    database = data.get('database')
+    if not isinstance(database, dict) or not all(isinstance(entry, dict)
+                                                 for entry in database.values()):
+        raise InputError(f'{args.json_path}: has no "database" of videos; give {FILE}')
+    videos = {path.stem: path for path in find_videos(args.video_dir_path, has_labels=False)}
+    n_missing, failures = add_fps(database, videos)
+    if n_missing == len(database):
+        raise InputError(f'{args.video_dir_path}: none of the {len(database)} videos of '
+                         f'{args.json_path} in it; they are looked for as v_ID.mp4')
+    dst_path = args.dst_json_path or args.json_path
+    write_json(dst_path, data)
+    for path, why in failures.items():
+        print(printable(f'failed: {path}: {why}'), file=sys.stderr)
+    print(f'{printable(dst_path)}: {len(database)} videos, {n_missing} of them not found and '
+          f'{len(failures)} not readable: those are without fps')
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    run(main)

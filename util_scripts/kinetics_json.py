@@ -1,0 +1,71 @@
+"""Make the annotation file of Kinetics from its csv files.
+
+    python -m util_scripts.kinetics_json DIR_PATH N_CLASSES VIDEO_PATH VIDEO_TYPE DST_PATH
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+from errors import InputError, run
+from util_scripts.utils import (FIRST_FRAME, Listed, existing_folder, malformed, read_text,
+                                write_annotations)
+
+SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
+FILES = 'the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv)'
+
+
+def read_list(path, subset):
+    """Listed videos of a csv with columns label, youtube_id, time_start, time_end, named in line 1.
+
+    Test lists need no labels.
+    """
+    rows = csv.DictReader(read_text(path, FILES).splitlines())
+    columns = ['youtube_id', 'time_start', 'time_end'] + ['label'] * (subset != 'testing')
+    missing = [column for column in columns if column not in (rows.fieldnames or ())]
+    if missing:
+        raise InputError(f'{path}, line 1: names no column {missing[0]}; {FILES} are needed, as '
+                         'published')
+    listed = []
+    for row in rows:
+        try:
+            video_id = video_name(row['youtube_id'], row['time_start'], row['time_end'])
+        except (TypeError, ValueError):
+            raise malformed(path, rows.line_num, ','.join(map(str, row.values())),
+                            'a row with youtube_id, time_start and time_end') from None
+        label = None if subset == 'testing' else row['label']
+        listed.append(Listed(video_id, subset, label))
+    return listed
+
+
+def video_name(youtube_id, time_start, time_end):
+    """`abc`, `7`, `17` -> `abc_000007_000017`; times are seconds, whole ones as text or numbers."""
+    if not youtube_id:
+        raise ValueError('no youtube_id')
+    return f'{youtube_id}_{int(float(time_start)):06d}_{int(float(time_end)):06d}'
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description='Make the annotation file of Kinetics.')
+    parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; any of val and test may '
+                                                    'be missing')
+    parser.add_argument('n_classes', type=int, help='400, 600 or 700: kinetics-N_train.csv is read')
+    parser.add_argument('video_path', type=Path,
+                        help='folder of the frames: video_path/label/..., test videos in '
+                             'video_path/test/...')
+    parser.add_argument('video_type', choices=list(FIRST_FRAME), help='how frames are stored')
+    parser.add_argument('dst_path', type=Path, help='JSON file to write')
+    args = parser.parse_args(argv)
+    existing_folder(args.dir_path, f'the folder of {FILES}')
+    listed = []
+    for name, subset in SUBSETS.items():
+        path = args.dir_path / f'kinetics-{args.n_classes}_{name}.csv'
+        if name == 'train' or path.exists():
+            listed += read_list(path, subset)
+    # In the order of the training list, as the networks released for Kinetics have their classes.
+    labels = list(dict.fromkeys(video.label for video in listed if video.subset == 'training'))
+    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type)
+
+
+if __name__ == '__main__':
+    run(main)

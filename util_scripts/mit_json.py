@@ -1,0 +1,66 @@
+"""Make the annotation file of Moments in Time from its csv files.
+
+    python -m util_scripts.mit_json DIR_PATH VIDEO_PATH DST_PATH
+"""
+
+import argparse
+import csv
+from pathlib import Path, PurePosixPath
+
+from errors import run
+from util_scripts.utils import (Listed, add_video_type, existing_folder, malformed, read_lines,
+                                read_text, video_stem, write_annotations)
+
+LISTS = {'trainingSet.csv': 'training', 'validationSet.csv': 'validation',
+         'testingSet.csv': 'testing'}
+FILES = ('the csv files of Moments in Time (moments_categories.txt, trainingSet.csv, '
+         'validationSet.csv, testingSet.csv)')
+
+
+def read_labels(path):
+    """Class names in the order of their numbers: lines `clapping,0`."""
+    labels = {}
+    for line_number, line in read_lines(path, FILES):
+        label, _, number = line.rpartition(',')
+        if not label or not number.strip().isdecimal() or int(number) in labels:
+            raise malformed(path, line_number, line, 'CLASS,NUMBER with a number of its own')
+        labels[int(number)] = label.strip()
+    return [labels[number] for number in sorted(labels)]
+
+
+def read_list(path, subset, labels):
+    """Listed videos: rows `clapping/yt-abc_1.mp4,clapping,4,1`; test rows need only the first."""
+    rows = csv.reader(read_text(path, FILES).splitlines())
+    listed = []
+    for row in filter(any, rows):
+        video_id = video_stem(PurePosixPath(row[0].strip()).name)
+        label = row[1].strip() if len(row) > 1 else None
+        if not video_id or subset != 'testing' and label not in labels:
+            raise malformed(path, rows.line_num, ','.join(row),
+                            'CLASS/VIDEO.mp4,CLASS,... with a class of moments_categories.txt')
+        listed.append(Listed(video_id, subset, None if subset == 'testing' else label))
+    return listed
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description='Make the annotation file of Moments in Time.')
+    parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; testingSet.csv may be '
+                                                    'missing')
+    parser.add_argument('video_path', type=Path,
+                        help='folder of the frames: video_path/label/..., test videos in '
+                             'video_path/test/...')
+    parser.add_argument('dst_path', type=Path, help='JSON file to write')
+    add_video_type(parser)
+    args = parser.parse_args(argv)
+    existing_folder(args.dir_path, f'the folder of {FILES}')
+    labels = read_labels(args.dir_path / 'moments_categories.txt')
+    listed = []
+    for name, subset in LISTS.items():
+        path = args.dir_path / name
+        if subset != 'testing' or path.exists():
+            listed += read_list(path, subset, set(labels))
+    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,75 @@
+"""Make the annotation files of UCF-101 from its split files: ucf101_01.json, ucf101_02.json, ...
+
+    python -m util_scripts.ucf101_json DIR_PATH VIDEO_PATH DST_PATH
+"""
+
+import argparse
+from pathlib import Path
+
+from errors import InputError, run
+from util_scripts.utils import (Listed, add_video_type, existing_folder, malformed, read_lines,
+                                video_stem, write_annotations)
+
+SPLITS = ('01', '02', '03')
+LISTS = {'trainlist': 'training', 'testlist': 'validation'}
+FILES = 'the split files of UCF-101 (classInd.txt, trainlist01.txt, testlist01.txt ...)'
+
+
+def read_labels(path):
+    """Class names in the order of their numbers, from `classInd.txt`: lines `1 ApplyEyeMakeup`."""
+    labels = {}
+    for line_number, line in read_lines(path, FILES):
+        number, _, label = line.partition(' ')
+        if not number.isdecimal() or not label or int(number) in labels:
+            raise malformed(path, line_number, line, 'NUMBER CLASS with a number of its own')
+        labels[int(number)] = label.strip()
+    return [labels[number] for number in sorted(labels)]
+
+
+def read_list(path, subset, labels):
+    """Listed videos of a list: lines `Class/v_Class_g01_c01.avi`, with a class number or without.
+
+    The folder says which class it is.
+    """
+    listed = []
+    for line_number, line in read_lines(path, FILES):
+        name, _, class_number = line.rpartition(' ')
+        label, _, file_name = (name if class_number.isdecimal() else line).strip().partition('/')
+        if label not in labels or not file_name:
+            raise malformed(path, line_number, line, 'CLASS/VIDEO.avi with a class of classInd.txt')
+        listed.append(Listed(video_stem(file_name), subset, label))
+    return listed
+
+
+def read_splits(dir_path, labels):
+    """{number: Listed videos of both lists} for the splits that there are."""
+    known = set(labels)
+    splits = {}
+    for number in SPLITS:
+        paths = {dir_path / f'{name}{number}.txt': subset for name, subset in LISTS.items()}
+        if any(path.exists() for path in paths):
+            splits[number] = [video for path, subset in paths.items()
+                              for video in read_list(path, subset, known)]
+    if not splits:
+        raise InputError(f'{dir_path}: no trainlist01.txt and testlist01.txt in it; give the '
+                         f'folder of {FILES}')
+    return splits
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description='Make the annotation files of UCF-101: one for '
+                                                 'each of the splits that there are.')
+    parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}')
+    parser.add_argument('video_path', type=Path, help='folder of the frames: video_path/Class/...')
+    parser.add_argument('dst_path', type=Path, help='folder to write ucf101_01.json ... to')
+    add_video_type(parser)
+    args = parser.parse_args(argv)
+    existing_folder(args.dir_path, f'the folder of {FILES}')
+    labels = read_labels(args.dir_path / 'classInd.txt')
+    splits = {args.dst_path / f'ucf101_{number}.json': listed
+              for number, listed in read_splits(args.dir_path, labels).items()}
+    write_annotations(splits, labels, args.video_path, args.video_type)
+
+
+if __name__ == '__main__':
+    run(main)
