@@ -1,0 +1,177 @@
+"""Accuracy of result files: which videos count, and what is said where none does."""
+
+import json
+
+import pytest
+
+from errors import InputError
+from tests.helpers import run_script
+from util_scripts.eval_accuracy import main
+
+LABELS = ['jump', 'run', 'swim', 'walk']
+
+
+def entry(subset, label=None):
+    return {'subset': subset, 'annotations': {'label': label, 'segment': [1, 17]} if label else {}}
+
+
+TRUTH = {'labels': LABELS, 'database': {
+    'a': entry('validation', 'jump'), 'b': entry('validation', 'run'),
+    'c': entry('validation', 'swim'), 'd': entry('validation', 'walk'),
+    't': entry('training', 'walk'), 'x': entry('testing')}}
+ACTIVITYNET = {
+    'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None}] + [
+        {'nodeName': name, 'nodeId': number, 'parentId': 0}
+        for number, name in enumerate(LABELS, 1)],
+    'database': {
+        'a': {'subset': 'validation', 'annotations': [{'segment': [0, 1], 'label': 'jump'},
+                                                      {'segment': [2, 3], 'label': 'walk'}]},
+        'b': {'subset': 'validation', 'annotations': [{'segment': [0, 1], 'label': 'run'}]},
+        'x': {'subset': 'testing', 'annotations': []}}}
+
+
+def ranked(*labels):
+    return [{'label': label, 'score': 0.5 / (1 + i)} for i, label in enumerate(labels)]
+
+
+# a and b right at once, c second, d not among the first two.
+RESULTS = {'a': ranked('jump', 'run', 'swim', 'walk'), 'b': ranked('run', 'jump', 'walk', 'swim'),
+           'c': ranked('walk', 'swim', 'run', 'jump'), 'd': ranked('jump', 'run', 'swim', 'walk')}
+
+
+@pytest.fixture
+def evaluate(tmp_path, capsys):
+    """Call main on a truth and results (objects, or text of broken files); returns what it says."""
+    def call(truth, results, *flags):
+        paths = tmp_path / 'truth.json', tmp_path / 'val.json'
+        for path, data in zip(paths, (truth, results)):
+            path.write_text(data if isinstance(data, str) else json.dumps(data))
+        capsys.readouterr()
+        assert not main([*map(str, paths), *map(str, flags)])
+        return capsys.readouterr().out
+    return call
+
+
+def without(results, *video_ids):
+    return {'results': {video_id: ranking for video_id, ranking in results.items()
+                        if video_id not in video_ids}}
+
+
+def test_top_1_by_default(evaluate):
+    assert evaluate(TRUTH, without(RESULTS)) == 'top-1 accuracy: 0.5000 (2 of 4 videos)\n'
+
+
+@pytest.mark.parametrize('subset', ['val', 'validation'])
+def test_several_k_and_both_names_of_the_subset(evaluate, subset):
+    lines = evaluate(TRUTH, without(RESULTS), '-k', 1, 2, 4, '--subset', subset).splitlines()
+    assert lines == ['top-1 accuracy: 0.5000 (2 of 4 videos)',
+                     'top-2 accuracy: 0.7500 (3 of 4 videos)',
+                     'top-4 accuracy: 1.0000 (4 of 4 videos)']
+
+
+def test_training_results(evaluate):
+    results = {'results': {'t': ranked(*reversed(LABELS))}}
+    for name in ('train', 'training'):
+        assert '(1 of 1 videos)' in evaluate(TRUTH, results, '--subset', name)
+
+
+def test_videos_without_a_result(evaluate):
+    wrong = evaluate(TRUTH, without(RESULTS, 'b'))
+    assert '1 of 4 videos without a result: they count as wrong (--ignore' in wrong
+    assert 'top-1 accuracy: 0.2500 (1 of 4 videos)' in wrong
+    ignored = evaluate(TRUTH, without(RESULTS, 'b'), '--ignore')
+    assert '1 of 4 videos without a result: they are left out' in ignored
+    assert 'top-1 accuracy: 0.3333 (1 of 3 videos)' in ignored
+
+
+def test_save(evaluate, tmp_path):
+    evaluate(TRUTH, without(RESULTS, 'b'), '-k', 1, 2, '--save', '--ignore')
+    assert float((tmp_path / 'top1.txt').read_text()) == 1 / 3
+    assert float((tmp_path / 'top2.txt').read_text()) == 2 / 3
+
+
+def test_scores_decide_not_the_order(evaluate):
+    shuffled = {'results': {video_id: ranking[::-1] for video_id, ranking in RESULTS.items()}}
+    assert evaluate(TRUTH, shuffled) == evaluate(TRUTH, without(RESULTS))
+
+
+def test_windows_are_averaged(evaluate):
+    """Two windows for walk, one that is surer of jump than both together."""
+    windows = [{'segment': [1, 17], 'result': [{'label': 'walk', 'score': 0.4},
+                                               {'label': 'jump', 'score': 0.1}]},
+               {'segment': [17, 33], 'result': [{'label': 'walk', 'score': 0.4},
+                                                {'label': 'run', 'score': 0.1}]},
+               {'segment': [33, 49], 'result': [{'label': 'jump', 'score': 0.9},
+                                                {'label': 'run', 'score': 0.05}]}]
+    said = evaluate(TRUTH, {'results': {'a': windows, 'd': windows}}, '-k', 1, 2, '--ignore')
+    assert '6 windows' in said
+    assert 'top-1 accuracy: 0.5000' in said and 'top-2 accuracy: 1.0000' in said
+
+
+def test_activitynet_any_label_of_the_video(evaluate):
+    results = {'results': {'a': ranked('walk', 'swim'), 'b': ranked('walk', 'run')}}
+    said = evaluate(ACTIVITYNET, results, '-k', 1, 2)
+    assert 'top-1 accuracy: 0.5000 (1 of 2 videos)' in said
+    assert 'top-2 accuracy: 1.0000 (2 of 2 videos)' in said
+
+
+def test_per_class(evaluate):
+    lines = evaluate(TRUTH, without(RESULTS), '--per_class').splitlines()
+    assert lines[1] == 'top-1 mean-class accuracy: 0.5000 (4 classes, worst first)'
+    assert [line.split() for line in lines[2:4]] == [
+        ['swim', '0.0000', '(0', 'of', '1', 'videos)'],
+        ['walk', '0.0000', '(0', 'of', '1', 'videos)']]
+    assert [line.split()[0] for line in lines[4:]] == ['jump', 'run']
+
+
+def test_mean_class_accuracy_is_not_that_of_videos(evaluate):
+    truth = {'labels': ['run', 'walk'], 'database': {
+        name: entry('validation', 'walk' if name == 'd' else 'run') for name in 'abcd'}}
+    results = {'results': {name: ranked('run', 'walk') for name in 'abcd'}}
+    said = evaluate(truth, results, '--per_class')
+    assert 'top-1 accuracy: 0.7500' in said and 'mean-class accuracy: 0.5000' in said
+
+
+def test_more_k_than_classes(evaluate):
+    assert '(4 of 4 videos)' in evaluate(TRUTH, without(RESULTS), '-k', 5)
+
+
+NO_LABEL_IN_COMMON = {'results': {'a': ranked('Jumping', 'Running')}}
+WRONG = [
+    ({'labels': LABELS, 'database': {'t': entry('training', 'run')}}, without(RESULTS), [],
+     r"'validation'; found training \(1\)"),
+    (TRUTH, without(RESULTS), ['--subset', 'test'], "subset 'testing' has a label"),
+    (TRUTH, without(RESULTS), ['--subset', 'dev'], r'found testing \(1\), training \(1\)'),
+    (TRUTH, {'results': {}}, [], 'no result for any of the 4 videos'),
+    (TRUTH, without(RESULTS), ['--subset', 'train'], 'no result for any of the 1 videos'),
+    (TRUTH, {'results': {'a': ranked('jump', 'run')}}, ['-k', 3], '--output_topk 3'),
+    (TRUTH, NO_LABEL_IN_COMMON, [], 'none of its labels'),
+    (TRUTH, {'result': {}}, [], r'val.json: has no "results"'),
+    (TRUTH, {'results': {'a': [1]}}, [], 'val.json: its "results"'),
+    (TRUTH, {'results': {'a': []}}, [], 'val.json: its "results"'),
+    (TRUTH, '{', [], 'val.json: not JSON'),
+    (TRUTH, '[]', [], 'val.json: holds no JSON object'),
+    ('{', without(RESULTS), [], 'truth.json: not JSON'),
+    ({'labels': LABELS, 'database': {'a': {'subset': 'validation', 'annotations': 3}}},
+     without(RESULTS), [], 'truth.json: the annotations of video'),
+]
+
+
+@pytest.mark.parametrize('truth, results, flags, match', WRONG)
+def test_wrong_files_are_one_sentence(evaluate, truth, results, flags, match):
+    with pytest.raises(InputError, match=match):
+        evaluate(truth, results, *flags)
+
+
+@pytest.mark.parametrize('flags', [['-k', '0'], ['-k', '-1'], ['-k', 'x']])
+def test_flags_are_checked(evaluate, flags):
+    with pytest.raises(SystemExit) as ended:
+        evaluate(TRUTH, without(RESULTS), *flags)
+    assert ended.value.code == 2
+
+
+def test_as_a_command(tmp_path):
+    ended = run_script('eval_accuracy', tmp_path / 'truth.json', tmp_path / 'val.json')
+    assert ended.returncode == 2 and ended.stdout == ''
+    assert ended.stderr.startswith('error: ') and ended.stderr.count('\n') == 1
+    assert 'truth.json' in ended.stderr

@@ -1,0 +1,172 @@
+"""Top-k accuracy of a result file against an annotation file: videos that are right, by videos.
+
+    python -m util_scripts.eval_accuracy GROUND_TRUTH.json RESULTS/val.json -k 1 5 --subset val
+"""
+
+import argparse
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from datasets.annotations import SUBSETS, read_annotation, select_subset
+from errors import InputError, run
+from util_scripts.utils import printable, read_json, replacing
+
+RESULT_FILE = 'a result file of main.py --inference'
+
+
+# ---------------------------------------------------------------- what is right
+
+def read_truth(path, subset):
+    """(class names, {video id: set of its labels}) of a subset, of either annotation schema.
+
+    ActivityNet's videos have a label a segment. Raises InputError.
+    """
+    annotation = read_annotation(path)
+    truth = {}
+    for video_id, entry in select_subset(annotation, subset).items():
+        marks = entry.get('annotations') or ()
+        marks = marks if annotation.is_taxonomy else [marks] if marks else []
+        try:
+            truth[video_id] = {mark['label'] for mark in marks if 'label' in mark}
+        except TypeError:
+            raise InputError(f'{path}: the annotations of video {video_id!r} are not of the form '
+                             'of the file\'s schema; make the file again') from None
+    labelled = {video_id: labels for video_id, labels in truth.items() if labels}
+    if not labelled:
+        raise InputError(f'{path}: none of the {len(truth)} videos of subset {subset!r} has a '
+                         'label; name a subset that is labelled with --subset')
+    return annotation.class_names, labelled
+
+
+# ---------------------------------------------------------------- what was predicted
+
+def read_results(path, video_ids, n_classes, k):
+    """{video id: labels, best first} of a result file, for the videos among `video_ids`.
+
+    A video that has results window by window gets the mean of its windows' scores.
+    """
+    results = read_json(path, RESULT_FILE).get('results')
+    if not isinstance(results, dict):
+        raise InputError(f'{path}: has no "results" of videos; give {RESULT_FILE}')
+    try:
+        rankings = {video_id: ranking(entries) for video_id, entries in results.items()
+                    if video_id in video_ids}
+        n_windows = sum('result' in entry for video_id in rankings for entry in results[video_id])
+    except (TypeError, LookupError):
+        raise InputError(f'{path}: its "results" are not lists of label and score a video; give '
+                         f'{RESULT_FILE}') from None
+    shortest = min(map(len, rankings.values()), default=k)
+    if shortest < min(k, n_classes):
+        raise InputError(f'{path}: top-{k} needs {k} labels a video and there are {shortest}; run '
+                         f'the inference again with --output_topk {k} or more')
+    if n_windows:
+        print(f'{n_windows} windows of --inference_no_average: their scores are averaged for each '
+              'video, as far as --output_topk kept them')
+    return rankings
+
+
+def ranking(entries):
+    """[{label, score}] or [{segment, result: [{label, score}]}] -> labels, best first."""
+    windows = [entry['result'] for entry in entries] if 'result' in entries[0] else [entries]
+    scores = defaultdict(float)
+    for window in windows:
+        for entry in window:
+            scores[entry['label']] += entry['score']
+    return sorted(scores, key=scores.get, reverse=True)
+
+
+def check_overlap(truth, rankings, class_names, args):
+    """Raises InputError where the two files have no video or no label in common."""
+    if not rankings:
+        raise InputError(f'{args.result_path}: has no result for any of the {len(truth)} videos of '
+                         f'subset {args.subset!r} of {args.ground_truth_path}; name the subset '
+                         'that was inferred with --subset')
+    if set(class_names).isdisjoint(label for labels in rankings.values() for label in labels):
+        raise InputError(f'{args.result_path}: none of its labels is a class of '
+                         f'{args.ground_truth_path}; give the annotation file that the inference '
+                         'had')
+
+
+# ---------------------------------------------------------------- counting
+
+def count_right(truth, rankings, k):
+    """How many videos have one of their labels among the k best."""
+    return sum(not labels.isdisjoint(rankings.get(video_id, ())[:k])
+               for video_id, labels in truth.items())
+
+
+def count_by_class(truth, rankings, k):
+    """{label: (right, videos)}; a video of several labels counts for each, right or wrong."""
+    right, n_videos = Counter(), Counter()
+    for video_id, labels in truth.items():
+        n_videos.update(labels)
+        right.update(labels.intersection(rankings.get(video_id, ())[:k]))
+    return {label: (right[label], n) for label, n in n_videos.items()}
+
+
+def print_by_class(counts, k):
+    """Mean-class accuracy, then the classes, worst first."""
+    mean = sum(right / n for right, n in counts.values()) / len(counts)
+    print(f'top-{k} mean-class accuracy: {mean:.4f} ({len(counts)} classes, worst first)')
+    width = max(map(len, counts))
+    for label, (right, n) in sorted(counts.items(),
+                                    key=lambda item: (item[1][0] / item[1][1], item[0])):
+        print(printable(f'  {label:{width}} {right / n:.4f} ({right} of {n} videos)'))
+
+
+# ---------------------------------------------------------------- the command
+
+def positive(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1')
+    return int(text)
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description='Top-k accuracy of results, counted by videos.')
+    parser.add_argument('ground_truth_path', type=Path, help='annotation file (JSON)')
+    parser.add_argument('result_path', type=Path, help=RESULT_FILE + ', such as val.json')
+    parser.add_argument('-k', type=positive, nargs='+', default=[1],
+                        help='a video is right if its label is among the k best; several k may be '
+                             'given, after the two paths (default: 1)')
+    parser.add_argument('--subset', default='validation',
+                        help='training, validation or testing, or train, val, test for short '
+                             '(default: validation)')
+    parser.add_argument('--save', action='store_true',
+                        help='also write each accuracy, 0 to 1, to top{k}.txt beside result_path')
+    parser.add_argument('--ignore', action='store_true',
+                        help='leave out videos without a result; they count as wrong otherwise')
+    parser.add_argument('--per_class', action='store_true',
+                        help='also print mean-class accuracy and a table of the classes')
+    return parser
+
+
+def leave_out_missing(truth, rankings, ignore):
+    """`truth`, without the videos that have no result if `ignore`; says how many those are."""
+    n_missing = len(truth) - len(rankings)
+    if n_missing:
+        done = 'are left out' if ignore else 'count as wrong (--ignore leaves them out)'
+        print(f'{n_missing} of {len(truth)} videos without a result: they {done}')
+    return {video_id: truth[video_id] for video_id in rankings} if ignore else truth
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    subset = SUBSETS.get(args.subset, args.subset)
+    class_names, truth = read_truth(args.ground_truth_path, subset)
+    rankings = read_results(args.result_path, truth, len(class_names), max(args.k))
+    check_overlap(truth, rankings, class_names, args)
+    truth = leave_out_missing(truth, rankings, args.ignore)
+    for k in args.k:
+        n_right = count_right(truth, rankings, k)
+        accuracy = n_right / len(truth)
+        print(f'top-{k} accuracy: {accuracy:.4f} ({n_right} of {len(truth)} videos)')
+        if args.per_class:
+            print_by_class(count_by_class(truth, rankings, k), k)
+        if args.save:
+            with replacing(args.result_path.with_name(f'top{k}.txt')) as temporary:
+                temporary.write_text(f'{accuracy}\n')
+
+
+if __name__ == '__main__':
+    run(main)

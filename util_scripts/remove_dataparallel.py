@@ -1,0 +1,34 @@
+"""Take the `module.` that DataParallel puts before names out of a checkpoint.
+
+    python -m util_scripts.remove_dataparallel FILE_PATH [--dst_file_path FILE]
+"""
+
+import argparse
+from pathlib import Path
+
+import checkpoint
+from errors import run
+from util_scripts.utils import make_folder
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description='Write a copy of a checkpoint whose weights are named without `module.`. '
+                    'This code needs none: it reads both forms. Bare weights become a '
+                    'checkpoint with nothing else in it.')
+    parser.add_argument('file_path', type=Path, help='checkpoint, or bare weights (.pth)')
+    parser.add_argument('--dst_file_path', type=Path,
+                        help='file to write (default: beside file_path, named '
+                             'STEM_without_dataparallel.pth)')
+    args = parser.parse_args(argv)
+    file_path = args.file_path
+    dst_path = args.dst_file_path or file_path.with_name(
+        f'{file_path.stem}_without_dataparallel.pth')
+    state = checkpoint.load(file_path)
+    make_folder(dst_path.parent)
+    checkpoint.save(dst_path, state)
+    print(f'{dst_path}: {len(state["state_dict"])} weights, named without module.')
+
+
+if __name__ == '__main__':
+    run(main)
