@@ -1,20 +1,36 @@
 """Training states on disk: written at once or not at all, read without running code from them."""
 
+import errno
 import os
 import pickle
 import platform
+import re
+import warnings
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from errors import InputError
 
+# A file of a later format is refused; one without the number is of the 2020 or 2018 code.
 FORMAT_VERSION = 1
+MODULE_PREFIX = re.compile(r'(module\.)+')
+EPOCH_NAME = re.compile(r'save_\d+\.pth')
 
 
 class CheckpointError(InputError):
     """A file is no checkpoint, does not fit, or cannot be written."""
 
+
+def versions():
+    """{name: version} of Python and of the libraries that results depend on."""
+    return {'python': platform.python_version(), 'torch': str(torch.__version__),
+            **{name: metadata.version(name) for name in ('torchvision', 'numpy')}}
+
+
+# ---------------------------------------------------------------- writing
 
 def save(path, state):
     """Write `state` to `path`: first to a temporary name, flushed to the disk, then renamed.
@@ -35,7 +51,8 @@ def save(path, state):
         raise CheckpointError(f'{path}: the checkpoint cannot be written ({_reason(error)}); free '
                               'space or mend the permissions') from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _flush_folder(folder):
@@ -47,44 +64,114 @@ def _flush_folder(folder):
         os.close(handle)
 
 
+def _reason(error):
+    """Why a file cannot be read or written, as the system says it."""
+    while error.__context__ and not isinstance(error, OSError):
+        error = error.__context__  # torch fails once more while it closes a file on a full disk
+    return getattr(error, 'strerror', None) or str(error).splitlines()[0]
+
+
+# ---------------------------------------------------------------- reading
+
 def load(path):
     """The checkpoint in a file: a dict with at least `state_dict`, names without `module.`.
 
-    A bare state dict is taken for one. Tensors are on the CPU. Nothing in the file is run
-    (weights_only). Raises CheckpointError.
+    A bare state dict is taken for one. `behind_module` is True where the names had that prefix.
+    Tensors are on the CPU. Nothing in the file is run (weights_only). Raises CheckpointError.
     """
     path = Path(path)
+    state = _read(path)
+    if not isinstance(state, dict):
+        raise CheckpointError(f'{path}: not a checkpoint: it holds a {type(state).__name__}; give '
+                              'a .pth file with a state_dict of weights')
+    version = state.get('format_version', 0)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(f'{path}: is of format {version}, and this code reads formats up to '
+                              f'{FORMAT_VERSION}; update the code')
+    if 'state_dict' not in state:
+        state = {'state_dict': state}
+    weights = state['state_dict']
+    _check_weights(weights, path)
+    state = {**state, 'state_dict': strip_module(weights)}
+    if state['state_dict'].keys() != weights.keys():
+        state['behind_module'] = True
+    return state
+
+
+def _read(path):
+    """What is in a file, or a CheckpointError."""
     try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of forms that are refused below
+            return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f'{path}: no such checkpoint; check the path and '
                               '--root_path') from None
-    except OSError as error:
-        raise CheckpointError(f'{path}: cannot be read ({_reason(error)})') from None
-    except pickle.UnpicklingError as error:
-        if 'GLOBAL' not in str(error):  # the name of something to import and call
-            raise CheckpointError(f'{path}: not a checkpoint; give a .pth file') from None
-        raise CheckpointError(f'{path}: refused, since loading it would run code from the file; '
-                              'give a file that holds only weights') from None
     except Exception as error:  # bytes that are no checkpoint fail in any way there is
-        raise CheckpointError(f'{path}: not a checkpoint, or one that is cut short '
-                              f'({type(error).__name__}); give another .pth file') from None
-    if _is_state_dict(state):
-        state = {'state_dict': state}
-    if not isinstance(state, dict) or not _is_state_dict(state.get('state_dict')):
-        raise CheckpointError(f'{path}: not a checkpoint: it holds no state_dict of weights')
-    return {**state, 'state_dict': strip_module(state['state_dict'])}
+        # EINVAL comes from a jump to where the end of the file should be.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise CheckpointError(f'{path}: cannot be read ({_reason(error)}); give a .pth '
+                                  'file') from None
+        wanted = _code_in(error)
+        if wanted:
+            raise CheckpointError(f'{path}: refused, since loading it would run code from the file '
+                                  f'({wanted}); give a file that holds only weights') from None
+        raise CheckpointError(f'{path}: not a checkpoint, or one that is cut short; give another '
+                              '.pth file') from None
+
+
+def _code_in(error):
+    """What a file asks torch to run, by the error that refuses it; None for any other error."""
+    message = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        wanted = re.search(r'GLOBAL ([\w.]+)', message)  # the name of something to import and call
+        return wanted and wanted[1]
+    for form in ('TorchScript', '.tar'):
+        if f'{form} ' in message and 'weights_only' in message:
+            return f'it is of the {form} form'
+    return None
+
+
+def _check_weights(weights, path):
+    """Raise CheckpointError unless these are tensors by name, at least one."""
+    if not isinstance(weights, dict) or not any(
+            isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(f'{path}: not a checkpoint: it holds no state_dict of weights; give '
+                              'another .pth file')
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(f'{path}: {name!r} in its state_dict is of type '
+                                  f'{type(value).__name__}, not a tensor; give a file of weights '
+                                  'alone')
 
 
 def strip_module(state_dict):
     """The state dict with names as the network's own, without DataParallel's `module.`."""
-    return {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    return {MODULE_PREFIX.sub('', name) if name.startswith('module.') else name: value
+            for name, value in state_dict.items()}
 
 
-def _is_state_dict(state):
-    return isinstance(state, dict) and bool(state) and all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items())
+# ---------------------------------------------------------------- the checkpoints of a folder
+
+def newest(folder):
+    """Path of the newest checkpoint in a folder that loads, None where there is none."""
+    for path in _newest_first(folder):
+        try:
+            load(path)
+            return path
+        except CheckpointError:
+            continue
+    return None
 
 
-def _reason(error):
-    return getattr(error, 'strerror', None) or str(error).splitlines()[0]
+def prune(folder, keep):
+    """Delete all but the newest `keep` of the save_{epoch}.pth; 0 keeps all."""
+    by_epoch = [path for path in _newest_first(folder) if EPOCH_NAME.fullmatch(path.name)]
+    for path in by_epoch[keep:] if keep else ():
+        path.unlink(missing_ok=True)
+
+
+def _newest_first(folder):
+    # By time, not by epoch: a training that went back to an earlier epoch has later numbers too.
+    return sorted(Path(folder).glob('save_*.pth'), key=lambda path: path.stat().st_mtime_ns,
+                  reverse=True)

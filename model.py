@@ -1,6 +1,5 @@
 """From options, or from a file of weights, to a network; what is frozen; what runs in parallel."""
 
-import re
 import sys
 
 import torch
@@ -10,12 +9,29 @@ import checkpoint
 import models
 from errors import InputError
 from models.densenet import rename_2018_keys
-from models.resnet import BASIC_LAYERS, BOTTLENECK_LAYERS
-from opts import CLIP_FLAGS, NETWORK_FLAGS, n_input_channels, replace
+from models.identify import identify
+from opts import (CLIP_FLAGS, NETWORK_FLAGS, build_parser, n_input_channels, normalization,
+                  replace)
 
 # How many tensors an error about a file of weights lists.
 LISTED = 4
+# What models.generate_model calls a flag. --input_type is a number of channels there.
+OPTION_OF_FLAG = {
+    'n_classes': 'n_classes', 'conv1_t_size': 'conv1_t_size', 'conv1_t_stride': 'conv1_t_stride',
+    'no_max_pool': 'no_max_pool', 'resnet_shortcut': 'shortcut_type',
+    'resnet_widen_factor': 'widen_factor', 'wide_resnet_k': 'k',
+    'resnext_cardinality': 'cardinality'}
+INPUT_TYPES = {3: 'rgb', 2: 'flow'}
+# Flags of networks whose weights do not show them.
+TRACELESS_FLAGS = ('conv1_t_stride', 'no_max_pool')
+# What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
+# What the 2018 weights were trained on.
+FLAGS_OF_2018 = '--value_scale 255 --mean 114.7748 107.7354 99.475 --no_std_norm'
+
+
+def _to_stderr(line):
+    print(line, file=sys.stderr)
 
 
 class WeightsError(InputError):
@@ -27,18 +43,15 @@ class WeightsError(InputError):
 def build_network(opts, stem_planes=64):
     """The network that the options name: (N, C, T, H, W) float -> (N, n_classes) logits."""
     torch.manual_seed(opts.manual_seed)
-    return models.generate_model(
-        opts.model, opts.model_depth, n_classes=opts.n_classes,
-        n_input_channels=n_input_channels(opts), shortcut_type=opts.resnet_shortcut,
-        widen_factor=opts.resnet_widen_factor, conv1_t_size=opts.conv1_t_size,
-        conv1_t_stride=opts.conv1_t_stride, no_max_pool=opts.no_max_pool, k=opts.wide_resnet_k,
-        cardinality=opts.resnext_cardinality, stem_planes=stem_planes)
+    options = {option: getattr(opts, flag) for flag, option in OPTION_OF_FLAG.items()}
+    return models.generate_model(opts.model, opts.model_depth, stem_planes=stem_planes,
+                                 n_input_channels=n_input_channels(opts), **options)
 
 
 def load_network(opts, state, path):
     """The network of a checkpoint, with its weights; `opts` as `adopt_options` returned them."""
     weights = rename_2018_keys(state['state_dict'])
-    network = build_network(opts, _stem_planes(opts, weights))
+    network = build_network(opts, stem_planes(opts, state))
     _load_weights(network, weights, path)
     return network
 
@@ -46,7 +59,7 @@ def load_network(opts, state, path):
 def load_pretrained(opts, state, path):
     """The network of a checkpoint with a new classifier of opts.n_classes."""
     weights = rename_2018_keys(state['state_dict'])
-    network = build_network(opts, _stem_planes(opts, weights))
+    network = build_network(opts, stem_planes(opts, state))
     own, name = network.state_dict(), network.classifier_name
     for part in (f'{name}.weight', f'{name}.bias'):
         weights[part] = own[part]
@@ -54,17 +67,29 @@ def load_pretrained(opts, state, path):
     return network
 
 
-def _stem_planes(opts, weights):
-    """Channels of the stem before widening; only wide families' files differ in them."""
-    stem = weights.get('conv1.weight')
-    if opts.model not in ('wideresnet', 'resnext') or stem is None:
-        return 64
-    return round(len(stem) / opts.resnet_widen_factor)
+def stem_planes(opts, state):
+    """Channels of a checkpoint's stem before widening, as `build_network` takes them."""
+    found = identify(rename_2018_keys(state['state_dict']), k=opts.wide_resnet_k,
+                     widen_factor=opts.resnet_widen_factor)
+    return found.get('stem_planes', 64)
+
+
+def empty_network(opts, state, path):
+    """The network of a checkpoint, on the meta device: it has shapes but takes no memory."""
+    with torch.device('meta'):
+        network = build_network(opts, stem_planes(opts, state))
+    _fitting(network, rename_2018_keys(state['state_dict']), path)
+    return network
 
 
 def _load_weights(network, weights, path):
-    """Raise WeightsError with the first few names and shapes unless all tensors match."""
+    network.load_state_dict(_fitting(network, weights, path))
+
+
+def _fitting(network, weights, path):
+    """The weights, complete; WeightsError with the first few names and shapes unless all match."""
     own = network.state_dict()
+    weights = {**_counters_missing(own, weights), **weights}
     missing = [f'{name} {_shape(own[name])}' for name in own if name not in weights]
     extra = [f'{name} {_shape(weights[name])}' for name in weights if name not in own]
     other = [f'{name} {_shape(weights[name])} instead of {_shape(own[name])}'
@@ -74,7 +99,13 @@ def _load_weights(network, weights, path):
     if faults:
         raise WeightsError(f'{path}: its tensors do not fit the network: {"; ".join(faults)}; '
                            'check the network flags')
-    network.load_state_dict(weights)
+    return weights
+
+
+def _counters_missing(own, weights):
+    """The batch norms' counters of batches for a file that has none, as before torch 0.4.1."""
+    counters = {name: own[name] for name in own if name.endswith('.num_batches_tracked')}
+    return {} if counters.keys() & weights.keys() else counters
 
 
 def _shape(tensor):
@@ -87,139 +118,166 @@ def _first(names):
 
 # ---------------------------------------------------------------- what a file says of itself
 
-def adopt_options(opts, state, path, pretrained=False):
+def adopt_options(opts, state, path, pretrained=False, warn=_to_stderr):
     """The options with what the file says of its network, where no flag was given for it.
 
     For a file that records them, also its clip and normalisation flags (of a pretrained one the
-    normalisation only). Raises WeightsError where a flag that was given contradicts the weights.
+    normalisation only). `warn` takes lines: what is taken, and where the inputs would not be those
+    that the weights know. Raises WeightsError where a flag that was given contradicts the weights.
     """
-    found = weights_options(rename_2018_keys(state['state_dict']), path)
-    found.update(state.get('network_options', {}))
+    given = {name: getattr(opts, name) for name in opts.given}
+    found = _network_flags(state, path, given)
     if pretrained:
-        n_classes = found.pop('n_classes')
-        if opts.n_pretrain_classes not in (0, n_classes):
-            raise WeightsError(f'{path}: has {n_classes} classes, and --n_pretrain_classes says '
-                               f'{opts.n_pretrain_classes}; drop the flag')
+        _check_class_count(opts, found.pop('n_classes'), path)
     for name, value in found.items():
-        if name in opts.given and not _agrees(name, getattr(opts, name), value):
+        if name in given and given[name] != value:
             raise WeightsError(f'{path}: holds {_network_name(found)} with {name} {value}, and '
-                               f'--{name} {getattr(opts, name)} was given; drop the flag or give '
+                               f'--{name} {given[name]} was given; drop the flag or give '
                                'another file')
-    recorded = state.get('clip_options', {})
-    names = NORMALIZATION_FLAGS if pretrained else CLIP_FLAGS
-    found.update({name: recorded[name] for name in names
-                  if name in recorded and name not in opts.given})
-    changed = {name: value for name, value in found.items()
-               if name not in opts.given and getattr(opts, name) != value}
+    if found['input_type'] == 'flow' and opts.file_type != 'hdf5':
+        raise WeightsError(f'{path}: takes optical flow, which is read from hdf5: add '
+                           '--file_type hdf5')
+    adopted = replace(opts, **found, **_clip_flags(given, state, path, pretrained))
+    changed = {name: value for name, value in vars(adopted).items() if value != vars(opts)[name]}
     if changed:
         shown = ', '.join(f'{name} {_plain(value)}' for name, value in changed.items())
-        print(f'{path}: taken from the file: {shown}', file=sys.stderr)
-    return replace(opts, **changed)
+        warn(f'{path}: taken from the file: {shown}')
+    if state.get('arch', _network_name(found)) != _network_name(found):
+        warn(f'{path}: is called {state["arch"]}, and its weights are those of '
+             f'{_network_name(found)}: taken for that')
+    _warn_of_preprocessing(adopted, state, path, warn)
+    return adopted
 
 
-def _agrees(name, given, found):
-    if name == 'resnet_widen_factor':  # widths are rounded down, so a file tells it to 1 / 512
-        return abs(given - found) < 1 / 512
-    return given == found
+def _check_class_count(opts, n_classes, path):
+    """Raise WeightsError where --n_pretrain_classes is given and wrong."""
+    if opts.n_pretrain_classes not in (0, n_classes):
+        raise WeightsError(f'{path}: has {n_classes} classes, and --n_pretrain_classes says '
+                           f'{opts.n_pretrain_classes}; drop the flag')
 
 
-def _network_name(options):
-    return f'{options["model"]}-{options["model_depth"]}'
+def _network_name(flags):
+    return f'{flags["model"]}-{flags["model_depth"]}'
 
 
 def _plain(value):
-    return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return ' '.join(f'{x:.7g}' for x in value) if isinstance(value, (list, tuple)) else value
 
 
-def weights_options(weights, path):
-    """Network flags as far as names and shapes of a state dict tell them.
+def _network_flags(state, path, given):
+    """{flag: value} of the network flags that a checkpoint tells.
 
-    The stride of the first convolution and the pooling after it leave no trace. Raises
-    WeightsError for weights of no family here.
+    Its weights tell most; where several values make the same network, what it records is taken,
+    or else what is given. Raises WeightsError for weights of no network here.
     """
+    recorded = _recorded(state, 'network_options', NETWORK_FLAGS, path)
+    hints = {**given, **recorded}
     try:
-        if 'features.conv1.weight' in weights:
-            return _densenet_options(weights)
-        return _resnet_options(weights)
-    except (KeyError, StopIteration):
-        raise WeightsError(f'{path}: its weights are of no network here (first tensors: '
-                           f'{_first(list(weights))}); give weights of a 3D ResNet or '
-                           'DenseNet') from None
+        found = identify(rename_2018_keys(state['state_dict']), k=hints.get('wide_resnet_k'),
+                         widen_factor=hints.get('resnet_widen_factor'))
+    except InputError as error:
+        raise WeightsError(f'{path}: {error}') from None
+    flags = {'model': found['model'], 'model_depth': found['model_depth'],
+             'input_type': INPUT_TYPES[found['n_input_channels']]}
+    flags.update({flag: found[option] for flag, option in OPTION_OF_FLAG.items()
+                  if option in found})
+    flags.update({flag: recorded[flag] for flag in TRACELESS_FLAGS if flag in recorded})
+    return flags
 
 
-def _densenet_options(weights):
-    blocks = tuple(_count(weights, rf'features\.denseblock{i}\.denselayer(\d+)\.')
-                   for i in range(1, 5))
-    stem = weights['features.conv1.weight']
-    return {'model': 'densenet', 'model_depth': _depth(models.densenet.LAYERS, blocks),
-            'n_classes': len(weights['classifier.weight']), 'input_type': _input_type(stem),
-            'conv1_t_size': stem.shape[2]}
+def _clip_flags(given, state, path, pretrained):
+    """The flags of clips and normalisation to take from a file that records them."""
+    recorded = _recorded(state, 'clip_options', CLIP_FLAGS, path)
+    takes_normalization = given.keys().isdisjoint(NORMALIZATION_FLAGS)
+
+    def is_taken(name):
+        if name in NORMALIZATION_FLAGS:
+            return takes_normalization
+        return not pretrained and name not in given
+
+    return {name: value for name, value in recorded.items() if is_taken(name)}
 
 
-def _resnet_options(weights):
-    is_2p1d = 'conv1_s.weight' in weights
-    stem = weights['conv1_s.weight' if is_2p1d else 'conv1.weight']
-    blocks = tuple(_count(weights, rf'layer{i}\.(\d+)\.') + 1 for i in range(1, 5))
-    is_bottleneck = 'layer1.0.conv3.weight' in weights
-    options = {
-        'model_depth': _depth(BOTTLENECK_LAYERS if is_bottleneck else BASIC_LAYERS, blocks),
-        'n_classes': len(weights['fc.weight']), 'input_type': _input_type(stem),
-        'conv1_t_size': weights['conv1_t.weight' if is_2p1d else 'conv1.weight'].shape[2],
-        'resnet_shortcut': 'B' if 'layer2.0.downsample.0.weight' in weights else 'A'}
-    # The widest layer gives the factor that, rounded down, makes all narrower ones.
-    features = weights['fc.weight'].shape[1]
-    if is_2p1d:
-        return {'model': 'resnet2p1d', **options,
-                'resnet_widen_factor': features / (2048 if is_bottleneck else 512)}
-    if len(weights['layer2.0.bn1.weight']) == weights['layer2.0.conv1.weight'].shape[1]:
-        return {'model': 'preresnet', **options,
-                'resnet_widen_factor': features / (2048 if is_bottleneck else 512)}
-    return {**options, **_width_options(weights, features, is_bottleneck)}
+def _recorded(state, key, names, path):
+    """The flags that one of our checkpoints records under a key; {} for any other file."""
+    record = state.get(key, {}) if is_ours(state) else {}
+    if not isinstance(record, dict):
+        raise WeightsError(f'{path}: its {key} are no record of flags; give an unchanged file')
+    defaults = vars(build_parser().parse_args([]))
+    record = {name: record[name] for name in names if name in record}
+    for name, value in record.items():
+        if not _is_like(value, defaults[name]):
+            raise WeightsError(f'{path}: its {key} say {name} {value!r}; give an unchanged file')
+    return record
 
 
-def _width_options(weights, features, is_bottleneck):
-    """Family and widths of a network whose blocks are those of a ResNet."""
-    if not is_bottleneck:
-        return {'model': 'resnet', 'resnet_widen_factor': features / 512}
-    mid_planes, per_group = weights['layer1.0.conv2.weight'].shape[:2]
-    if mid_planes != per_group:
-        return {'model': 'resnext', 'resnet_widen_factor': features / 2048,
-                'resnext_cardinality': mid_planes // per_group}
-    if len(weights['layer1.0.conv3.weight']) == 4 * mid_planes:
-        return {'model': 'resnet', 'resnet_widen_factor': features / 2048}
-    # A wide stem (as wide as the bottlenecks) or one of 64 channels, widened.
-    stem_planes = len(weights['conv1.weight'])
-    factor = 1.0 if stem_planes == mid_planes else stem_planes / 64
-    return {'model': 'wideresnet', 'resnet_widen_factor': factor,
-            'wide_resnet_k': round(mid_planes / (64 * factor))}
+def _is_like(value, default):
+    """Whether a value is of the kind of a flag's default; None stands for three numbers."""
+    if default is None:
+        return value is None or (isinstance(value, (list, tuple)) and len(value) == 3
+                                 and all(isinstance(number, (int, float)) for number in value))
+    if isinstance(default, (bool, str)):
+        return isinstance(value, type(default))
+    return isinstance(value, (int, float)) and value > 0
 
 
-def _count(weights, pattern):
-    """Highest number in the names that match."""
-    return max((int(match[1]) for match in (re.match(pattern, name) for name in weights) if match),
-               default=-1)
+def is_ours(state):
+    """Whether a checkpoint was written by this code, and so says all of itself."""
+    return 'format_version' in state
 
 
-def _depth(layers, blocks):
-    return next(depth for depth, row in layers.items() if row == blocks)
+def is_of_2018(state, opts):
+    """Whether weights are of the 2018 code, as far as that shows; `opts` as adopted from them.
+
+    Its marks are names of its own for densenet, shortcut A, and `module.` before the names of a
+    kind that it released: resnet of 50 layers and more, preresnet, resnext, and wideresnet with a
+    stem of 64 channels. The 2020 code saves without `module.`, and a scheduler's state beside.
+    """
+    weights = state['state_dict']
+    if is_ours(state):
+        return False
+    if opts.model == 'densenet':
+        return 'features.conv0.weight' in weights
+    if 'scheduler' in state or opts.model == 'resnet2p1d':
+        return False
+    if opts.resnet_shortcut == 'A':
+        return True
+    is_released_kind = {'resnet': opts.model_depth >= 50,
+                        'wideresnet': stem_planes(opts, state) == 64}.get(opts.model, True)
+    return state.get('behind_module', False) and is_released_kind
 
 
-def _input_type(stem):
-    return {3: 'rgb', 2: 'flow'}[stem.shape[1]]
+def _warn_of_preprocessing(opts, state, path, warn):
+    """Warn where inputs would not be those that the weights were trained on."""
+    if is_of_2018(state, opts):
+        if opts.value_scale == 1 or any(std != 1 for std in normalization(opts)[1]):
+            warn(f'{path}: is of the 2018 code, whose networks expect images in 0...255 that are '
+                 f'divided by no standard deviation; give {FLAGS_OF_2018}')
+        return
+    recorded = _recorded(state, 'clip_options', NORMALIZATION_FLAGS, path)
+    trained, used = preprocessing_line(replace(opts, **recorded)), preprocessing_line(opts)
+    if trained != used:
+        warn(f'{path}: was trained on images in {trained}; the flags given make them {used}')
 
 
-def match_class_names(class_names, state, path):
+def preprocessing_line(opts):
+    """0...1, mean 0.4345 0.4051 0.3775, std 0.2768 0.2713 0.2737: what one pixel becomes."""
+    mean, std = normalization(opts)
+    return f'0...{opts.value_scale}, mean {_plain(mean)}, std {_plain(std)}'
+
+
+def match_class_names(class_names, state, path, warn=_to_stderr):
     """Class names in the order of the checkpoint's classes. Raises WeightsError for other names.
 
     `class_names` are the annotation's; a file without names is taken to have their order.
     """
     recorded = state.get('class_names')
     if recorded is None:
-        print(f'{path}: holds no class names; its classes are taken to be in the order of the '
-              'annotation\'s labels', file=sys.stderr)
+        warn(f'{path}: holds no class names; its classes are taken to be in the order of the '
+             'annotation\'s labels')
         return class_names
-    if set(recorded) != set(class_names):
-        only_file = [name for name in recorded if name not in class_names]
+    if sorted(map(str, recorded)) != sorted(class_names):
+        only_file = [str(name) for name in recorded if name not in class_names]
         only_annotation = [name for name in class_names if name not in recorded]
         raise WeightsError(f'{path}: its classes are not the annotation\'s: only the file has '
                            f'{_first(only_file) or "none"}, only the annotation has '
@@ -230,9 +288,12 @@ def match_class_names(class_names, state, path):
 
 def describe(opts, class_names):
     """What a checkpoint records beside the state: enough to use it with no other flag."""
-    return {'format_version': checkpoint.FORMAT_VERSION,
+    mean, std = normalization(opts)
+    return {'format_version': checkpoint.FORMAT_VERSION, 'versions': checkpoint.versions(),
             'network_options': {name: getattr(opts, name) for name in NETWORK_FLAGS},
             'clip_options': {name: getattr(opts, name) for name in CLIP_FLAGS},
+            'preprocessing': {'value_scale': opts.value_scale, 'mean': list(mean),
+                              'std': list(std), 'size': opts.sample_size},
             'class_names': list(class_names)}
 
 
@@ -266,16 +327,17 @@ def freeze_before(network, begin_module):
         module.requires_grad_(False)
 
 
-def make_parallel(network, device):
-    """The network on the device; over all GPUs of the machine where there are several."""
-    network = network.to(device)
+def make_parallel(network, device, n_processes=1, sync_batchnorm=False):
+    """The network as it is trained: over several processes, or over all GPUs of this one."""
+    if n_processes > 1:
+        if sync_batchnorm:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        devices = [device] if device.type == 'cuda' else None
+        return nn.parallel.DistributedDataParallel(network, devices)
+    if sync_batchnorm:
+        raise InputError('--batchnorm_sync needs several processes: start main.py with torchrun')
     if device.type == 'cuda' and torch.cuda.device_count() > 1:
         print(f'using {torch.cuda.device_count()} GPUs in one process (DataParallel); '
               'torchrun main.py ... is faster')
         return nn.DataParallel(network)
     return network
-
-
-def unwrap(model):
-    """The network itself, without what makes it parallel."""
-    return model.module if isinstance(model, nn.DataParallel) else model

@@ -18,7 +18,7 @@ def conv_bn_2p1d(index, in_planes, planes, kernel_size, stride=1, groups=1):
     # As many weights as the 3D convolution has: M_i of section 3.5 in the paper. Saved networks for
     # flow have the width that three input channels give.
     n = max(in_planes, 3)
-    mid_planes = t * h * w * n * planes // (h * w * n + t * planes)
+    mid_planes = max(1, t * h * w * n * planes // (h * w * n + t * planes))
     return {
         f'conv{index}_s': conv3d(in_planes, mid_planes, (1, h, w), (1, h_stride, w_stride), groups),
         f'bn{index}_s': nn.BatchNorm3d(mid_planes),

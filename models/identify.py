@@ -1,0 +1,158 @@
+"""Which network a state dict is of, told by the names and shapes of its tensors alone.
+
+Released weights come without the flags they were trained with. The stride of the first convolution
+and the pooling after it leave no trace in them; everything else does.
+"""
+
+import math
+import re
+
+from errors import InputError
+from models import densenet
+from models.resnet import BASIC_LAYERS, BOTTLENECK_LAYERS
+
+# By the ratio of channels that leave a bottleneck and those of its 3x3x3 convolution in one group.
+FAMILY_OF_EXPANSION = {4: 'resnet', 2: 'wideresnet'}
+
+
+def identify(state_dict, *, k=None, widen_factor=None):
+    """The options of `generate_model`, by name, for the network that a state dict is of.
+
+    state_dict:      {name: tensor}, named as our networks are (see `densenet.rename_2018_keys`)
+    k, widen_factor: what they are thought to be; where several values make the same shapes, these
+                     are returned if they are among them
+
+    Raises InputError for weights of no network here.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    try:
+        if 'features.conv1.weight' in shapes:
+            return _densenet_options(shapes)
+        return _resnet_options(shapes, k, widen_factor)
+    except KeyError as error:
+        raise InputError(f'its weights are of no network here: {error.args[0]} is missing, they '
+                         f'begin with {", ".join(list(shapes)[:3])}; give weights of a 3D ResNet '
+                         'or DenseNet') from None
+
+
+def _densenet_options(shapes):
+    layers = _count_blocks(shapes, r'features\.denseblock{}\.denselayer(\d{{1,4}})\.')
+    return {'model': 'densenet', 'model_depth': _depth(densenet.LAYERS, layers, 'DenseNet'),
+            **_stem_options(shapes, 'features.conv1.weight', 'features.conv1.weight'),
+            'n_classes': _shape(shapes, 'classifier.weight', 2)[0]}
+
+
+def _resnet_options(shapes, k, widen_factor):
+    is_2p1d = 'conv1_s.weight' in shapes
+    is_bottleneck = 'layer1.0.conv3.weight' in shapes
+    stem = ('conv1_s.weight', 'conv1_t.weight') if is_2p1d else ('conv1.weight', 'conv1.weight')
+    blocks = [last + 1 for last in _count_blocks(shapes, r'layer{}\.(\d{{1,4}})\.')]
+    depths = BOTTLENECK_LAYERS if is_bottleneck else BASIC_LAYERS
+    options = {
+        **_stem_options(shapes, *stem), 'model_depth': _depth(depths, blocks, 'ResNet'),
+        'shortcut_type': 'B' if 'layer2.0.downsample.0.weight' in shapes else 'A'}
+    options['n_classes'], features = _shape(shapes, 'fc.weight', 2)
+    model = 'resnet2p1d' if is_2p1d else _family(shapes, is_bottleneck)
+    stem_width = _shape(shapes, stem[1], 5)[0]
+    if model == 'wideresnet':
+        widths = _wide_options(stem_width, features // 2, k, widen_factor)
+    elif model == 'resnext':
+        factor = _factor(features // 2, 1024, widen_factor)
+        widths = {'widen_factor': factor, 'cardinality': _n_groups(shapes, 'layer1.0'),
+                  'stem_planes': _stem_planes(stem_width, factor, 128)}
+    else:
+        width = features // 4 if is_bottleneck else features
+        widths = {'widen_factor': _factor(width, 512, widen_factor)}
+    return {'model': model, **options, **widths}
+
+
+# ---------------------------------------------------------------- what single traces tell
+
+def _shape(shapes, name, n_axes):
+    """The shape of a tensor that must have so many axes and be of some size along each."""
+    shape = shapes[name]
+    if len(shape) != n_axes or 0 in shape:
+        cause = ', as in a network for images' if (len(shape), n_axes) == (4, 5) else ''
+        raise InputError(f'its weights are of no network here: {name} has the shape {list(shape)}'
+                         f'{cause}, not one of {n_axes} axes; give weights of a 3D ResNet or '
+                         'DenseNet')
+    return shape
+
+
+def _stem_options(shapes, first, temporal):
+    """Input channels and size in time, from the first convolution and that which spans frames."""
+    channels = _shape(shapes, first, 5)[1]
+    if channels not in (2, 3):
+        raise InputError(f'its weights take {channels} input channels; give weights for 3 (rgb) '
+                         'or 2 (flow)')
+    return {'n_input_channels': channels, 'conv1_t_size': _shape(shapes, temporal, 5)[2]}
+
+
+def _count_blocks(shapes, pattern):
+    """The highest number that `pattern` finds in the names of each of the four stages."""
+    def highest(stage):
+        found = (re.match(pattern.format(stage), name) for name in shapes)
+        return max((int(match[1]) for match in found if match), default=-1)
+    return [highest(stage) for stage in range(1, 5)]
+
+
+def _depth(depths, blocks, kind):
+    """The depth whose stages have so many blocks."""
+    for depth, row in depths.items():
+        if row == tuple(blocks):
+            return depth
+    raise InputError(f'its weights are of no network here: no {kind} has stages of '
+                     f'{", ".join(map(str, blocks))} blocks; the depths are those of --help')
+
+
+def _family(shapes, is_bottleneck):
+    """The family of a ResNet whose convolutions are not split in space and time."""
+    index, block = (3, 'layer1.0') if is_bottleneck else (1, 'layer2.0')
+    planes = _shape(shapes, f'{block}.conv{index}.weight', 5)[0]
+    if _shape(shapes, f'{block}.bn{index}.weight', 1)[0] != planes:
+        return 'preresnet'  # its norms are as wide as what goes into the convolutions
+    if not is_bottleneck:
+        return 'resnet'
+    if _n_groups(shapes, 'layer1.0') > 1:
+        return 'resnext'
+    # In the widest stage no rounding of widths blurs the ratio.
+    expansion = (_shape(shapes, 'layer4.0.conv3.weight', 5)[0]
+                 / _shape(shapes, 'layer4.0.conv2.weight', 5)[0])
+    return FAMILY_OF_EXPANSION.get(expansion, 'resnext')
+
+
+def _n_groups(shapes, block):
+    planes, planes_of_group = _shape(shapes, f'{block}.conv2.weight', 5)[:2]
+    return planes // planes_of_group
+
+
+# ---------------------------------------------------------------- widths
+
+def _factor(width, base, wanted=None):
+    """A widen factor with int(base * factor) == width: `wanted` if it is one.
+
+    It suits the other stages too: their bases are `base`, halved again and again.
+    """
+    if wanted is not None and int(base * wanted) == width:
+        return wanted
+    factor = width / base
+    return factor if int(base * factor) == width else math.nextafter(factor, math.inf)
+
+
+def _stem_planes(stem_width, factor, planes):
+    """Channels of the stem before widening: 64, or as many as the first stage has."""
+    return planes if stem_width == int(planes * factor) != int(64 * factor) else 64
+
+
+def _wide_options(stem_width, width, k, widen_factor):
+    """k, widen factor and stem of a WideResNet whose last stage is `width` wide.
+
+    Only their products show. The first guess that explains the stem's width is taken: k as it is
+    thought to be, the factor so, or 1; last the k that a stem of 64 channels asks for.
+    """
+    guesses = (k, round(width / 512 / (widen_factor or 1)), width // (8 * stem_width), 1)
+    for k in filter(None, guesses):
+        factor = _factor(width, 512 * k, widen_factor)
+        if stem_width in (int(64 * factor), int(64 * k * factor)):
+            break
+    return {'k': k, 'widen_factor': factor, 'stem_planes': _stem_planes(stem_width, factor, 64 * k)}
