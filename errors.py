@@ -1,6 +1,9 @@
-"""Errors whose cause is what a user gave, and how a command ends when it meets one."""
+"""Errors whose cause is what a user gave, requests to stop, and how a command ends on either."""
 
+import os
+import signal
 import sys
+import time
 
 
 class InputError(Exception):
@@ -10,18 +13,61 @@ class InputError(Exception):
     """
 
 
+class Stopped(BaseException):
+    """A signal asked the process to stop, and it did; the message says how to go on."""
+
+    def __init__(self, signum, message):
+        super().__init__(message)
+        self.signum = signum
+
+
+class StopSignals:
+    """Within it SIGINT, SIGTERM and SIGUSR1 only set `signum`; a second one ends the process.
+
+        with StopSignals() as stop:
+            ...
+            if stop.signum: ...
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    # A terminal and a launcher may both pass the same request on.
+    ECHO_SEC = 1.0
+
+    def __init__(self):
+        self.signum = 0
+
+    def __enter__(self):
+        self._old = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum, _frame):
+        if not self.signum:
+            self.signum, self._since = signum, time.monotonic()
+        elif time.monotonic() - self._since > self.ECHO_SEC:
+            os._exit(128 + signum)
+
+
 def run(command, argv=None):
     """Call `command(argv)` as a process: exit 2 with one line on stderr after an InputError.
 
-    Ctrl-C exits 130. Whatever else is raised is a bug and keeps its traceback. `command` returns
-    the exit status, None for 0.
+    Stopped exits 128 + the signal's number, Ctrl-C 130. Whatever else is raised is a bug and keeps
+    its traceback. `command` returns the exit status, None for 0.
     """
     try:
         sys.exit(command(argv))
     except InputError as error:
-        message = ' '.join(str(error).split())
-        print(f'error: {message}', file=sys.stderr)
-        sys.exit(2)
+        _end(2, 'error: ' + ' '.join(str(error).split()))
+    except Stopped as stopped:
+        _end(128 + stopped.signum, str(stopped))
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
+        _end(130, 'interrupted')
+
+
+def _end(status, line):
+    if line:
+        print(line, file=sys.stderr)
+    sys.exit(status)

@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from errors import InputError
@@ -24,15 +23,17 @@ class Progress:
     it is called only when the line is drawn, so that reading them costs nothing in between.
     """
 
-    def __init__(self, total, title, *, unit, describe=None, quiet_sec=10.0, draw_sec=0.5):
+    def __init__(self, total, title, *, unit, describe=None, is_shown=True, quiet_sec=10.0,
+                 draw_sec=0.5):
+        self._is_shown = is_shown
         self._describe = describe or dict
         self._title, self._total, self._unit = title, total, unit
-        self._done = 0
+        self._done = self._skipped = 0
         self._begin = self._last = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._wait_sec = draw_sec if self._terminal else quiet_sec
         self._bar = tqdm(total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True,
-                         mininterval=draw_sec, disable=not self._terminal)
+                         mininterval=draw_sec, disable=not (self._terminal and is_shown))
 
     def __enter__(self):
         return self
@@ -45,7 +46,7 @@ class Progress:
         self._done += n
         self._bar.update(n)
         now = time.monotonic()
-        if now - self._last < self._wait_sec:
+        if not self._is_shown or now - self._last < self._wait_sec:
             return
         self._last = now
         figures = {name: f'{value:.4g}' for name, value in self._describe().items()}
@@ -54,9 +55,15 @@ class Progress:
         else:
             self._print_line(figures)
 
+    def skip(self, n):
+        """Count `n` units as done before."""
+        self._done += n
+        self._skipped += n
+        self._bar.update(n)
+
     def rate(self):
         """Units a second so far."""
-        return self._done / max(time.monotonic() - self._begin, 1e-9)
+        return (self._done - self._skipped) / max(time.monotonic() - self._begin, 1e-9)
 
     def _print_line(self, figures):
         shown = ''.join(f', {name} {value}' for name, value in figures.items())
@@ -65,17 +72,18 @@ class Progress:
 
 
 class TableLog:
-    """A tab-separated file with a header; the first column is the epoch.
+    """A tab-separated file with a header.
 
-    keep_epoch: go on with the file that is there, up to and including this epoch; later rows are
-    cut, after a copy of the whole file was put beside it. Its header stays as it is.
+    keep: go on with the file that is there. Its rows stay whose first numbers are at most these
+    (epoch, or epoch and batch), and others are cut, after a copy of the whole was put beside it if
+    more than the rows of an unfinished epoch go. The header stays as it is.
     """
 
-    def __init__(self, path, columns, keep_epoch=0):
+    def __init__(self, path, columns, keep=None):
         self._path, self._rows = Path(path), []
         self._columns, kept = list(columns), []
-        if keep_epoch and self._path.exists():
-            self._columns, kept = self._cut(keep_epoch)
+        if keep and self._path.exists():
+            self._columns, kept = self._cut(keep)
         write_text(self._path, '\t'.join(self._columns) + '\n' + ''.join(kept))
         self._file = open(self._path, 'a')
         self._last = time.monotonic()
@@ -98,25 +106,107 @@ class TableLog:
         self.flush()
         self._file.close()
 
-    def _cut(self, keep_epoch):
+    def _cut(self, keep):
         header, *rows = self._path.read_text().splitlines(keepends=True) or ['epoch\n']
-        kept = [row for row in rows if row.endswith('\n') and _epoch(row) <= keep_epoch]
-        if len(kept) < len(rows):
+        kept = [row for row in rows if row.endswith('\n') and _numbers(row, len(keep)) <= keep]
+        if len(kept) < len(rows) and len(keep) == 1:
             keep_copy(self._path)
         return header.rstrip('\n').split('\t'), kept
 
 
-def _epoch(row):
+def _numbers(row, n):
     try:
-        return int(row.split('\t')[0])
+        return tuple(int(value) for value in row.split('\t')[:n])
     except ValueError:
-        return sys.maxsize
+        return (sys.maxsize,) * n
 
 
 def _as_text(value):
     if isinstance(value, (int, str)):
         return str(value)
     return f'{float(value):.8g}'
+
+
+class RunLog:
+    """All that a run records and says; with folder None (any process but the first) nothing."""
+
+    COLUMNS = {
+        'train.log': ('epoch', 'loss', 'acc', 'lr', 'n_trained', 'n_frozen'),
+        'train_batch.log': ('epoch', 'batch', 'iter', 'loss', 'acc', 'lr'),
+        'val.log': ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5'),
+    }
+
+    def __init__(self, folder, tensorboard=False):
+        self.folder = folder
+        self._tables = {}
+        self._board = Board(folder if tensorboard else None)
+
+    @property
+    def is_on(self):
+        return self.folder is not None
+
+    def say(self, text):
+        """Print a line."""
+        if self.is_on:
+            print(text, flush=True)
+
+    def warn(self, text):
+        """Print a line on stderr."""
+        if self.is_on:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, total, title, **options):
+        return Progress(total, title, is_shown=self.is_on, **options)
+
+    def open_tables(self, epoch, n_batches=0):
+        """Begin the tables of a training, or go on after an epoch and so many batches of the
+        next."""
+        keep = {'train.log': (epoch,), 'train_batch.log': (epoch + 1, n_batches),
+                'val.log': (epoch,)}
+        is_resumed = epoch > 0 or n_batches > 0
+        for name in keep:
+            self._open(name, keep[name] if is_resumed else None)
+
+    def _open(self, name, keep):
+        if self.is_on:
+            self._tables[name] = TableLog(self.folder / name, self.COLUMNS[name], keep)
+
+    def _write(self, name, **row):
+        if name in self._tables:
+            self._tables[name].write(**row)
+
+    def clips(self, clips, epoch):
+        self._board.clips('train/clips', clips, epoch)
+
+    def step(self, **row):
+        """A training step: the columns of train_batch.log."""
+        self._write('train_batch.log', **row)
+        self._board.scalars('train_batch', row['iter'],
+                            **{name: row[name] for name in ('loss', 'acc', 'lr')})
+
+    def epoch(self, **row):
+        """A training epoch: the columns of train.log."""
+        self._write('train.log', **row)
+        self._board.scalars('train', row['epoch'],
+                            **{name: row[name] for name in ('loss', 'acc', 'lr')})
+        self.flush()
+
+    def validation(self, epoch, metrics):
+        """A validation: what validation.evaluate returns. Outside of a training it is added."""
+        if 'val.log' not in self._tables:
+            self._open('val.log', (sys.maxsize,))
+        self._write('val.log', epoch=epoch, acc=metrics['clip_top1'], **metrics)
+        self._board.scalars('val', epoch, **metrics)
+        self.flush()
+
+    def flush(self):
+        for table in self._tables.values():
+            table.flush()
+
+    def close(self):
+        for table in self._tables.values():
+            table.close()
+        self._board.close()
 
 
 # ---------------------------------------------------------------- the result folder
@@ -138,6 +228,8 @@ def open_result_folder(folder, is_new_training):
     except OSError as error:
         raise InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
                          'another --result_path') from None
+    for leftover in folder.glob('.save_*'):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     if is_new_training and _holds_training(folder):
         _set_aside(folder)
 
@@ -227,6 +319,7 @@ def clip_sheet(clips, n_clips=4, n_frames=8):
 
     Of optical flow, channels are horizontal (red) and vertical (green).
     """
+    from torchvision.utils import make_grid  # slow to import
     clips = clips[:n_clips].cpu()
     duration = clips.shape[2]
     step = max(1, duration // n_frames)

@@ -1,28 +1,34 @@
 """Train, validate and run 3D ResNets on video: python main.py --help lists all flags."""
 
+import copy
+import math
+import os
+import signal
 import sys
+import time
 from dataclasses import dataclass, replace as with_fields
 
 import torch
 from torch import nn
 
 import checkpoint
+import distributed
 import logs
 from datasets import build_loader
 from datasets.annotations import AnnotationError, read_annotation
-from errors import run
+from errors import InputError, Stopped, StopSignals, run
 from inference import predict, video_result
+from metrics import Sums
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
-                   load_pretrained, make_parallel, match_class_names, unwrap)
-from opts import Options, normalization, parse_opts, to_json
+                   load_pretrained, make_parallel, match_class_names)
+from opts import Options, n_input_channels, normalization, parse_opts, replace, to_json
 from spatial_transforms import Normalize
 from training import build_optimizer, build_scheduler, restore, step_scheduler, train_epoch
 from validation import evaluate
 
-TRAIN_COLUMNS = ('epoch', 'loss', 'acc', 'lr', 'n_trained', 'n_frozen')
-BATCH_COLUMNS = ('epoch', 'batch', 'iter', 'loss', 'acc', 'lr')
-VAL_COLUMNS = ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5')
-EVERY_EPOCH = sys.maxsize
+# On GPUs several processes look for requests to stop, and all for losses that are not finite,
+# every so many steps: looking makes the GPU wait.
+CHECKED_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -31,80 +37,107 @@ class Run:
 
     state, weights_path: the checkpoint it starts from, None for none
     loaders:             by split, those that the run needs
-    model:               the network, as it is called; `normalize` makes its input on the device
+    network:             the network itself; `model` is what is trained, parallel or not
+    normalize:           makes the network's input, on the device
     """
 
     opts: Options
+    world: distributed.World
     device: torch.device
+    log: logs.RunLog
     state: dict | None
     weights_path: object
     class_names: tuple
     loaders: dict
+    network: nn.Module
     model: nn.Module
     normalize: nn.Module
     criterion: nn.Module
-    board: logs.Board
-
-    @property
-    def path(self):
-        return self.opts.result_path
-
-    @property
-    def is_resumed(self):
-        return self.opts.resume_path is not None
 
 
 def main(argv=None):
     """Do what the flags say; the exit status. Raises InputError."""
     opts = parse_opts(argv)
-    if opts.accimage:
-        print('--accimage has no effect: that image library is no longer kept', file=sys.stderr)
-    device = pick_device(opts)
-    this_run = prepare(opts, device)
-    if not opts.no_train:
-        train(this_run)
-    elif not opts.no_val:
-        validate_once(this_run)
-    if opts.inference:
-        infer(this_run)
-    this_run.board.close()
-    return 0
+    world = distributed.find_world(os.environ)
+    if opts.distributed and distributed.STARTED_BY not in os.environ:
+        arguments = sys.argv[1:] if argv is None else argv
+        return distributed.start_processes([sys.executable, __file__, *arguments], opts,
+                                           os.environ)
+    device = pick_device(opts, world)
+    with distributed.joined(world, device, opts.dist_url), StopSignals() as stop:
+        this_run = prepare(opts, world, device)
+        status = 0
+        if not opts.no_train:
+            status = Training(this_run, stop).run()
+        elif not opts.no_val:
+            validate(this_run, stop, evaluated_epoch(this_run.state))
+        if opts.inference:
+            infer(this_run, stop)
+        this_run.log.close()
+    return status
 
 
 # ---------------------------------------------------------------- before the first batch
 
-def pick_device(opts):
-    """The first GPU, or the CPU, which is said in one line."""
+def pick_device(opts, world):
+    """This process's GPU, or the CPU, which is said in one line."""
     if torch.cuda.is_available() and not opts.no_cuda:
-        return torch.device('cuda')
-    reason = '--no_cuda' if opts.no_cuda else 'no CUDA device was found'
-    print(f'running on the CPU ({reason})')
+        device = torch.device('cuda', world.local_rank)
+        torch.cuda.set_device(device)
+        return device
+    if world.is_main:
+        reason = '--no_cuda' if opts.no_cuda else 'no CUDA device was found'
+        print(f'running on the CPU ({reason})')
+    if opts.batchnorm_sync:
+        raise InputError('--batchnorm_sync shares statistics between GPUs, and this run is on the '
+                         'CPU: drop the flag')
+    if world.size > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // world.local_size))
     return torch.device('cpu')
 
 
-def prepare(opts, device):
+def prepare(opts, world, device):
     """Check all that was given, then build all that the run needs."""
+    log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard)
+    if opts.accimage:
+        log.warn('--accimage has no effect: that image library is no longer kept')
+    opts = find_resumed(opts, world, log)
     path = opts.resume_path or opts.pretrain_path
     state = checkpoint.load(path) if path else None
     is_pretrained = opts.pretrain_path is not None
     if state:
-        opts = adopt_options(opts, state, path, is_pretrained)
+        opts = adopt_options(opts, state, path, is_pretrained, log.warn)
     annotation = read_annotation(opts.annotation_path)
     check_class_count(opts, annotation)
     if state and not is_pretrained:
         annotation = with_fields(annotation, class_names=match_class_names(
-            annotation.class_names, state, path))
-    loaders = {split: build_loader(opts, split, annotation, pin_memory=device.type == 'cuda')
+            annotation.class_names, state, path, log.warn))
+    shared = share_batches(opts, world, log)
+    loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
+                                   world_size=world.size, pin_memory=device.type == 'cuda')
                for split in wanted_splits(opts)}
-    network = make_network(opts, state, path)
-    logs.open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
-    logs.write_opts(opts.result_path, to_json(opts))
+    network = make_network(opts, state, path, log).to(device)
+    if not opts.no_train:
+        check_smallest_batch(opts, network, loaders['train'].batch_sampler)
+    if world.is_main:
+        logs.open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
+        logs.write_opts(opts.result_path, to_json(opts))
     mean, std = normalization(opts)
-    return Run(opts=opts, device=device, state=state, weights_path=path, loaders=loaders,
-               class_names=annotation.class_names, model=make_parallel(network, device),
+    return Run(opts=opts, world=world, device=device, log=log, state=state, weights_path=path,
+               class_names=annotation.class_names, loaders=loaders, network=network,
+               model=make_parallel(network, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
-               criterion=nn.CrossEntropyLoss().to(device),
-               board=logs.Board(opts.result_path if opts.tensorboard else None))
+               criterion=nn.CrossEntropyLoss().to(device))
+
+
+def find_resumed(opts, world, log):
+    """The options with the checkpoint that `--resume_path auto` stands for, or with none."""
+    if opts.resume_path is None or opts.resume_path.name != 'auto':
+        return opts
+    path = distributed.from_main(
+        checkpoint.newest(opts.result_path) if world.is_main else None, world)
+    log.say(f'--resume_path auto: {path or "no checkpoint yet, a new training begins"}')
+    return replace(opts, resume_path=path)
 
 
 def check_class_count(opts, annotation):
@@ -116,13 +149,39 @@ def check_class_count(opts, annotation):
                               'annotation')
 
 
+def share_batches(opts, world, log):
+    """The options with the batch of all nodes, and the loader processes of one process."""
+    if world.size == 1:
+        return opts
+    batch_size = opts.batch_size * world.n_nodes
+    log.say(f'{world}; batches of about {batch_size / world.size:g} clips a process, '
+            f'{batch_size} in all')
+    return replace(opts, batch_size=batch_size,
+                   n_threads=math.ceil(opts.n_threads / world.local_size))
+
+
+def check_smallest_batch(opts, network, batches):
+    """Raise InputError where a batch of one clip, the last one say, leaves batch norm one value."""
+    if batches.smallest_share() > 1:
+        return
+    trial = copy.deepcopy(network).to('meta').train()
+    clip = torch.empty(1, n_input_channels(opts), opts.sample_duration, opts.sample_size,
+                       opts.sample_size, device='meta')
+    try:
+        trial(clip)
+    except ValueError:
+        raise InputError('a batch would hold a single clip, of which the last layers see a single '
+                         'place, too little for batch norm; give another --batch_size, or a '
+                         'larger --sample_size or --sample_duration') from None
+
+
 def wanted_splits(opts):
     """The splits that a run reads."""
     wanted = {'train': not opts.no_train, 'val': not opts.no_val, 'inference': opts.inference}
     return [split for split in wanted if wanted[split]]
 
 
-def make_network(opts, state, path):
+def make_network(opts, state, path, log):
     """A new network, that of a checkpoint, or that with a new classifier."""
     if state is None:
         network = build_network(opts)
@@ -131,115 +190,205 @@ def make_network(opts, state, path):
     else:
         network = load_pretrained(opts, state, path)
         if opts.no_train:
-            print('--pretrain_path gives the network a new, untrained classifier; to evaluate '
-                  'the file as it is give --resume_path', file=sys.stderr)
+            log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
+                     'the file as it is give --resume_path')
     freeze_before(network, opts.ft_begin_module)
     return network
 
 
 # ---------------------------------------------------------------- training
 
-def train(this_run):
-    """Train up to --n_epochs, from the first or the resumed epoch on."""
-    opts = this_run.opts
-    network = unwrap(this_run.model)
-    optimizer = build_optimizer(opts, network)
-    scheduler = build_scheduler(opts, optimizer)
-    begin_epoch = 1
-    if this_run.is_resumed:
-        restore(opts, this_run.state, this_run.weights_path, optimizer, scheduler)
-        begin_epoch = this_run.state['epoch'] + 1
-    if begin_epoch > opts.n_epochs:
-        print(f'{this_run.weights_path}: is of epoch {begin_epoch - 1} and --n_epochs is '
-              f'{opts.n_epochs}: nothing is trained; raise --n_epochs to go on, or evaluate it '
-              'with --no_train', file=sys.stderr)
-        return
-    tables = {name: logs.TableLog(this_run.path / name, columns, begin_epoch - 1)
-              for name, columns in (('train.log', TRAIN_COLUMNS),
-                                    ('train_batch.log', BATCH_COLUMNS),
-                                    ('val.log', VAL_COLUMNS))}
-    for epoch in range(begin_epoch, opts.n_epochs + 1):
-        line = train_one(this_run, epoch, optimizer, tables)
-        val_loss = None
-        if not opts.no_val:
-            metrics = validate(this_run, epoch, tables['val.log'])
-            val_loss = metrics['loss']
-            line += f'; {val_line(metrics)}'
-        step_scheduler(scheduler, val_loss)
-        print(line, flush=True)
-        if epoch % opts.checkpoint == 0 or epoch == opts.n_epochs:
-            save(this_run, epoch, optimizer, scheduler)
-    for table in tables.values():
-        table.close()
+class Training:
+    """The training of a run: what steps the weights, where it stands, and what it saves.
 
+    It stands after `n_batches` batches of `epoch`; `sums` are those of the epoch so far.
+    """
 
-def train_one(this_run, epoch, optimizer, tables):
-    """Train one epoch and log it; the line that says how it went."""
-    opts, loader = this_run.opts, this_run.loaders['train']
-    lr = optimizer.param_groups[0]['lr']
-    steps = StepLog(this_run, epoch, lr, tables['train_batch.log'])
-    loader.set_epoch(epoch)
-    with logs.Progress(len(loader.dataset), f'train {epoch}/{opts.n_epochs}', unit='clip',
-                       describe=steps.figures) as steps.progress:
-        metrics = train_epoch(loader, this_run.model, this_run.normalize, this_run.criterion,
-                              optimizer, device=this_run.device, on_step=steps)
-        rate = steps.progress.rate()
-    counts = {'n_trained': 0, 'n_frozen': 0}
-    for parameter in this_run.model.parameters():
-        counts['n_trained' if parameter.requires_grad else 'n_frozen'] += parameter.numel()
-    tables['train_batch.log'].flush()
-    tables['train.log'].write(epoch=epoch, lr=lr, **metrics, **counts)
-    tables['train.log'].flush()
-    this_run.board.scalars('train', epoch, lr=lr, **metrics)
-    return (f'epoch {epoch}/{opts.n_epochs}: lr {lr:.3g}, {rate:.1f} clips/s, '
-            f'loss {metrics["loss"]:.4f}, clip top-1 {metrics["acc"]:.3f}')
+    def __init__(self, this_run, stop):
+        self.this_run, self.stop = this_run, stop
+        opts, state = this_run.opts, this_run.state
+        self.optimizer = build_optimizer(opts, this_run.network)
+        self.scheduler = build_scheduler(opts, self.optimizer)
+        self.epoch, self.n_batches, self.sums, self.best = 1, 0, Sums(), -1.0
+        if opts.resume_path is not None:
+            restore(opts, state, this_run.weights_path, self.optimizer, self.scheduler)
+            position = state.get('position', {'epoch': state['epoch'] + 1, 'batch': 0, 'sums': {}})
+            self.epoch, self.n_batches = position['epoch'], position['batch']
+            self.sums = Sums(position['sums'])
+            self.best = state.get('best_video_top1', -1.0)
+        self.saved_at, self.save_failed = time.monotonic(), False
 
+    def run(self):
+        """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
+        opts, log = self.this_run.opts, self.this_run.log
+        if self.epoch > opts.n_epochs:
+            log.warn(f'{self.this_run.weights_path}: is of epoch {self.epoch - 1} and --n_epochs '
+                     f'is {opts.n_epochs}: nothing is trained; raise --n_epochs to go on, or '
+                     'evaluate it with --no_train')
+            return 0
+        log.open_tables(self.epoch - 1, self.n_batches)
+        for self.epoch in range(self.epoch, opts.n_epochs + 1):
+            line = self.train_one()
+            metrics = None
+            if not opts.no_val:
+                metrics = validate(self.this_run, self.stop, self.epoch, self.save_last)
+                line += f'; {val_line(metrics)}'
+            step_scheduler(self.scheduler, metrics and metrics['loss'])
+            log.say(line)
+            self.n_batches, self.sums = 0, Sums()
+            self.save_epoch(metrics)
+        return int(self.save_failed)
 
-class StepLog:
-    """Called after each training step: table, TensorBoard, progress bar."""
+    def train_one(self):
+        """Train what is left of the epoch and log it; the line that says how it went."""
+        this_run, opts, epoch = self.this_run, self.this_run.opts, self.epoch
+        loader = this_run.loaders['train']
+        loader.batch_sampler.set_position(epoch, self.n_batches)
+        self.lr, self.last_step = self.optimizer.param_groups[0]['lr'], None
+        with this_run.log.progress(len(loader.dataset), f'train {epoch}/{opts.n_epochs}',
+                                   unit='clip', describe=self.figures) as self.progress:
+            self.progress.skip(self.n_batches * opts.batch_size)
+            metrics = train_epoch(loader, this_run.model, this_run.normalize, this_run.criterion,
+                                  self.optimizer, device=this_run.device, sums=self.sums,
+                                  on_step=self.on_step, skip_nonfinite=opts.skip_nonfinite)
+            rate = self.progress.rate()
+        self.check_finite()
+        counts = {'n_trained': 0, 'n_frozen': 0}
+        for parameter in this_run.network.parameters():
+            counts['n_trained' if parameter.requires_grad else 'n_frozen'] += parameter.numel()
+        this_run.log.epoch(epoch=epoch, lr=self.lr, **metrics, **counts)
+        skipped = self.sums.total('skipped')
+        return (f'epoch {epoch}/{opts.n_epochs}: lr {self.lr:.3g}, {rate:.1f} clips/s, '
+                + (f'{skipped:.0f} steps skipped, ' if skipped else '')
+                + f'loss {metrics["loss"]:.4f}, clip top-1 {metrics["acc"]:.3f}')
 
-    def __init__(self, this_run, epoch, lr, table):
-        self.board, self.epoch, self.lr, self.table = this_run.board, epoch, lr, table
-        self.n_batches = len(this_run.loaders['train'])
-        self.batch, self.last, self.progress = 0, None, None
-
-    def __call__(self, step):
-        self.batch += 1
-        self.last = step
-        if self.batch == 1:
-            self.board.clips('train/clips', step.batch.clips, self.epoch)
-        iteration = (self.epoch - 1) * self.n_batches + self.batch
-        self.table.write(epoch=self.epoch, batch=self.batch, iter=iteration, loss=step.loss,
-                         acc=step.acc, lr=self.lr)
-        self.board.scalars('train_batch', iteration, loss=step.loss, acc=step.acc, lr=self.lr)
+    def on_step(self, step):
+        """After each step: record it, see whether to stop or to save."""
+        this_run = self.this_run
+        self.n_batches += 1
+        self.last_step = step
+        if self.n_batches == 1:
+            this_run.log.clips(step.clips, self.epoch)
+        iteration = (self.epoch - 1) * len(this_run.loaders['train']) + self.n_batches
+        this_run.log.step(epoch=self.epoch, batch=self.n_batches, iter=iteration, loss=step.loss,
+                          acc=step.acc, lr=self.lr)
         self.progress.update(step.n_clips)
+        is_checked = this_run.device.type == 'cpu' or self.n_batches % CHECKED_STEPS == 0
+        if is_checked:
+            self.check_finite()
+        if self.stop_asked(is_checked):
+            self.save_last()
+            distributed.wait_for_all()
+            raise stopped(this_run, self.stop.signum)
+        minutes = this_run.opts.checkpoint_minutes
+        if minutes and time.monotonic() - self.saved_at > 60 * minutes:
+            self.save_last()
 
     def figures(self):
         """What the bar shows."""
-        return {'loss': self.last.loss, 'acc': self.last.acc}
+        return {'loss': self.last_step.loss, 'acc': self.last_step.acc}
+
+    def stop_asked(self, is_checked):
+        """Whether any process was asked to stop; the same answer in all of them."""
+        if self.this_run.world.size == 1 or not is_checked:
+            return self.this_run.world.size == 1 and self.stop.signum
+        asked = torch.tensor([self.stop.signum], device=self.this_run.device)
+        self.stop.signum = self.stop.signum or int(distributed.total(asked)) and signal.SIGTERM
+        return self.stop.signum
+
+    def check_finite(self):
+        """Raise InputError that names epoch, batch and videos where a loss was not finite."""
+        if self.this_run.opts.skip_nonfinite or math.isfinite(self.sums.total('loss')):
+            return
+        loader, batch = self.this_run.loaders['train'], self.n_batches
+        indices = loader.batch_sampler.batch(self.epoch, batch - 1)
+        names = ', '.join(loader.dataset.records.video_ids[index] for index in indices)
+        raise InputError(f'the loss is not finite at epoch {self.epoch}, batch {batch} or shortly '
+                         f'before (videos of that batch: {names}); lower --learning_rate, or go '
+                         'on with --skip_nonfinite; checkpoints saved so far are untouched')
+
+    # ------------------------------------------------------------ what it saves
+
+    def state(self, epoch):
+        """The training state; `epoch` is the last that is complete."""
+        this_run = self.this_run
+        return {'epoch': epoch, 'arch': f'{this_run.opts.model}-{this_run.opts.model_depth}',
+                'state_dict': this_run.network.state_dict(),
+                'optimizer': self.optimizer.state_dict(),
+                'scheduler': self.scheduler.state_dict(), 'best_video_top1': self.best,
+                **describe(this_run.opts, this_run.class_names)}
+
+    def save_last(self):
+        """Write save_last.pth, with the position in the epoch."""
+        position = {'epoch': self.epoch, 'batch': self.n_batches, 'sums': self.sums.totals()}
+        self.write('save_last.pth', {**self.state(self.epoch - 1), 'position': position})
+
+    def save_epoch(self, metrics):
+        """Write save_{epoch}.pth every --checkpoint epochs, and save_best.pth when it is."""
+        opts, folder = self.this_run.opts, self.this_run.opts.result_path
+        is_best = metrics is not None and metrics['video_top1'] > self.best
+        if is_best:
+            self.best = metrics['video_top1']
+            self.write('save_best.pth', self.state(self.epoch))
+        if self.epoch % opts.checkpoint == 0 or self.epoch == opts.n_epochs:
+            self.write(f'save_{self.epoch}.pth', self.state(self.epoch))
+            if self.this_run.world.is_main and not self.save_failed:
+                checkpoint.prune(folder, opts.keep)
+
+    def write(self, name, state):
+        """Save, from rank 0; where that fails the run goes on and the next save tries again."""
+        self.saved_at = time.monotonic()
+        self.this_run.log.flush()  # no checkpoint is ahead of the logs
+        if not self.this_run.world.is_main:
+            return
+        try:
+            checkpoint.save(self.this_run.opts.result_path / name, state)
+            self.save_failed = False
+        except checkpoint.CheckpointError as error:
+            self.save_failed = True
+            self.this_run.log.warn(f'warning: {error}; the run goes on')
 
 
-def save(this_run, epoch, optimizer, scheduler):
-    """Write save_{epoch}.pth."""
-    opts = this_run.opts
-    checkpoint.save(this_run.path / f'save_{epoch}.pth', {
-        'epoch': epoch, 'arch': f'{opts.model}-{opts.model_depth}',
-        'state_dict': unwrap(this_run.model).state_dict(), 'optimizer': optimizer.state_dict(),
-        'scheduler': scheduler.state_dict(), **describe(opts, this_run.class_names)})
+def stopped(this_run, signum):
+    """The Stopped to raise: only rank 0 says how to go on."""
+    name = signal.Signals(signum).name
+    return Stopped(signum, f'stopped by {name}; go on with --resume_path auto'
+                   if this_run.world.is_main else '')
 
 
 # ---------------------------------------------------------------- validation and inference
 
-def validate(this_run, epoch, table):
-    """Validate once, log it, return the metrics."""
+def evaluated_epoch(state):
+    """The epoch that a validation without training is of: our checkpoint's, 1 for other files."""
+    return state['epoch'] if state and 'format_version' in state else 1
+
+
+def evaluated_model(this_run):
+    """What evaluation calls: processes have different numbers of batches, so none waits in it."""
+    if this_run.world.size == 1:
+        return this_run.model
+    distributed.share_buffers(this_run.network)
+    return this_run.network
+
+
+def validate(this_run, stop, epoch, save=None):
+    """Validate once, log it, return the metrics; a request to stop calls `save` first."""
     loader = this_run.loaders['val']
-    title = f'validate {epoch}' if epoch else 'validate'
-    with logs.Progress(len(loader.dataset), title, unit='video') as progress:
-        metrics = evaluate(loader, this_run.model, this_run.normalize, this_run.criterion,
-                           device=this_run.device, on_step=progress.update)
-    table.write(epoch=epoch, acc=metrics['clip_top1'], **metrics)
-    table.flush()
-    this_run.board.scalars('val', epoch, **metrics)
+
+    def on_step(n_videos):
+        progress.update(n_videos)
+        if stop.signum:
+            if save:
+                save()
+            raise stopped(this_run, stop.signum)
+
+    with this_run.log.progress(loader.batch_sampler.n_own_videos(), f'validate {epoch}',
+                               unit='video') as progress:
+        metrics = evaluate(loader, evaluated_model(this_run), this_run.normalize,
+                           this_run.criterion, device=this_run.device, on_step=on_step)
+    this_run.log.validation(epoch, metrics)
+    if this_run.opts.no_train:
+        this_run.log.say(val_line(metrics))
     return metrics
 
 
@@ -249,29 +398,31 @@ def val_line(metrics):
             f'video top-1 {metrics["video_top1"]:.3f}, top-5 {metrics["video_top5"]:.3f}')
 
 
-def validate_once(this_run):
-    """Validate without training. The epoch is that of our checkpoint, 1 for any other file."""
-    state = this_run.state or {}
-    epoch = state['epoch'] if 'format_version' in state else 1
-    table = logs.TableLog(this_run.path / 'val.log', VAL_COLUMNS, EVERY_EPOCH)
-    print(val_line(validate(this_run, epoch, table)))
-    table.close()
-
-
-def infer(this_run):
+def infer(this_run, stop):
     """Classify the videos of --inference_subset and write {inference_subset}.json."""
     opts, loader = this_run.opts, this_run.loaders['inference']
     records = loader.dataset.records
+
+    def on_step(n_clips):
+        progress.update(n_clips)
+        if stop.signum:
+            raise stopped(this_run, stop.signum)
+
     results = {}
-    with logs.Progress(sum(loader.batch_sampler.n_clips), 'inference', unit='clip') as progress:
-        for video, scores, segments in predict(loader, this_run.model, this_run.normalize,
-                                               device=this_run.device, on_step=progress.update):
-            results[records.video_ids[video]] = video_result(
-                scores, segments, this_run.class_names, opts.output_topk,
-                not opts.inference_no_average)
-    path = this_run.path / f'{opts.inference_subset}.json'
-    logs.write_json(path, {'results': results})
-    print(f'{path}: results of {len(results)} videos')
+    with this_run.log.progress(loader.batch_sampler.n_own_clips(), 'inference',
+                               unit='clip') as progress:
+        for video, scores, segments in predict(loader, evaluated_model(this_run),
+                                               this_run.normalize, device=this_run.device,
+                                               on_step=on_step):
+            results[video] = video_result(scores, segments, this_run.class_names,
+                                          opts.output_topk, not opts.inference_no_average)
+    shares = distributed.gather(results, this_run.world)
+    if this_run.world.is_main:
+        merged = {video: result for share in shares for video, result in share.items()}
+        path = opts.result_path / f'{opts.inference_subset}.json'
+        logs.write_json(path, {'results': {records.video_ids[video]: merged[video]
+                                           for video in sorted(merged)}})
+        this_run.log.say(f'{path}: results of {len(merged)} videos')
 
 
 if __name__ == '__main__':

@@ -32,8 +32,9 @@ class Sums:
         sums.mean('loss', 'clips')
     """
 
-    def __init__(self):
-        self._sums = {}
+    def __init__(self, totals=()):
+        self._sums = {name: torch.tensor(value, dtype=torch.float64)
+                      for name, value in dict(totals).items()}
 
     def add(self, **values):
         for name, value in values.items():
@@ -43,6 +44,14 @@ class Sums:
     def total(self, name):
         """The sum as a Python number; 0 where nothing was added."""
         return float(self._sums.get(name, 0))
+
+    def totals(self):
+        """All sums as Python numbers, by name: what `Sums(totals)` starts from."""
+        return {name: float(value) for name, value in self._sums.items()}
+
+    def tensor(self, names, device):
+        """The sums of these names as one float64 tensor, for processes to add."""
+        return torch.stack([self._sums[name].to(device) for name in names])
 
     def mean(self, name, count):
         """total(name) / total(count); nan where nothing was counted."""

@@ -107,7 +107,8 @@ def _add_data_flags(parser):
     add = parser.add_argument_group('data').add_argument
     add('--root_path', type=Path, metavar='DIR',
         help='joined in front of the other paths where those are relative')
-    add('--video_path', type=Path, metavar='DIR', help='folder of the videos\' frames')
+    add('--video_path', type=Path, metavar='DIR',
+        help='folder of the videos\' frames, or of the videos')
     add('--annotation_path', type=Path, metavar='FILE', help='annotation JSON')
     add('--result_path', type=Path, metavar='DIR',
         help='folder for logs, checkpoints and results; made where it is missing')
@@ -117,13 +118,18 @@ def _add_data_flags(parser):
     add('--n_classes', type=_POSITIVE, default=400, metavar='N',
         help='number of classes: 400 kinetics-400, 700 kinetics-700, 101 ucf101, 51 hmdb51, '
              '339 mit')
-    add('--file_type', default='jpg', choices=('jpg', 'hdf5'),
-        help='how the frames are stored: a folder of jpg files or one hdf5 file a video')
+    add('--file_type', default='jpg', choices=('jpg', 'hdf5', 'video'),
+        help='how the frames are stored: a folder of jpg files or one hdf5 file a video, or the '
+             'video files themselves')
     add('--input_type', default='rgb', choices=('rgb', 'flow'),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
     add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
         help='look for every video\'s frames before the run starts; by default this is done for '
              'up to 10000 videos, and above that a missing video is named when it is read')
+    add('--bad_frames', default='error', choices=('error', 'skip'),
+        help='what to do about frames that cannot be read: error stops and names video and frame; '
+             'skip takes the next good video of the same class in training, leaves such clips out '
+             'elsewhere, and says how many there were')
     add('--accimage', action='store_true',
         help='accepted for old scripts, without effect: that image library is no longer kept')
 
@@ -215,7 +221,8 @@ def _add_optimisation_flags(parser):
              'checkpoint')
     add('--plateau_patience', type=_COUNT, default=10, metavar='EPOCHS',
         help='epochs without improvement before plateau divides')
-    add('--batch_size', type=_POSITIVE, default=128, metavar='CLIPS', help='clips in a batch')
+    add('--batch_size', type=_POSITIVE, default=128, metavar='CLIPS',
+        help='clips in a batch, over all processes of a node')
     add('--batchnorm_sync', action='store_true',
         help='share batch-norm statistics between processes; needs several processes on GPUs')
     add('--n_epochs', type=_POSITIVE, default=200, metavar='N', help='train up to this epoch')
@@ -224,7 +231,8 @@ def _add_optimisation_flags(parser):
 def _add_run_flags(parser):
     add = parser.add_argument_group('run').add_argument
     add('--resume_path', type=Path, metavar='FILE',
-        help='go on with the training of this checkpoint; with --no_train evaluate it')
+        help='go on with the training of this checkpoint, or of the newest in --result_path '
+             '(auto; a new training where there is none); with --no_train evaluate it')
     add('--no_train', action='store_true', help='do not train')
     add('--no_val', action='store_true', help='do not validate')
     add('--inference', action='store_true',
@@ -243,6 +251,14 @@ def _add_run_flags(parser):
         help='classes in a result, best first; 0 or less: all')
     add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
         help='write save_{epoch}.pth every N epochs')
+    add('--checkpoint_minutes', type=_RATE, default=0.0, metavar='M',
+        help='also write save_last.pth every M minutes, with the position in the epoch; 0: only '
+             'when the run is stopped')
+    add('--keep', type=_COUNT, default=0, metavar='N',
+        help='keep the newest N of the save_{epoch}.pth; 0: all; save_best.pth, the best by video '
+             'top-1, always stays')
+    add('--skip_nonfinite', action='store_true',
+        help='skip steps whose loss is not finite, and count them, instead of stopping')
     add('--tensorboard', action='store_true',
         help='write TensorBoard events beside the logs')
     add('--manual_seed', type=_COUNT, default=1, metavar='N',
@@ -253,15 +269,17 @@ def _add_hardware_flags(parser):
     add = parser.add_argument_group('hardware').add_argument
     add('--no_cuda', action='store_true', help='run on the CPU')
     add('--n_threads', type=_COUNT, default=4, metavar='N',
-        help='loader processes; 0: load in the main process')
+        help='loader processes of a node; 0: load in the main process')
 
 
 def _add_distributed_flags(parser):
     add = parser.add_argument_group('distributed').add_argument
-    add('--distributed', action='store_true', help='start one process a GPU on this node')
+    add('--distributed', action='store_true',
+        help='start one process a GPU on this node; torchrun, srun and mpirun need no flag')
     add('--dist_url', default='tcp://127.0.0.1:23456', metavar='URL',
         help='tcp://HOST:PORT of the first node')
-    add('--world_size', type=int, default=-1, metavar='NODES', help='number of nodes')
+    add('--world_size', type=int, default=-1, metavar='NODES',
+        help='number of nodes, for --distributed; -1: one')
 
 
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
@@ -287,25 +305,28 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f'{message}; python {self.prog} --help lists all flags')
 
 
-def build_parser():
-    """The argparse parser of main.py."""
-    parser = _Parser(prog='main.py', formatter_class=_HelpFormatter,
-                     description='Train, validate and run 3D ResNets for action recognition.')
+def build_parser(prog='main.py',
+                 description='Train, validate and run 3D ResNets for action recognition.'):
+    """The argparse parser of main.py, or of a script with the same flags."""
+    parser = _Parser(prog=prog, formatter_class=_HelpFormatter, description=description)
     for add_flags in _GROUPS:
         add_flags(parser)
     return parser
 
 
-def parse_opts(argv=None):
-    """Options from the command line (`argv`, or sys.argv). Raises InputError on a bad one."""
-    parser = build_parser()
+def parse_opts(argv=None, parser=None):
+    """Options from the command line (`argv`, or sys.argv). Raises InputError on a bad one.
+
+    parser: one made by `build_parser` to which flags were added
+    """
+    parser = parser or build_parser()
     values = vars(_parse(parser, argv))
     untouched = argparse.Namespace(**dict.fromkeys(values))  # no default replaces these Nones
     given = {name for name, value in vars(_parse(parser, argv, untouched)).items()
              if value is not None}
     if values['root_path'] is not None:
         for name in PATH_FLAGS:
-            if values[name] is not None:
+            if values[name] not in (None, Path('auto')):
                 values[name] = values['root_path'] / values[name]
     opts = Options(**values, given=frozenset(given))
     _check(opts)

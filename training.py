@@ -8,43 +8,62 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
+import distributed
 from errors import InputError
 from metrics import Sums, topk_hits
 
 
 class Step(NamedTuple):
-    """What one step gave; `loss` and `acc` are tensors, so that reading them can wait."""
+    """What one step gave: over all processes, and as tensors, so that reading them can wait.
 
-    batch: object
+    clips: this process's, uint8 (N, C, T, h, w)
+    """
+
+    clips: torch.Tensor
     n_clips: int
     loss: torch.Tensor
     acc: torch.Tensor
 
 
-def train_epoch(loader, model, normalize, criterion, optimizer, *, device, on_step=None):
-    """Pass once over the loader; returns {'loss', 'acc'}, means over the clips.
+def train_epoch(loader, model, normalize, criterion, optimizer, *, device, sums=None,
+                on_step=None, skip_nonfinite=False):
+    """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
 
     model:     (N, C, T, H, W) float -> (N, n_classes) logits
     normalize: uint8 clips -> float, on the device
+    sums:      metrics.Sums of the epoch's earlier batches, added to
     on_step:   called with the Step after each
+
+    With `skip_nonfinite` a step whose loss is not finite changes nothing and is counted in
+    sums 'skipped'. The gradient is that of the mean loss over the batch of all processes.
     """
     model.train()
-    sums = Sums()
-    for batch in loader:
+    sums = Sums() if sums is None else sums
+    batches = loader.batch_sampler
+    for i, batch in enumerate(loader, batches.begin_batch):
+        n_total = batches.total(i)
+        # A process without a sample of its own goes through the motions with another's.
+        is_own = batches.rank < n_total
         clips = normalize(batch.clips.to(device, non_blocking=True))
         labels = batch.labels.to(device, non_blocking=True)
-        logits = model(clips)
-        loss = criterion(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        buffers = [b.clone() for b in model.buffers()] if skip_nonfinite else ()
 
-        n_clips = len(labels)
-        loss = loss.detach()
+        logits = model(clips)
+        loss_sum = criterion(logits, labels) * (len(labels) * is_own)
         hits, = topk_hits(logits.detach(), labels, (1,))
-        sums.add(clips=n_clips, loss=loss * n_clips, hits=hits)
+        loss, acc = distributed.total(torch.stack([loss_sum.detach(), hits * is_own])) / n_total
+        optimizer.zero_grad(set_to_none=True)
+        # Parallel processes average their gradients; so each gives its share of the mean.
+        (loss_sum * (batches.world_size / n_total)).backward()
+        if skip_nonfinite and not loss.isfinite():
+            for buffer, value in zip(model.buffers(), buffers):
+                buffer.copy_(value)
+            sums.add(skipped=1)
+        else:
+            optimizer.step()
+            sums.add(clips=n_total, loss=loss * n_total, hits=acc * n_total)
         if on_step:
-            on_step(Step(batch, n_clips, loss, hits / n_clips))
+            on_step(Step(batch.clips, n_total, loss, acc))
     return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
 
 

@@ -2,20 +2,24 @@
 
 import torch
 
+import distributed
 from metrics import Sums, mean_per_group, topk_hits
+
+COUNTED = ('clips', 'loss', 'clip_top1', 'clip_top5', 'videos', 'video_top1', 'video_top5')
 
 
 @torch.no_grad()
 def evaluate(loader, model, normalize, criterion, *, device, on_step=None):
     """Pass once over a loader whose batches hold whole videos; returns a dict of means.
 
-    `on_step` is called with the number of videos after each batch.
+    `on_step` is called with the number of videos after each batch. Counts of several processes are
+    added, each having its share of the loader.
 
     loss, clip_top1, clip_top5:  over the clips
     video_top1, video_top5:      over the videos, of softmax scores averaged over a video's clips
     """
     model.eval()
-    sums = Sums()
+    sums = Sums(dict.fromkeys(COUNTED, 0))
     for batch in loader:
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
         labels = batch.labels.to(device, non_blocking=True)
@@ -30,6 +34,7 @@ def evaluate(loader, model, normalize, criterion, *, device, on_step=None):
                  video_top5=video_top5)
         if on_step:
             on_step(len(scores))
+    sums = Sums(dict(zip(COUNTED, distributed.total(sums.tensor(COUNTED, device)).tolist())))
     return {'loss': sums.mean('loss', 'clips'),
             'clip_top1': sums.mean('clip_top1', 'clips'),
             'clip_top5': sums.mean('clip_top5', 'clips'),

@@ -1,34 +1,44 @@
 """Data sets of clips: `build_loader` makes the batches of training, validation or inference."""
 
+import multiprocessing
+import os
 import signal
 import sys
+from multiprocessing.util import Finalize
 
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 import spatial_transforms as S
 import temporal_transforms as T
 from datasets import annotations, sampling
 from datasets.frames import READERS, FrameError, video_path
-from datasets.videodataset import VideoDataset, collate
-from errors import InputError
-
+from datasets.videodataset import LEAVE_OUT, RAISE, REPLACE, VideoDataset, collate
+from errors import InputError, StopSignals
 
 # Up to this many videos are looked for before a run starts.
 CHECKED_VIDEOS = 10_000
 
 
 class ClipLoader(DataLoader):
-    """A DataLoader of `Batch`es that raises an InputError met in a loader process as it was."""
+    """A DataLoader of `Batch`es that raises an InputError met in a loader process as it was.
+
+    A batch all of whose videos were left out is not yielded. How many videos were bad is said at
+    the end of a pass, in a line on stderr.
+    """
 
     def __iter__(self):
+        bad = []
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
-            yield batch
-
-    def set_epoch(self, epoch):
-        """The epoch whose order and draws the next pass has."""
-        self.batch_sampler.set_epoch(epoch)
+            bad += batch.bad
+            if len(batch.labels):
+                yield batch
+        if bad:
+            n_videos = len({video for video, _ in bad})
+            tqdm.write(f'bad frames: {n_videos} of {len(self.dataset)} videos were '
+                       f'{self.dataset.on_bad_frame}; the first: {bad[0].reason}', file=sys.stderr)
 
 
 def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=False,
@@ -39,25 +49,45 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
     platform's by default. `loader.dataset.records` says which videos there are.
     """
     reader = READERS[opts.file_type, opts.input_type]()
-    records = _build_records(opts, split, annotation, reader)
+    records = build_records(opts, split, annotation, reader)
     _check_paths(opts, records, reader)
+    # A video that stood for another one would be counted twice where each is to count once.
+    skip = REPLACE if split == 'train' else LEAVE_OUT
     dataset = VideoDataset(records, opts.video_path, reader, _temporal_transform(opts, split),
-                           _spatial_transform(opts, split), opts.manual_seed)
+                           _spatial_transform(opts, split), opts.manual_seed,
+                           skip if opts.bad_frames == 'skip' else RAISE)
     batches = _batch_sampler(opts, split, records, rank, world_size)
     workers = {}
     if opts.n_threads > 0:
-        workers = {'num_workers': opts.n_threads, 'worker_init_fn': _leave_interrupts_to_main,
-                   'persistent_workers': split != 'inference',
-                   'multiprocessing_context': start_method}
+        context = multiprocessing.get_context(start_method)
+        workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
+                   'persistent_workers': split != 'inference', 'multiprocessing_context': context}
     return ClipLoader(dataset, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory,
                       **workers)
 
 
-def _leave_interrupts_to_main(_worker):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class _IgnoreStops:
+    """Begins a loader process: requests to stop are for the main process alone, until that ends.
+
+    When Python exits it terminates such processes with the same signal, and waits for them.
+    """
+
+    def __init__(self, context):
+        self._main_ends = context.Event()
+        # Before those processes are terminated, also in a main process that is a child itself.
+        Finalize(None, self._main_ends.set, exitpriority=100)
+
+    def __call__(self, _worker):
+        for number in StopSignals.SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, *_):
+        if self._main_ends.is_set():
+            os._exit(0)
 
 
-def _build_records(opts, split, annotation, reader):
+def build_records(opts, split, annotation, reader):
+    """Records of the split's samples; how many videos are left out is said on stderr."""
     subset = annotations.SUBSETS[opts.inference_subset if split == 'inference' else split]
     if (opts.dataset == 'activitynet') != annotation.is_taxonomy:
         schema = 'a taxonomy (ActivityNet)' if annotation.is_taxonomy else 'a label list'
@@ -65,7 +95,7 @@ def _build_records(opts, split, annotation, reader):
                                           f'it does not go with --dataset {opts.dataset}')
     if annotation.is_taxonomy:
         def count_frames(path):
-            return reader.count(video_path(opts.video_path, path, reader.suffix))
+            return reader.announced(video_path(opts.video_path, path, reader.suffix))
         records, n_left_out = annotations.taxonomy_records(
             annotation, subset, count_frames, first_frame=reader.first_frame,
             trimmed=split != 'inference')
@@ -79,7 +109,10 @@ def _build_records(opts, split, annotation, reader):
 
 
 def _check_paths(opts, records, reader):
-    """Raise FrameError where videos are missing, if they are to be looked for."""
+    """Raise FrameError where videos are missing, if they are to be looked for.
+
+    Where bad frames are skipped it is said, as long as there is any video.
+    """
     if not opts.video_path.is_dir():
         raise FrameError(f'{opts.video_path}: no such folder; check --video_path and --root_path')
     looked_for = len(records) <= CHECKED_VIDEOS if opts.check_paths is None else opts.check_paths
@@ -93,9 +126,12 @@ def _check_paths(opts, records, reader):
                          frames.start, frames.stop)
         except FrameError as error:
             errors.append(str(error))
-    if errors:
-        more = f' (and {len(errors) - 1} more of {len(records)} videos)' if len(errors) > 1 else ''
+    if not errors:
+        return
+    more = f' (and {len(errors) - 1} more of {len(records)} videos)' if len(errors) > 1 else ''
+    if opts.bad_frames == 'error' or len(errors) == len(records):
         raise FrameError(errors[0] + more)
+    print(f'--bad_frames skip: {errors[0]}{more}', file=sys.stderr)
 
 
 def _temporal_transform(opts, split):

@@ -1,7 +1,8 @@
 """Which samples make which batch, and the random draw of each: functions of seed, epoch, index.
 
 A batch sampler here yields lists of `Key`; a key carries the epoch, so that loader workers need
-no state. The same keys come in the same order for any number of workers.
+no state. The same keys come in the same order for any number of workers, and what several
+processes read together is what one process would.
 """
 
 import contextlib
@@ -9,6 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+# Inference cuts its videos into parts of so many batches; a process reads whole parts, so that its
+# batches are those of a single process.
+BATCHES_A_PART = 8
 
 
 class Key(NamedTuple):
@@ -33,65 +38,103 @@ def sample_draw(seed, epoch, index):
 
 
 class ShuffledBatches:
-    """Batches of all samples in random order, a new order each epoch (`set_epoch`).
+    """Batches of all samples in random order, a new order each epoch, from any batch on.
 
     Of each batch of `batch_size` samples, process `rank` of `world_size` takes every
-    world_size-th, so the union over processes is the batch of one process.
+    world_size-th. One for which none is left takes the first, so that all processes step
+    together; `total(i)` tells that batch i has fewer samples than processes.
     """
 
     def __init__(self, n_samples, batch_size, seed, rank=0, world_size=1):
         self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch = self.begin_batch = 0
 
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+    def set_position(self, epoch, begin_batch=0):
+        """Where the next pass begins."""
+        self.epoch, self.begin_batch = epoch, begin_batch
 
     def __len__(self):
+        """Batches of a whole epoch."""
         return -(-self.n_samples // self.batch_size)
 
     def __iter__(self):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_samples)
-        for begin in range(0, self.n_samples, self.batch_size):
-            batch = order[begin:begin + self.batch_size]
-            yield [Key(int(index), self.epoch) for index in batch[self.rank::self.world_size]]
+        for i in range(self.begin_batch, len(self)):
+            batch = self.batch(self.epoch, i)
+            yield [Key(index, self.epoch) for index in batch[self.rank::self.world_size]
+                   or batch[:1]]
+
+    def batch(self, epoch, i):
+        """Samples of batch i of an epoch, over all processes."""
+        return self._order(epoch)[i * self.batch_size:(i + 1) * self.batch_size].tolist()
+
+    def total(self, i):
+        """Number of samples in batch i, over all processes."""
+        return min(self.batch_size, self.n_samples - i * self.batch_size)
+
+    def smallest_share(self):
+        """Samples that a process has of a batch, where it has fewest."""
+        return max(1, min(self.total(0), self.total(len(self) - 1)) // self.world_size)
+
+    def _order(self, epoch):
+        if getattr(self, '_ordered_epoch', None) != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            self._ordered_epoch, self._ordered = epoch, rng.permutation(self.n_samples)
+        return self._ordered
 
 
 class VideoBatches:
     """Batches of `batch_size` whole videos, in order; each process takes every world_size-th
-    video, so shares may differ by one and none is padded."""
+    batch, so shares may differ or be empty and none is padded."""
 
     def __init__(self, n_samples, batch_size, rank=0, world_size=1):
-        self.indices = range(rank, n_samples, world_size)
-        self.batch_size = batch_size
+        self.n_samples, self.batch_size = n_samples, batch_size
+        self.begins = range(rank * batch_size, n_samples, world_size * batch_size)
+
+    def n_own_videos(self):
+        """Videos that this process reads."""
+        return sum(min(self.batch_size, self.n_samples - begin) for begin in self.begins)
 
     def __len__(self):
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.begins)
 
     def __iter__(self):
-        for begin in range(0, len(self.indices), self.batch_size):
-            yield [Key(index) for index in self.indices[begin:begin + self.batch_size]]
+        for begin in self.begins:
+            end = min(begin + self.batch_size, self.n_samples)
+            yield [Key(index) for index in range(begin, end)]
 
 
 class ClipBatches:
     """Batches of `batch_size` clips, in order of videos: long videos are cut, short ones share.
 
-    `n_clips`: clips of each video. With `one_video` no batch holds clips of two videos.
+    `n_clips`: clips of each video. With `one_video` no batch holds clips of two videos. Each
+    process takes every world_size-th part, of about BATCHES_A_PART batches and whole videos.
     """
 
     def __init__(self, n_clips, batch_size, one_video=False, rank=0, world_size=1):
-        self.n_clips, self.batch_size, self.one_video = n_clips, batch_size, one_video
-        self.rank, self.world_size = rank, world_size
+        self.n_clips = np.asarray(n_clips, dtype=np.int64)
+        self.batch_size, self.one_video = batch_size, one_video
+        before = np.cumsum(self.n_clips) - self.n_clips
+        self.parts = before // (batch_size * BATCHES_A_PART)
+        self.videos = np.flatnonzero(self.parts % world_size == rank)
+
+    def n_own_clips(self):
+        """Clips that this process reads."""
+        return int(self.n_clips[self.videos].sum())
 
     def __len__(self):
-        counts = np.asarray(self.n_clips[self.rank::self.world_size], dtype=np.int64)
-        if self.one_video:
-            return int((-(-counts // self.batch_size)).sum())
-        return int(-(-counts.sum() // self.batch_size))
+        counts = self.n_clips[self.videos]
+        if not self.one_video:
+            counts = np.bincount(self.parts[self.videos], counts) if len(counts) else counts
+        return int(np.ceil(counts / self.batch_size).sum())
 
     def __iter__(self):
-        batch, room = [], self.batch_size
-        for index in range(self.rank, len(self.n_clips), self.world_size):
+        batch, room, part = [], self.batch_size, None
+        for index in self.videos.tolist():
+            if batch and (self.one_video or self.parts[index] != part):
+                yield batch
+                batch, room = [], self.batch_size
+            part = self.parts[index]
             done, total = 0, int(self.n_clips[index])
             while done < total:
                 end = min(total, done + room)
@@ -101,8 +144,5 @@ class ClipBatches:
                 if room == 0:
                     yield batch
                     batch, room = [], self.batch_size
-            if self.one_video and batch:
-                yield batch
-                batch, room = [], self.batch_size
         if batch:
             yield batch

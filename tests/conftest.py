@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+# Many small processes on few cores: threads of each would only wait for those of the others.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.tiny_data import TinyData
+
+
+def pytest_addoption(parser):
+    parser.addoption('--kills', type=int, default=12, help='how often a training is killed')
 
 
 def _folder(variable):

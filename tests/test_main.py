@@ -74,7 +74,7 @@ def test_checkpoint_has_the_keys_of_2020_and_says_what_it_is(trained):
 
 def test_every_nth_epoch_and_the_last_are_saved(tiny_data, tmp_path):
     assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 5, '--checkpoint', 2)) == 0
-    assert sorted(p.name for p in tmp_path.glob('*.pth')) == [
+    assert sorted(p.name for p in tmp_path.glob('save_[0-9]*.pth')) == [
         'save_2.pth', 'save_4.pth', 'save_5.pth']
 
 

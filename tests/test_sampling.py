@@ -16,7 +16,9 @@ def test_shuffled_batches_hold_each_sample_once_and_change_by_epoch_and_seed():
     assert [len(batch) for batch in first] == [4, 4, 2] and len(batches) == 3
     assert sorted(sum(first, [])) == list(range(10))
     assert _indices(batches) == first
-    batches.set_epoch(1)
+    batches.set_position(0, 2)
+    assert _indices(batches) == first[2:]
+    batches.set_position(1)
     assert _indices(batches) != first
     assert _indices(ShuffledBatches(10, 4, seed=2)) != first
 
@@ -24,37 +26,43 @@ def test_shuffled_batches_hold_each_sample_once_and_change_by_epoch_and_seed():
 @pytest.mark.parametrize('world_size', [2, 3, 7])
 def test_ranks_share_the_batches_of_one_process(world_size):
     whole = _indices(ShuffledBatches(11, 4, seed=1))
-    shares = [_indices(ShuffledBatches(11, 4, 1, rank, world_size)) for rank in range(world_size)]
-    assert [sorted(sum(parts, [])) for parts in zip(*shares)] == [sorted(b) for b in whole]
+    samplers = [ShuffledBatches(11, 4, 1, rank, world_size) for rank in range(world_size)]
+    for i, parts in enumerate(zip(*map(_indices, samplers))):
+        # Processes beyond the last sample of a batch repeat its first.
+        own = [part for rank, part in enumerate(parts) if rank < samplers[0].total(i)]
+        assert sorted(sum(own, [])) == sorted(whole[i])
+        assert all(parts)
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 5, 12])
 def test_evaluation_shares_every_video_once(world_size):
     shares = [VideoBatches(10, 3, rank, world_size) for rank in range(world_size)]
-    seen = [index for share in shares for batch in _indices(share) for index in batch]
-    assert sorted(seen) == list(range(10))
+    batches = [batch for share in shares for batch in _indices(share)]
+    assert sorted(batches) == _indices(VideoBatches(10, 3))
     assert all(len(list(share)) == len(share) for share in shares)
+    assert sum(share.n_own_videos() for share in shares) == 10
 
 
 @pytest.mark.parametrize('one_video', [False, True])
 @pytest.mark.parametrize('world_size', [1, 2, 4])
-def test_clip_batches_hold_every_clip_once_and_are_full(one_video, world_size):
-    n_clips, size = [3, 1, 9, 4, 8], 4
-    clips = set()
-    for rank in range(world_size):
-        share = ClipBatches(n_clips, size, one_video, rank, world_size)
-        batches = list(share)
-        assert len(batches) == len(share)
-        for i, batch in enumerate(batches):
-            n = sum(key.end_clip - key.begin_clip for key in batch)
-            assert 0 < n <= size
-            assert one_video or n == size or i == len(batches) - 1
-            assert not one_video or len(batch) == 1
-            new = {(key.index, clip) for key in batch
-                   for clip in range(key.begin_clip, key.end_clip)}
-            assert len(new) == n and not new & clips
-            clips |= new
-    assert clips == {(i, clip) for i, n in enumerate(n_clips) for clip in range(n)}
+def test_clip_batches_hold_every_clip_once_and_are_those_of_one_process(one_video, world_size):
+    n_clips, size = [3, 1, 9, 4, 8, 30, 2, 2, 40, 5], 4
+    whole = list(ClipBatches(n_clips, size, one_video))
+    shares = [ClipBatches(n_clips, size, one_video, rank, world_size) for rank in range(world_size)]
+    assert sorted(batch for share in shares for batch in share) == sorted(whole)
+    assert all(len(list(share)) == len(share) for share in shares)
+    assert sum(share.n_own_clips() for share in shares) == sum(n_clips)
+    clips = []
+    for batch in whole:
+        n = sum(key.end_clip - key.begin_clip for key in batch)
+        assert 0 < n <= size
+        assert not one_video or len(batch) == 1
+        clips += [(key.index, clip) for key in batch
+                  for clip in range(key.begin_clip, key.end_clip)]
+    assert clips == [(i, clip) for i, n in enumerate(n_clips) for clip in range(n)]
+    for share in shares:
+        videos = [key.index for batch in share for key in batch]
+        assert videos == sorted(videos)
 
 
 def test_draw_depends_on_seed_epoch_and_index_alone_and_is_undone():

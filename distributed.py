@@ -1,0 +1,292 @@
+"""Several processes: who this one is, what they exchange, and noticing that one is gone."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlparse
+
+import torch
+import torch.distributed as dist
+
+from errors import InputError
+
+# How often a process shows that it lives, and after what silence the others give up.
+BEAT_SEC = 2.0
+SILENCE_SEC = 30.0
+# The same once a connection broke, which a dead process explains.
+BROKEN_SILENCE_SEC = 8.0
+# For the exchange itself; silence is noticed earlier.
+EXCHANGE_TIMEOUT = timedelta(minutes=30)
+# What errors say when the other end of a connection is gone.
+LOST_CONNECTION = ('onnection', 'peer', 'gloo', 'NCCL', 'Broken pipe', 'store')
+# Set for the processes that main.py starts itself.
+STARTED_BY = 'R3D_STARTED_BY'
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`; `local_rank` of `local_size` on its node.
+
+    launcher: what started the processes, in words
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = 'one process'
+
+    @property
+    def is_main(self):
+        return self.rank == 0
+
+    @property
+    def n_nodes(self):
+        return -(-self.size // self.local_size)
+
+    def __str__(self):
+        nodes = f' on {self.n_nodes} nodes' if self.n_nodes > 1 else ''
+        return f'{self.size} processes{nodes}, started by {self.launcher}'
+
+
+# Names of the variables in which launchers say rank, size, local rank and local size.
+LAUNCHERS = {
+    'torchrun': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE'),
+    'SLURM': ('SLURM_PROCID', 'SLURM_STEP_NUM_TASKS', 'SLURM_LOCALID',
+              'SLURM_STEP_TASKS_PER_NODE'),
+    'Open MPI': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK',
+                 'OMPI_COMM_WORLD_LOCAL_SIZE'),
+}
+
+
+def find_world(environment):
+    """World from the variables of torchrun, SLURM (srun) or Open MPI (mpirun); else one process.
+
+    Raises InputError for variables that contradict each other.
+    """
+    for launcher, names in LAUNCHERS.items():
+        if not all(name in environment for name in names[:3]):
+            continue
+        # SLURM writes tasks per node as 4(x2),3
+        texts = [environment.get(name, '1').split('(')[0].split(',')[0] for name in names]
+        try:
+            world = World(*map(int, texts), environment.get(STARTED_BY, launcher))
+        except ValueError:
+            raise InputError(f'{launcher} set {", ".join(names)} to {", ".join(texts)}: not all '
+                             'are numbers; start main.py with torchrun') from None
+        if not 0 <= world.rank < world.size or world.local_size < 1:
+            raise InputError(f'{launcher} says rank {world.rank} of {world.size}: ranks go from 0 '
+                             f'to {world.size - 1}; start main.py with torchrun')
+        if world.size > 1:
+            return world
+    return World()
+
+
+def meeting_point(world, environment, dist_url):
+    """tcp:// address of rank 0's node, which all processes know.
+
+    MASTER_ADDR and MASTER_PORT come first, then SLURM's launch node, then --dist_url.
+    """
+    url = urlparse(dist_url)
+    if url.scheme != 'tcp' or not url.hostname or not url.port:
+        raise InputError(f'--dist_url {dist_url}: not tcp://HOST:PORT')
+    host, port = url.hostname, url.port
+    if world.launcher == 'SLURM' and 'SLURM_LAUNCH_NODE_IPADDR' in environment:
+        host = environment['SLURM_LAUNCH_NODE_IPADDR']
+    host = environment.get('MASTER_ADDR', host)
+    return f'tcp://{host}:{environment.get("MASTER_PORT", port)}'
+
+
+@contextlib.contextmanager
+def joined(world, device, dist_url):
+    """Within it the processes of the world exchange data: NCCL on GPUs, gloo on the CPU.
+
+    A process that fails inside takes the others down, and one that loses another names it.
+    Raises InputError where they do not meet.
+    """
+    if world.size == 1:
+        yield
+        return
+    has_environment = world.launcher in ('torchrun', '--distributed')
+    address = 'env://' if has_environment else meeting_point(world, os.environ, dist_url)
+    try:
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', init_method=address,
+                                rank=world.rank, world_size=world.size, timeout=EXCHANGE_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f'rank {world.rank} cannot meet the others at {address} '
+                         f'({str(error).splitlines()[0]}); check the address and that all '
+                         f'{world.size} processes run') from None
+    pulse = Pulse(world)
+    try:
+        yield
+        dist.barrier()
+    except RuntimeError as error:
+        if any(word in str(error) for word in LOST_CONNECTION):
+            pulse.name_the_lost()
+        pulse.stop('failed')
+        raise
+    except BaseException:
+        pulse.stop('failed')
+        raise
+    pulse.stop('left')
+    dist.destroy_process_group()
+
+
+class Pulse:
+    """A thread that shows this process's life to the others and watches theirs.
+
+    When one has failed or was silent for SILENCE_SEC, this process names it and ends with status
+    1: a step that waits for a dead process would wait for ever.
+    """
+
+    def __init__(self, world):
+        self._world = world
+        self._store = dist.distributed_c10d._get_default_store()
+        self._stopped = threading.Event()
+        self._patience_sec = SILENCE_SEC
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self, how):
+        """Tell the others that this process has 'left' in good order, or 'failed'."""
+        self._stopped.set()
+        self._thread.join(2 * BEAT_SEC)
+        with contextlib.suppress(Exception):
+            self._store.set(self._key(self._world.rank), how)
+
+    def name_the_lost(self):
+        """Called when a connection broke: let the thread say soon who is gone, if one is."""
+        self._patience_sec = BROKEN_SILENCE_SEC
+        self._stopped.wait(2 * BROKEN_SILENCE_SEC)
+
+    @staticmethod
+    def _key(rank):
+        return f'pulse/{rank}'
+
+    def _watch(self):
+        others = [rank for rank in range(self._world.size) if rank != self._world.rank]
+        beats, seen = {}, dict.fromkeys(others, time.monotonic())
+        n_beats, reached = 0, time.monotonic()
+        while not self._stopped.wait(BEAT_SEC):
+            n_beats += 1
+            try:
+                self._store.set(self._key(self._world.rank), str(n_beats))
+                for rank in others:
+                    beat = self._read(rank)
+                    if beat == b'failed':
+                        self._give_up(f'rank {rank} failed')
+                    if beat != beats.get(rank) or beat == b'left':
+                        beats[rank], seen[rank] = beat, time.monotonic()
+                reached = time.monotonic()
+            except Exception:  # the store went with the process that held it
+                if time.monotonic() - reached > self._patience_sec:
+                    self._give_up('the process at the meeting point (rank 0, or its torchrun) '
+                                  'does not answer')
+            for rank, since in seen.items():
+                if time.monotonic() - since > self._patience_sec:
+                    self._give_up(f'rank {rank} has not answered for {self._patience_sec:.0f} '
+                                  'seconds')
+
+    def _read(self, rank):
+        key = self._key(rank)
+        return self._store.get(key) if self._store.check([key]) else None
+
+    def _give_up(self, why):
+        if not self._stopped.is_set():
+            print(f'error: rank {self._world.rank}: {why}; this process ends too', file=sys.stderr,
+                  flush=True)
+            os._exit(1)
+
+
+# ---------------------------------------------------------------- exchange
+
+def total(tensor):
+    """The sum of a tensor over all processes; of a single process, the tensor itself."""
+    if not dist.is_initialized():
+        return tensor
+    tensor = tensor.clone()
+    dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(value, world):
+    """On rank 0 the values of all processes, by rank; elsewhere None. Any picklable value."""
+    if world.size == 1:
+        return [value]
+    values = [None] * world.size if world.is_main else None
+    dist.gather_object(value, values)
+    return values
+
+
+def from_main(value, world):
+    """Rank 0's value, in every process."""
+    values = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def share_buffers(network):
+    """Give every process rank 0's buffers, such as the statistics of batch norm."""
+    for buffer in network.buffers():
+        dist.broadcast(buffer, 0)
+
+
+def wait_for_all():
+    """Return when all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+# ---------------------------------------------------------------- starting processes
+
+def start_processes(argv, opts, environment):
+    """Run `argv` once a GPU of this node (once without any), as processes; the exit status.
+
+    Beside each other: --world_size nodes that meet at --dist_url. Which node this is says
+    OMPI_COMM_WORLD_RANK (mpirun, one process a node), SLURM_NODEID or NODE_RANK; 0 without. When
+    one process fails, it is named and the others are stopped.
+    """
+    n_local = max(1, torch.cuda.device_count() if not opts.no_cuda else 0)
+    n_nodes = max(1, opts.world_size)
+    names = ('OMPI_COMM_WORLD_RANK', 'SLURM_NODEID', 'NODE_RANK')
+    node = next((int(environment[name]) for name in names if name in environment), 0)
+    url = urlparse(opts.dist_url)
+    if not node < n_nodes:
+        raise InputError(f'this is node {node} and --world_size is {opts.world_size}; give the '
+                         'number of nodes')
+    children = []
+    for local_rank in range(n_local):
+        variables = {'RANK': node * n_local + local_rank, 'WORLD_SIZE': n_nodes * n_local,
+                     'LOCAL_RANK': local_rank, 'LOCAL_WORLD_SIZE': n_local,
+                     'MASTER_ADDR': url.hostname, 'MASTER_PORT': url.port,
+                     STARTED_BY: '--distributed'}
+        children.append(subprocess.Popen(argv, env={
+            **environment, **{name: str(value) for name, value in variables.items()}}))
+    return _wait_for(children, node * n_local)
+
+
+def _wait_for(children, first_rank):
+    """Exit status of the first process that fails, else 0; the others are stopped then."""
+    try:
+        while any(child.poll() is None for child in children):
+            for rank, child in enumerate(children, first_rank):
+                if child.poll():
+                    print(f'error: rank {rank} ended with status {child.returncode}; the others '
+                          'are stopped', file=sys.stderr)
+                    return child.returncode
+            time.sleep(0.2)
+        return max(child.returncode for child in children)
+    finally:
+        for child in children:
+            if child.poll() is None:
+                child.terminate()
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(SILENCE_SEC)
+            child.kill()

@@ -1,0 +1,106 @@
+"""How tests run main.py in processes of their own: started fast, under any launcher, killed."""
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _run(argv, output, file_limit):
+    """The body of a process: main.py with its output in a file."""
+    import resource
+    import signal
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ['OMP_NUM_THREADS'] = '1'
+    if file_limit:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    import errors
+    import main
+    import torch
+    torch.set_num_threads(1)
+    errors.run(main.main, argv)
+
+
+def start_main(argv, output, file_limit=0):
+    """Start main.py; forked from a server that has torch imported, so it begins at once."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['main', 'tests.processes'])
+    process = context.Process(target=_run, args=(list(map(str, argv)), output, file_limit))
+    process.start()
+    return process
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def _start(command, **variables):
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', **variables}
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment,
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def torchrun(n_processes, argv, *flags):
+    """Start main.py in n processes under torchrun."""
+    flags = flags or ('--master_port', free_port())
+    return _start(['-m', 'torch.distributed.run', '--nproc_per_node', n_processes, *flags,
+                   'main.py', *argv])
+
+
+LAUNCHED = {
+    'SLURM': {'SLURM_PROCID': 'rank', 'SLURM_LOCALID': 'rank', 'SLURM_STEP_NUM_TASKS': 'size',
+              'SLURM_STEP_TASKS_PER_NODE': 'size'},
+    'Open MPI': {'OMPI_COMM_WORLD_RANK': 'rank', 'OMPI_COMM_WORLD_LOCAL_RANK': 'rank',
+                 'OMPI_COMM_WORLD_SIZE': 'size', 'OMPI_COMM_WORLD_LOCAL_SIZE': 'size'},
+    'node': {'NODE_RANK': 'rank'},
+}
+
+
+def launch(launcher, n_processes, argv):
+    """Start main.py n times with the variables that a launcher would set; a list of processes."""
+    argv = [*argv, '--dist_url', f'tcp://127.0.0.1:{free_port()}']
+    return [_start(['main.py', *argv], **{
+        name: str({'rank': rank, 'size': n_processes}[what])
+        for name, what in LAUNCHED[launcher].items()}) for rank in range(n_processes)]
+
+
+def finish(process, timeout_sec=120):
+    """(exit status, stdout, stderr) of a process; killed where it does not end in time."""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_sec)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, stdout, stderr
+
+
+def same_state(a, b):
+    """Whether two training states are equal to the bit."""
+    import torch
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_state(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same_state, a, b))
+    return a == b
+
+
+def assert_same_training(folder, other, epoch):
+    """Equal checkpoints of an epoch and equal logs in two result folders."""
+    name = f'save_{epoch}.pth'
+    assert same_state(checkpoint.load(folder / name), checkpoint.load(other / name))
+    for name in ('train.log', 'train_batch.log', 'val.log'):
+        assert (folder / name).read_text() == (other / name).read_text(), name

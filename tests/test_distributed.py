@@ -1,0 +1,179 @@
+"""Several processes: the same numbers as one, whoever started them, and an end when one dies."""
+
+import signal
+import time
+
+import pytest
+import torch
+
+import checkpoint
+from distributed import World, find_world, meeting_point
+from errors import InputError
+from tests.processes import finish, free_port, launch, torchrun
+from tests.tiny_data import run_main
+
+
+@pytest.fixture(scope='module')
+def trained(tiny_data, tmp_path_factory):
+    """A checkpoint of one process, and what it evaluates to there."""
+    folder = tmp_path_factory.mktemp('one')
+    assert run_main(argv(tiny_data, folder, '--n_epochs', 1)) == 0
+    assert run_main(argv(tiny_data, folder, *EVALUATION, folder / 'save_1.pth')) == 0
+    return folder
+
+
+EVALUATION = ('--no_train', '--inference', '--inference_stride', 4, '--resume_path')
+
+
+def argv(data, folder, *more):
+    # Clips large enough that a batch of one leaves batch norm several values.
+    return data.argv(folder, '--sample_size', 48, *more)
+
+
+# ---------------------------------------------------------------- who am I
+
+@pytest.mark.parametrize('variables, world', [
+    ({}, World()),
+    ({'RANK': '3', 'WORLD_SIZE': '8', 'LOCAL_RANK': '1', 'LOCAL_WORLD_SIZE': '2'},
+     World(3, 8, 1, 2, 'torchrun')),
+    ({'SLURM_PROCID': '5', 'SLURM_STEP_NUM_TASKS': '6', 'SLURM_LOCALID': '1',
+      'SLURM_STEP_TASKS_PER_NODE': '4(x1),2'}, World(5, 6, 1, 4, 'SLURM')),
+    # A batch script, before srun: one process.
+    ({'SLURM_PROCID': '0', 'SLURM_NTASKS': '8', 'SLURM_LOCALID': '0'}, World()),
+    ({'OMPI_COMM_WORLD_RANK': '1', 'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_LOCAL_RANK': '1',
+      'OMPI_COMM_WORLD_LOCAL_SIZE': '4'}, World(1, 4, 1, 4, 'Open MPI')),
+])
+def test_world_of_each_launcher(variables, world):
+    assert find_world(variables) == world
+
+
+@pytest.mark.parametrize('variables', [
+    {'RANK': '2', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'},
+    {'RANK': 'x', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}])
+def test_variables_that_cannot_be(variables):
+    with pytest.raises(InputError, match='torchrun'):
+        find_world(variables)
+
+
+def test_meeting_point():
+    world = World(0, 2, 0, 1, 'SLURM')
+    assert meeting_point(world, {}, 'tcp://a:1') == 'tcp://a:1'
+    node = {'SLURM_LAUNCH_NODE_IPADDR': '10.0.0.7'}
+    assert meeting_point(world, node, 'tcp://a:1') == 'tcp://10.0.0.7:1'
+    assert meeting_point(world, {**node, 'MASTER_ADDR': 'b', 'MASTER_PORT': '2'},
+                         'tcp://a:1') == 'tcp://b:2'
+    with pytest.raises(InputError, match='dist_url'):
+        meeting_point(world, {}, 'localhost')
+
+
+# ---------------------------------------------------------------- the same numbers
+
+@pytest.mark.parametrize('n_processes', [2, 3])
+def test_evaluation_is_that_of_one_process(tiny_data, trained, tmp_path, n_processes):
+    """Three processes are more than there are batches: one has none."""
+    command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth')
+    status, stdout, stderr = finish(torchrun(n_processes, command))
+    assert status == 0, stderr
+    assert f'{n_processes} processes, started by torchrun' in stdout
+    assert stdout.count('results of 6 videos') == 1
+    for name in ('val.json', 'val.log'):
+        assert (tmp_path / name).read_text().splitlines()[-1] == (
+            trained / name).read_text().splitlines()[-1]
+
+
+def test_training_steps_are_those_of_one_process(tiny_data, trained, tmp_path):
+    """With batch norm frozen, which several processes do each for itself, the weights agree."""
+    folders = {n: tmp_path / str(n) for n in (1, 3)}
+    commands = {n: argv(tiny_data, folder, '--n_epochs', 2, '--pretrain_path',
+                        trained / 'save_1.pth', '--ft_begin_module', 'fc', '--batch_size', 5)
+                for n, folder in folders.items()}
+    assert run_main(commands[1]) == 0
+    status, _, stderr = finish(torchrun(3, commands[3]))
+    assert status == 0, stderr
+    one, three = (checkpoint.load(folders[n] / 'save_2.pth')['state_dict'] for n in (1, 3))
+    for name, value in one.items():
+        torch.testing.assert_close(three[name], value, rtol=1e-4, atol=1e-6)
+    rows = [(folders[n] / 'train_batch.log').read_text().splitlines() for n in (1, 3)]
+    for one, three in zip(*rows, strict=True):
+        assert one.split('\t')[:3] == three.split('\t')[:3]
+        if one[0].isdigit():
+            assert float(one.split('\t')[3]) == pytest.approx(float(three.split('\t')[3]), rel=1e-4)
+
+
+# ---------------------------------------------------------------- who starts them
+
+@pytest.mark.parametrize('launcher', ['SLURM', 'Open MPI', 'node'])
+def test_other_launchers(tiny_data, trained, tmp_path, launcher):
+    more = ('--distributed', '--world_size', 2) if launcher == 'node' else ()
+    command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth', '--no_val', *more)
+    ended = [finish(process) for process in launch(launcher, 2, command)]
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    name = '--distributed' if launcher == 'node' else launcher
+    assert f'2 processes{" on 2 nodes" if more else ""}, started by {name}' in ended[0][1]
+    assert (tmp_path / 'val.json').read_text() == (trained / 'val.json').read_text()
+
+
+def test_two_nodes(tiny_data, trained, tmp_path):
+    """Two agents of torchrun that meet on loopback, one process each."""
+    command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth', '--no_val')
+    flags = ('--nnodes', 2, '--rdzv_backend', 'c10d', '--rdzv_id', 'test', '--rdzv_endpoint',
+             f'127.0.0.1:{free_port()}')
+    agents = [torchrun(1, command, *flags) for _ in range(2)]
+    ended = [finish(agent) for agent in agents]
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert '2 processes on 2 nodes' in ended[0][1] + ended[1][1]
+    assert (tmp_path / 'val.json').read_text() == (trained / 'val.json').read_text()
+
+
+# ---------------------------------------------------------------- when one dies
+
+def test_a_dead_rank_takes_the_run_down_and_is_named(tiny_data, tmp_path):
+    command = argv(tiny_data, tmp_path, '--n_epochs', 10_000, '--checkpoint', 10_000)
+    survivor, victim = launch('Open MPI', 2, command)
+    _wait_for_rows(tmp_path / 'train.log', 2)
+    victim.kill()
+    began = time.monotonic()
+    status, _, stderr = finish(survivor, 60)
+    print(f'the other ended {time.monotonic() - began:.1f} seconds later')
+    assert status == 1
+    assert 'error: rank 0: rank 1 has not answered' in stderr
+    finish(victim)
+
+
+def _wait_for_rows(path, n, limit_sec=60):
+    until = time.monotonic() + limit_sec
+    while not path.exists() or len(path.read_text().splitlines()) < n:
+        assert time.monotonic() < until, f'{path} does not grow'
+        time.sleep(0.05)
+
+
+def test_stopped_processes_save_and_go_on_under_torchrun(tiny_data, tmp_path):
+    """SIGTERM to the agent, as SLURM sends it: all stop after the same step, one saves."""
+    command = argv(tiny_data, tmp_path, '--n_epochs', 10_000, '--resume_path', 'auto',
+                   '--checkpoint', 10_000)
+    agent = torchrun(2, command)
+    _wait_for_rows(tmp_path / 'train.log', 3)
+    agent.send_signal(signal.SIGTERM)
+    _, _, stderr = finish(agent)
+    assert 'go on with --resume_path auto' in stderr
+    position = checkpoint.load(tmp_path / 'save_last.pth')['position']
+    command[command.index('--n_epochs', command.index('--n_epochs') + 1) + 1] = str(
+        position['epoch'])
+    status, _, stderr = finish(torchrun(2, command))
+    assert status == 0, stderr
+    epochs = [line.split('\t')[0] for line in
+              (tmp_path / 'train.log').read_text().splitlines()[1:]]
+    assert epochs == [str(epoch) for epoch in range(1, position['epoch'] + 1)]
+
+
+def test_error_of_one_rank_ends_all(own_data, tmp_path):
+    own_data.frame('blue_3').write_bytes(b'')
+    command = argv(own_data, tmp_path, '--train_t_crop', 'center', '--sample_duration', 40)
+    ended = [finish(process) for process in launch('Open MPI', 2, command)]
+    assert sorted(status for status, _, _ in ended) in ([1, 2], [2, 2]), ended
+    assert any('blue_3/image_00001.jpg' in stderr for _, _, stderr in ended)
+
+
+def test_batchnorm_sync_needs_gpus(tiny_data, tmp_path, capsys):
+    assert run_main(argv(tiny_data, tmp_path, '--batchnorm_sync')) == 2
+    assert 'CPU' in capsys.readouterr().err

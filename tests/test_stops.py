@@ -1,0 +1,181 @@
+"""A run that is stopped, killed or out of disk, and goes on: it ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+import checkpoint
+from tests.processes import assert_same_training, same_state, start_main
+from tests.tiny_data import run_main
+
+N_EPOCHS = 6
+
+
+def argv(data, folder, *more):
+    return data.argv(folder, '--n_epochs', N_EPOCHS, '--batch_size', 2, '--resume_path', 'auto',
+                     *more)
+
+
+@pytest.fixture(scope='module')
+def whole(tiny_data, tmp_path_factory):
+    """Result folder of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp('whole')
+    process = start_main(argv(tiny_data, folder), folder / 'output')
+    process.join()
+    assert process.exitcode == 0, (folder / 'output').read_text()
+    return folder
+
+
+def _run_until(process, path, limit_sec=60):
+    until = time.monotonic() + limit_sec
+    while not path.exists():
+        assert process.is_alive() and time.monotonic() < until, f'no {path}'
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_stopped_run_ends_like_one_that_was_not(tiny_data, tmp_path, whole, signum):
+    process = start_main(argv(tiny_data, tmp_path), tmp_path / 'output')
+    _run_until(process, tmp_path / 'save_2.pth')
+    os.kill(process.pid, signum)
+    process.join(60)
+    assert process.exitcode == 128 + signum
+    assert f'stopped by {signum.name}; go on with --resume_path auto' in (
+        tmp_path / 'output').read_text()
+    position = checkpoint.load(tmp_path / 'save_last.pth')['position']
+    print('stopped at', position)
+    process = start_main(argv(tiny_data, tmp_path), tmp_path / 'output')
+    process.join()
+    assert process.exitcode == 0, (tmp_path / 'output').read_text()
+    assert_same_training(tmp_path, whole, N_EPOCHS)
+
+
+def test_a_second_request_ends_at_once(own_data, tmp_path):
+    """Before the first step is done, which a frame that is a pipe nobody fills prevents."""
+    frame = own_data.frame()
+    frame.unlink()
+    os.mkfifo(frame)
+    process = start_main(argv(own_data, tmp_path, '--no-check_paths', '--train_t_crop', 'center',
+                              '--sample_duration', 40), tmp_path / 'output')
+    _run_until(process, tmp_path / 'train.log')
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(1.5)
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(10)
+    assert process.exitcode == 128 + signal.SIGTERM
+
+
+def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
+    """Each time the newest good checkpoint loads, and no half-written file has a final name."""
+    n_kills, seed = pytestconfig.getoption('kills'), time.time_ns() % 10_000
+    rng = random.Random(seed)
+    print(f'{n_kills} kills, seed {seed}')
+    n_killed, n_rounds, saved = 0, 0, set()
+    while n_killed < n_kills:
+        n_rounds += 1
+        folder = tmp_path / str(n_rounds)
+        folder.mkdir()
+        command = argv(tiny_data, folder, '--checkpoint_minutes', 1e-6)
+        process = None
+        while process is None or process.exitcode:
+            assert process is None or process.exitcode == -signal.SIGKILL
+            process = start_main(command, tmp_path / 'output')
+            process.join(rng.uniform(0.05, 0.8) if n_killed < n_kills else None)
+            process.kill()
+            process.join()
+            n_killed += process.exitcode == -signal.SIGKILL
+            states = [checkpoint.load(path) for path in folder.glob('save_*.pth')]
+            saved |= {(state['epoch'], state['position']['batch']) for state in states
+                      if 'position' in state}
+        assert_same_training(folder, whole, N_EPOCHS)
+    print(f'{n_killed} kills in {n_rounds} trainings; saved at {sorted(saved)}')
+    assert saved
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(tiny_data, tmp_path, whole):
+    process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 3), tmp_path / 'output')
+    process.join()
+    newest = tmp_path / 'save_3.pth'
+    newest.write_bytes(newest.read_bytes()[:5000])
+    process = start_main(argv(tiny_data, tmp_path), tmp_path / 'output')
+    process.join()
+    assert process.exitcode == 0
+    assert_same_training(tmp_path, whole, N_EPOCHS)
+
+
+def test_a_full_disk_while_saving(tiny_data, tmp_path):
+    process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 2), tmp_path / 'output',
+                         file_limit=100_000)
+    process.join()
+    output = (tmp_path / 'output').read_text()
+    assert process.exitcode == 1, output
+    assert output.count('cannot be written') >= 2 and 'the run goes on' in output
+    assert 'epoch 2/2' in output and 'Traceback' not in output
+    assert not list(tmp_path.glob('*.pth')) and not list(tmp_path.glob('.save*'))
+    process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 2), tmp_path / 'output')
+    process.join()
+    assert process.exitcode == 0 and (tmp_path / 'save_2.pth').exists()
+
+
+@pytest.mark.parametrize('n_threads', [2, 4])
+def test_loader_processes_change_nothing(tiny_data, tmp_path, whole, n_threads):
+    process = start_main(argv(tiny_data, tmp_path, '--n_threads', n_threads), tmp_path / 'output')
+    process.join()
+    assert process.exitcode == 0
+    assert_same_training(tmp_path, whole, N_EPOCHS)
+
+
+@pytest.mark.parametrize('epoch', range(1, N_EPOCHS))
+def test_resumed_at_every_epoch(tiny_data, tmp_path, whole, epoch):
+    """In one process each: the weights that were saved go on to the same end."""
+    process = start_main([*argv(tiny_data, tmp_path), '--resume_path', whole / f'save_{epoch}.pth'],
+                         tmp_path / 'output')
+    process.join()
+    assert process.exitcode == 0
+    name = f'save_{N_EPOCHS}.pth'
+    assert same_state(checkpoint.load(tmp_path / name), checkpoint.load(whole / name))
+
+
+def test_auto_begins_where_there_is_nothing(tiny_data, tmp_path, capsys):
+    assert run_main(argv(tiny_data, tmp_path, '--n_epochs', 1)) == 0
+    assert 'no checkpoint yet' in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- what is kept
+
+def test_keep_the_newest(tiny_data, tmp_path):
+    assert run_main(argv(tiny_data, tmp_path, '--keep', 2)) == 0
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == [
+        'save_5.pth', 'save_6.pth', 'save_best.pth']
+
+
+def test_best_by_video_top1(tiny_data, tmp_path):
+    assert run_main(argv(tiny_data, tmp_path)) == 0
+    rows = [line.split('\t') for line in (tmp_path / 'val.log').read_text().splitlines()]
+    column = rows[0].index('video_top1')
+    accuracies = [float(row[column]) for row in rows[1:]]
+    best = checkpoint.load(tmp_path / 'save_best.pth')
+    assert best['epoch'] == accuracies.index(max(accuracies)) + 1
+
+
+# ---------------------------------------------------------------- losses that are no numbers
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path, capsys):
+    command = argv(tiny_data, tmp_path, '--learning_rate', 1e30)
+    assert run_main(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'not finite at epoch 1, batch' in error
+    assert any(f'{name}_{i}' in error for name in ('red', 'green', 'blue') for i in range(4))
+    assert '--learning_rate' in error and '--skip_nonfinite' in error
+
+
+def test_skipping_what_is_not_finite(tiny_data, tmp_path, capsys):
+    command = argv(tiny_data, tmp_path, '--learning_rate', 1e30, '--skip_nonfinite', '--n_epochs',
+                   1)
+    assert run_main(command) == 0
+    assert 'steps skipped' in capsys.readouterr().out
