@@ -1,6 +1,7 @@
 """Several processes: who this one is, what they exchange, and noticing that one is gone."""
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from urllib.parse import urlparse
 import torch
 import torch.distributed as dist
 
-from errors import InputError
+from errors import InputError, Stopped
 
 # How often a process shows that it lives, and after what silence the others give up.
 BEAT_SEC = 2.0
@@ -22,6 +23,7 @@ SILENCE_SEC = 30.0
 BROKEN_SILENCE_SEC = 8.0
 # For the exchange itself; silence is noticed earlier.
 EXCHANGE_TIMEOUT = timedelta(minutes=30)
+MEETING_TIMEOUT = timedelta(minutes=10)
 # What errors say when the other end of a connection is gone.
 LOST_CONNECTION = ('onnection', 'peer', 'gloo', 'NCCL', 'Broken pipe', 'store')
 # Set for the processes that main.py starts itself.
@@ -115,13 +117,17 @@ def joined(world, device, dist_url):
     has_environment = world.launcher in ('torchrun', '--distributed')
     address = 'env://' if has_environment else meeting_point(world, os.environ, dist_url)
     try:
-        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', init_method=address,
+        store, _, _ = next(dist.rendezvous(address, world.rank, world.size,
+                                           timeout=MEETING_TIMEOUT))
+        # torchrun may keep its store when it starts all anew: what was said before is void.
+        store = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), store)
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
                                 rank=world.rank, world_size=world.size, timeout=EXCHANGE_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise InputError(f'rank {world.rank} cannot meet the others at {address} '
                          f'({str(error).splitlines()[0]}); check the address and that all '
                          f'{world.size} processes run') from None
-    pulse = Pulse(world)
+    pulse = Pulse(world, store)
     try:
         yield
         dist.barrier()
@@ -129,6 +135,15 @@ def joined(world, device, dist_url):
         if any(word in str(error) for word in LOST_CONNECTION):
             pulse.name_the_lost()
         pulse.stop('failed')
+        raise
+    except InputError as error:
+        is_said = pulse.was_said(str(error))
+        pulse.stop('failed')
+        if is_said:
+            sys.exit(2)
+        raise
+    except Stopped:
+        pulse.stop('left')
         raise
     except BaseException:
         pulse.stop('failed')
@@ -144,9 +159,8 @@ class Pulse:
     1: a step that waits for a dead process would wait for ever.
     """
 
-    def __init__(self, world):
-        self._world = world
-        self._store = dist.distributed_c10d._get_default_store()
+    def __init__(self, world, store):
+        self._world, self._store = world, store
         self._stopped = threading.Event()
         self._patience_sec = SILENCE_SEC
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -158,6 +172,14 @@ class Pulse:
         self._thread.join(2 * BEAT_SEC)
         with contextlib.suppress(Exception):
             self._store.set(self._key(self._world.rank), how)
+
+    def was_said(self, text):
+        """Whether another process said the same before: what all find wrong is said once."""
+        key = 'said/' + hashlib.sha1(text.encode()).hexdigest()
+        try:
+            return self._store.add(key, 1) > 1
+        except RuntimeError:
+            return False
 
     def name_the_lost(self):
         """Called when a connection broke: let the thread say soon who is gone, if one is."""

@@ -1,7 +1,9 @@
 """Several processes: the same numbers as one, whoever started them, and an end when one dies."""
 
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +24,9 @@ def trained(tiny_data, tmp_path_factory):
     return folder
 
 
-EVALUATION = ('--no_train', '--inference', '--inference_stride', 4, '--resume_path')
+# Two batches of validation and one part of inference: of three processes one or two have none.
+EVALUATION = ('--no_train', '--inference', '--inference_stride', 4, '--batch_size', 12,
+              '--resume_path')
 
 
 def argv(data, folder, *more):
@@ -68,13 +72,11 @@ def test_meeting_point():
 
 # ---------------------------------------------------------------- the same numbers
 
-@pytest.mark.parametrize('n_processes', [2, 3])
-def test_evaluation_is_that_of_one_process(tiny_data, trained, tmp_path, n_processes):
-    """Three processes are more than there are batches: one has none."""
+def test_evaluation_is_that_of_one_process(tiny_data, trained, tmp_path):
     command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth')
-    status, stdout, stderr = finish(torchrun(n_processes, command))
+    status, stdout, stderr = finish(torchrun(3, command))
     assert status == 0, stderr
-    assert f'{n_processes} processes, started by torchrun' in stdout
+    assert '3 processes, started by torchrun; batches of about 4 clips a process, 12' in stdout
     assert stdout.count('results of 6 videos') == 1
     for name in ('val.json', 'val.log'):
         assert (tmp_path / name).read_text().splitlines()[-1] == (
@@ -157,10 +159,7 @@ def test_stopped_processes_save_and_go_on_under_torchrun(tiny_data, tmp_path):
     _, _, stderr = finish(agent)
     assert 'go on with --resume_path auto' in stderr
     position = checkpoint.load(tmp_path / 'save_last.pth')['position']
-    command[command.index('--n_epochs', command.index('--n_epochs') + 1) + 1] = str(
-        position['epoch'])
-    status, _, stderr = finish(torchrun(2, command))
-    assert status == 0, stderr
+    assert run_main([*command, '--n_epochs', position['epoch']]) == 0
     epochs = [line.split('\t')[0] for line in
               (tmp_path / 'train.log').read_text().splitlines()[1:]]
     assert epochs == [str(epoch) for epoch in range(1, position['epoch'] + 1)]
@@ -172,6 +171,32 @@ def test_error_of_one_rank_ends_all(own_data, tmp_path):
     ended = [finish(process) for process in launch('Open MPI', 2, command)]
     assert sorted(status for status, _, _ in ended) in ([1, 2], [2, 2]), ended
     assert any('blue_3/image_00001.jpg' in stderr for _, _, stderr in ended)
+
+
+def test_what_all_find_wrong_is_said_once(tiny_data, tmp_path):
+    command = argv(tiny_data, tmp_path, '--n_classes', 7)
+    ended = [finish(process) for process in launch('Open MPI', 2, command)]
+    assert [status for status, _, _ in ended] == [2, 2], ended
+    assert sum(stderr.count('error:') for _, _, stderr in ended) == 1
+
+
+def test_torchrun_restarts_a_run_that_goes_on(tiny_data, tmp_path):
+    command = argv(tiny_data, tmp_path, '--n_epochs', 60, '--resume_path', 'auto')
+    agent = torchrun(2, command, '--max_restarts', 1, '--master_port', free_port())
+    _wait_for_rows(tmp_path / 'train.log', 3)
+    _kill_a_child(agent.pid)
+    status, stdout, stderr = finish(agent)
+    assert status == 0, stderr
+    assert '--resume_path auto: ' + str(tmp_path / 'save_') in stdout
+    epochs = [line.split('\t')[0] for line in
+              (tmp_path / 'train.log').read_text().splitlines()[1:]]
+    assert epochs == [str(epoch) for epoch in range(1, 61)]
+
+
+def _kill_a_child(pid):
+    """Kill -9 the last process that a process started."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
 
 
 def test_batchnorm_sync_needs_gpus(tiny_data, tmp_path, capsys):
