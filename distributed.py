@@ -153,7 +153,7 @@ def joined(world, device, dist_url):
 
 
 class Pulse:
-    """A thread that shows this process's life to the others and watches theirs.
+    """Shows this process's life to the others and watches theirs, in threads of its own.
 
     When one has failed or was silent for SILENCE_SEC, this process names it and ends with status
     1: a step that waits for a dead process would wait for ever.
@@ -163,15 +163,22 @@ class Pulse:
         self._world, self._store = world, store
         self._stopped = threading.Event()
         self._patience_sec = SILENCE_SEC
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        now = time.monotonic()
+        self._reached = now  # when the store last answered
+        self._seen = {rank: now for rank in range(world.size) if rank != world.rank}
+        # The store may never answer, and so needs to be watched from another thread.
+        self._threads = [threading.Thread(target=target, daemon=True)
+                         for target in (self._exchange, self._watch)]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, how):
         """Tell the others that this process has 'left' in good order, or 'failed'."""
         self._stopped.set()
-        self._thread.join(2 * BEAT_SEC)
-        with contextlib.suppress(Exception):
-            self._store.set(self._key(self._world.rank), how)
+        self._threads[0].join(2 * BEAT_SEC)
+        if not self._threads[0].is_alive():
+            with contextlib.suppress(Exception):
+                self._store.set(self._key(self._world.rank), how)
 
     def was_said(self, text):
         """Whether another process said the same before: what all find wrong is said once."""
@@ -182,7 +189,7 @@ class Pulse:
             return False
 
     def name_the_lost(self):
-        """Called when a connection broke: let the thread say soon who is gone, if one is."""
+        """Called when a connection broke: let the threads say soon who is gone, if one is."""
         self._patience_sec = BROKEN_SILENCE_SEC
         self._stopped.wait(2 * BROKEN_SILENCE_SEC)
 
@@ -190,33 +197,37 @@ class Pulse:
     def _key(rank):
         return f'pulse/{rank}'
 
-    def _watch(self):
-        others = [rank for rank in range(self._world.size) if rank != self._world.rank]
-        beats, seen = {}, dict.fromkeys(others, time.monotonic())
-        n_beats, reached = 0, time.monotonic()
+    def _exchange(self):
+        """Beat, and read the beats of the others."""
+        n_beats, beats = 0, {}
         while not self._stopped.wait(BEAT_SEC):
             n_beats += 1
-            try:
+            # Without the store there is no answer, which _watch sees.
+            with contextlib.suppress(Exception):
                 self._store.set(self._key(self._world.rank), str(n_beats))
-                for rank in others:
+                for rank in self._seen:
                     beat = self._read(rank)
                     if beat == b'failed':
                         self._give_up(f'rank {rank} failed')
                     if beat != beats.get(rank) or beat == b'left':
-                        beats[rank], seen[rank] = beat, time.monotonic()
-                reached = time.monotonic()
-            except Exception:  # the store went with the process that held it
-                if time.monotonic() - reached > self._patience_sec:
-                    self._give_up('the process at the meeting point (rank 0, or its torchrun) '
-                                  'does not answer')
-            for rank, since in seen.items():
-                if time.monotonic() - since > self._patience_sec:
-                    self._give_up(f'rank {rank} has not answered for {self._patience_sec:.0f} '
-                                  'seconds')
+                        beats[rank], self._seen[rank] = beat, time.monotonic()
+                self._reached = time.monotonic()
 
     def _read(self, rank):
         key = self._key(rank)
         return self._store.get(key) if self._store.check([key]) else None
+
+    def _watch(self):
+        """End this process when the store or another process was silent for too long."""
+        while not self._stopped.wait(BEAT_SEC / 2):
+            now = time.monotonic()
+            # First the store, without which nobody is heard.
+            if now - self._reached > self._patience_sec:
+                self._give_up('the process at the meeting point (rank 0, or its torchrun) has not '
+                              f'answered for {self._patience_sec:.0f} seconds')
+            for rank, seen in self._seen.items():
+                if now - seen > self._patience_sec + BEAT_SEC:
+                    self._give_up(f'rank {rank} has not answered for {now - seen:.0f} seconds')
 
     def _give_up(self, why):
         if not self._stopped.is_set():
