@@ -11,6 +11,9 @@ from tqdm import tqdm
 from errors import InputError
 
 FLUSH_SEC = 1.0
+# tqdm's own, but the rate stays units a second where one takes longer than that.
+BAR_FORMAT = ('{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, '
+              '{rate_noinv_fmt}{postfix}]')
 
 
 class Progress:
@@ -32,8 +35,9 @@ class Progress:
         self._begin = self._last = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._wait_sec = draw_sec if self._terminal else quiet_sec
-        self._bar = tqdm(total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True,
-                         mininterval=draw_sec, disable=not (self._terminal and is_shown))
+        self._bar = tqdm(total=total, desc=title, unit=unit, bar_format=BAR_FORMAT, leave=False,
+                         dynamic_ncols=True, mininterval=draw_sec,
+                         disable=not (self._terminal and is_shown))
 
     def __enter__(self):
         return self

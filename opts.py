@@ -308,7 +308,9 @@ class _Parser(argparse.ArgumentParser):
 def build_parser(prog='main.py',
                  description='Train, validate and run 3D ResNets for action recognition.'):
     """The argparse parser of main.py, or of a script with the same flags."""
-    parser = _Parser(prog=prog, formatter_class=_HelpFormatter, description=description)
+    parser = _Parser(prog=prog, formatter_class=_HelpFormatter, description=description,
+                     usage='%(prog)s --video_path DIR --annotation_path FILE ... (all flags: '
+                           '--help)')
     for add_flags in _GROUPS:
         add_flags(parser)
     return parser
