@@ -1,0 +1,197 @@
+"""Pictures of a run: what it learned, what it confuses, and what the clips look like.
+
+Nothing here touches pyplot: a figure is an object, drawn by Agg and gone when it is saved, so that
+these functions work without a screen and inside any other program.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from errors import InputError
+from util_scripts.utils import replacing
+
+INK, FAINT = '#222222', '#8a8a8a'
+COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
+RIGHT, WRONG = '#1d6b34', '#c0232c'
+DPI = 120
+
+# Title of a panel -> the log and the column of each line in it.
+PANELS = {
+    'loss': [('training', 'loss'), ('validation', 'loss')],
+    'clip accuracy': [('training', 'acc'), ('validation', 'acc')],
+    'video top-1 accuracy (validation)': [('validation', 'video_top1')],
+    'learning rate': [('training', 'lr')],
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A strip of a video: `frames` (T, H, W, 3) uint8 with their numbers, and what was said of it.
+
+    `score` (0…1) is that of `predicted`.
+    """
+
+    frames: np.ndarray
+    frame_numbers: list
+    truth: str
+    predicted: str
+    score: float
+    name: str = ''
+
+
+def save(figure, path):
+    """Write the picture in the format that its suffix names, at once or not at all."""
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
+
+
+def read_log(path):
+    """A tab-separated log with a header -> {column: (rows,) float array}.
+
+    Raises InputError where there is no such file, or no row in it, or what is no number.
+    """
+    try:
+        header, *rows = [line.split('\t') for line in Path(path).read_text().splitlines()]
+        table = np.array([[float(value) for value in row] for row in rows]).reshape(-1, len(header))
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path}: not a log of a run ({error}); '
+                         'name a file that main.py wrote') from error
+    if not len(table):
+        raise InputError(f'{path}: there is no epoch in it yet')
+    return dict(zip(header, table.T))
+
+
+def _style(axes, title):
+    axes.set_title(title, loc='left', fontsize=11, color=INK)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.spines[['left', 'bottom']].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(axis='y', color='#e4e4e4', linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel('epoch', fontsize=9, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def draw_curves(logs, path):
+    """Draw each figure of merit by epoch.
+
+    `logs` is {'training': table, 'validation': table} of `read_log`; either may be left out, and
+    so may columns: a panel without a line is not drawn.
+    """
+    panels = {title: [line for line in lines if line[1] in logs.get(line[0], {})]
+              for title, lines in PANELS.items()}
+    panels = {title: lines for title, lines in panels.items() if lines}
+    n_rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9.6, 3.1 * n_rows), layout='constrained')
+    for place, (title, lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(n_rows, 2, place)
+        _style(axes, title)
+        for log, column in lines:
+            epochs, values = logs[log]['epoch'], logs[log][column]
+            axes.plot(epochs, values, color=COLOURS[log], linewidth=1.8, label=log,
+                      marker='o', markersize=4 if len(epochs) <= 40 else 0)
+        if title == 'learning rate':
+            axes.set_yscale('log')
+        else:
+            axes.set_ylim(0, 1.03 if 'accuracy' in title else None)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _label_classes(axes, class_names, side_inch):
+    """Name the rows and columns; of more classes than lines of text fit, only each n-th."""
+    n_classes = len(class_names)
+    line_inch = 0.115  # a line of the smallest type that is legible, 7 points, with some air
+    step = int(np.ceil(n_classes * line_inch / side_inch))
+    size = float(np.clip(72 * side_inch * step / n_classes * 0.6, 7, 10))
+    shown = range(0, n_classes, step)
+    names = [class_names[index] for index in shown]
+    slant = {'rotation': 90} if n_classes > 12 else {'rotation': 40, 'ha': 'right',
+                                                     'rotation_mode': 'anchor'}
+    axes.set_xticks(shown, names, fontsize=size, **slant)
+    axes.set_yticks(shown, names, fontsize=size)
+    axes.tick_params(length=2 if step > 1 else 0, colors=INK)
+
+
+def draw_confusion(counts, class_names, path):
+    """Draw a confusion matrix: colour is the share of a row, numbers are videos.
+
+    `counts` (n, n) whole numbers, rows true, columns predicted; from 2 to some 700 classes. Cells
+    that are too small for a number have none; then small shares are drawn stronger.
+    """
+    counts = np.asarray(counts)
+    n_classes = len(class_names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side_inch = float(np.clip(0.62 * n_classes, 3.6, 12))
+    cell_inch = side_inch / n_classes
+    numbered = cell_inch >= 0.28
+    figure = Figure(figsize=(side_inch + 2.6, side_inch + 2), layout='constrained')
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(1 if numbered else 0.4, 0, 1))
+    if numbered:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                axes.text(column, row, str(count), ha='center', va='center',
+                          fontsize=min(11, 72 * cell_inch * 0.3),
+                          color='white' if shares[row, column] > 0.55 else INK)
+    _label_classes(axes, class_names, side_inch)
+    axes.set_xlabel('predicted', fontsize=11, color=INK)
+    axes.set_ylabel('true', fontsize=11, color=INK)
+    right, total = int(np.trace(counts)), int(counts.sum())
+    axes.set_title(f'{right} of {total} right: {right / max(total, 1):.1%}', loc='left',
+                   fontsize=12, color=INK)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
+    bar.set_label('share of the true class', fontsize=10, color=INK)
+    bar.outline.set_visible(False)
+    save(figure, path)
+
+
+def _film_strip(frames, gap):
+    """(T, H, W, 3) -> (H, T * W + gaps, 3), white between the frames."""
+    n_frames, height, width, _ = frames.shape
+    strip = np.full((height, n_frames * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for place, frame in enumerate(frames):
+        begin = place * (width + gap)
+        strip[:, begin:begin + width] = frame
+    return strip
+
+
+def draw_clips(clips, path):
+    """Draw a strip of frames for each Clip, in the order given, under what was said of it."""
+    gap_share = 0.05
+    width_inch, title_inch, foot_inch = 10.0, 0.24, 0.24
+    strips = [_film_strip(clip.frames, max(1, round(gap_share * clip.frames.shape[2])))
+              for clip in clips]
+    heights = [width_inch * len(strip) / strip.shape[1] + title_inch + foot_inch
+               for strip in strips]
+    figure = Figure(figsize=(width_inch, sum(heights)))
+    top = sum(heights)
+    for clip, strip, height in zip(clips, strips, heights):
+        axes = figure.add_axes((0, (top - height + foot_inch) / sum(heights), 1,
+                                (height - title_inch - foot_inch) / sum(heights)))
+        top -= height
+        axes.imshow(strip)
+        _caption(axes, clip, strip.shape[1])
+    save(figure, path)
+
+
+def _caption(axes, clip, strip_width):
+    right = clip.truth == clip.predicted
+    verdict = 'right' if right else f'WRONG, said {clip.predicted}'
+    axes.set_title(f'{clip.truth}: {verdict} ({clip.score:.2f})', loc='left', fontsize=10, pad=3,
+                   color=RIGHT if right else WRONG, fontweight='normal' if right else 'bold')
+    axes.set_title(clip.name, loc='right', fontsize=8, pad=3, color=FAINT)
+    n_frames, _, width, _ = clip.frames.shape
+    step = (strip_width - width) / max(n_frames - 1, 1)
+    axes.set_xticks([place * step + width / 2 for place in range(n_frames)], clip.frame_numbers,
+                    fontsize=7, color=FAINT)
+    axes.set_yticks([])
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_visible(False)
