@@ -1,0 +1,225 @@
+"""From videos to a trained, measured network in a few minutes, with the commands a user would run.
+
+    python -m util_scripts.demo [--dst .demo] [--seed 1]
+
+makes a small data set in which nothing but motion tells the classes apart (demo_videos.py),
+extracts its frames, writes the annotation file, trains a small 3D ResNet-18, classifies the test
+videos and measures the result. Each command is printed before it runs. At the end the folder
+DST/results holds demo.json (accuracy, seconds a stage) and three pictures.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from errors import InputError, run
+from util_scripts import plotting
+from util_scripts.demo_videos import HEIGHT, MOTIONS, N_FRAMES, add_data_flags, at_least
+from util_scripts.utils import read_json, replacing
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKER = 'made_by_demo.txt'
+MARKER_TEXT = ('Whatever lies in videos, splits, jpg and results of this folder is made by '
+               'python -m util_scripts.demo,\nand deleted by its next run.\n')
+MADE_FOLDERS = ('videos', 'splits', 'jpg', 'results')
+ANNOTATION = 'ucf101_01.json'
+
+# Flips would turn MoveLeft into MoveRight: --no_hflip. All else is what suits small, short clips.
+NETWORK_FLAGS = (f'--model resnet --model_depth 18 --resnet_widen_factor 0.25 '
+                 f'--n_classes {len(MOTIONS)} --sample_size {HEIGHT} --sample_duration 16')
+TRAIN_FLAGS = ('--train_crop center --no_hflip --n_val_samples 2 --learning_rate 0.02 --nesterov '
+               '--multistep_milestones 9 11 --checkpoint 4')
+MAX_WRONG_CLIPS = 4  # in the picture of clips, before one right one a class
+CLIP_FRAME_NUMBERS = list(range(1, N_FRAMES + 1, 4))
+
+
+class StageFailed(Exception):
+    """A command of the demo ended with an error, which it has told on stderr."""
+
+    def __init__(self, stage, status):
+        # A process that a signal ended has a negative status; shells count those from 128.
+        self.status = status if status > 0 else 128 - status
+        super().__init__(f'the demo stopped: stage "{stage}" ended with exit status {self.status}, '
+                         'for the reason above')
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was said of a test video: the best class and its score, 0…1."""
+
+    video_id: str
+    truth: str
+    predicted: str
+    score: float
+
+
+# ---------------------------------------------------------------- the folder
+
+def clear_folder(dst):
+    """Make `dst` ready for a run: what an earlier demo made there is deleted.
+
+    Raises InputError where something is in it and no demo made it.
+    """
+    try:
+        dst.mkdir(parents=True, exist_ok=True)
+        if any(dst.iterdir()) and not (dst / MARKER).is_file():
+            raise InputError(f'{dst}: is not empty and no demo made it; name another folder with '
+                             '--dst')
+        (dst / MARKER).write_text(MARKER_TEXT)
+        for name in MADE_FOLDERS:
+            if (dst / name).exists():
+                shutil.rmtree(dst / name)
+    except OSError as error:
+        raise InputError(f'{dst}: cannot be used ({error.strerror}); name another folder with '
+                         '--dst') from error
+
+
+# ---------------------------------------------------------------- the commands
+
+def commands(dst, args):
+    """{stage: arguments of Python} in the order in which they run, from the repository's root."""
+    data_flags = ['--root_path', str(dst), '--video_path', 'jpg', '--annotation_path', ANNOTATION,
+                  '--result_path', 'results', '--dataset', 'ucf101']
+    main_py = ['main.py', *data_flags, *NETWORK_FLAGS.split(), '--batch_size', '16',
+               '--n_threads', '2']
+    counts = ['--seed', str(args.seed), '--n_train', str(args.n_train), '--n_val', str(args.n_val)]
+    videos, splits, jpgs = (str(dst / name) for name in ('videos', 'splits', 'jpg'))
+    annotation, result = str(dst / ANNOTATION), str(dst / 'results' / 'val.json')
+    return {
+        'make videos': ['-m', 'util_scripts.demo_videos', str(dst), *counts],
+        'extract frames': ['-m', 'util_scripts.generate_video_jpgs', videos, jpgs, 'ucf101',
+                           '--size', str(HEIGHT)],
+        'write annotation': ['-m', 'util_scripts.ucf101_json', splits, jpgs, str(dst)],
+        'train': [*main_py, *TRAIN_FLAGS.split(), '--n_epochs', str(args.n_epochs),
+                  '--manual_seed', str(args.seed)],
+        'infer': [*main_py, '--resume_path', f'results/save_{args.n_epochs}.pth', '--no_train',
+                  '--no_val', '--inference', '--output_topk', str(len(MOTIONS))],
+        'evaluate': ['-m', 'util_scripts.eval_accuracy', annotation, result, '-k', '1',
+                     '--subset', 'val', '--ignore'],
+    }
+
+
+def run_stage(stage, arguments):
+    """Print a command and run it; its output goes where ours goes. Returns seconds.
+
+    Raises StageFailed.
+    """
+    print(f'\n$ python {shlex.join(arguments)}', flush=True)
+    begin = time.monotonic()
+    status = subprocess.run([sys.executable, *arguments], cwd=ROOT,
+                            env=os.environ | {'PYTHONUNBUFFERED': '1'}).returncode
+    if status:
+        raise StageFailed(stage, status)
+    return time.monotonic() - begin
+
+
+# ---------------------------------------------------------------- what came out
+
+def read_verdicts(dst):
+    """A Verdict for each test video, from the annotation and results/val.json."""
+    database = read_json(dst / ANNOTATION, 'the annotation')['database']
+    results = read_json(dst / 'results' / 'val.json', 'the result of inference')['results']
+    return [Verdict(video_id, database[video_id]['annotations']['label'],
+                    result[0]['label'], result[0]['score'])
+            for video_id, result in sorted(results.items())]
+
+
+def count_confusions(verdicts):
+    """(8, 8) counts of videos, rows true, columns predicted, in the order of MOTIONS."""
+    place = {name: index for index, name in enumerate(MOTIONS)}
+    counts = np.zeros((len(MOTIONS), len(MOTIONS)), dtype=int)
+    for verdict in verdicts:
+        counts[place[verdict.truth], place[verdict.predicted]] += 1
+    return counts
+
+
+def choose_clips(verdicts):
+    """Some wrong ones, if any, then a right one a class, each of another scene if there is one."""
+    wrong = [verdict for verdict in verdicts if verdict.truth != verdict.predicted]
+    chosen = wrong[:MAX_WRONG_CLIPS]
+    for place, name in enumerate(MOTIONS):
+        right = [verdict for verdict in verdicts if verdict.truth == verdict.predicted == name]
+        chosen += right[place % len(right):][:1] if right else []
+    return chosen
+
+
+def load_clip(dst, verdict):
+    """The frames of a Verdict's video as a plotting.Clip."""
+    folder = dst / 'jpg' / verdict.truth / verdict.video_id
+    frames = [np.asarray(Image.open(folder / f'image_{number:05d}.jpg').convert('RGB'))
+              for number in CLIP_FRAME_NUMBERS]
+    return plotting.Clip(np.stack(frames), CLIP_FRAME_NUMBERS, verdict.truth, verdict.predicted,
+                         verdict.score, verdict.video_id)
+
+
+def draw_pictures(dst, verdicts, counts):
+    """Write curves.png, confusion.png and clips.png into the results; returns seconds."""
+    begin, results = time.monotonic(), dst / 'results'
+    logs = {'training': plotting.read_log(results / 'train.log'),
+            'validation': plotting.read_log(results / 'val.log')}
+    plotting.draw_curves(logs, results / 'curves.png')
+    plotting.draw_confusion(counts, list(MOTIONS), results / 'confusion.png')
+    plotting.draw_clips([load_clip(dst, verdict) for verdict in choose_clips(verdicts)],
+                        results / 'clips.png')
+    return time.monotonic() - begin
+
+
+def print_report(report, results):
+    """The figures of demo.json, for people."""
+    print('\nseconds')
+    for stage, seconds in report['seconds'].items():
+        print(f'  {stage:<16} {seconds:6.1f}')
+    print(f'pictures and figures: {results}/curves.png, confusion.png, clips.png, demo.json')
+    print(f'{report["accuracy"]:.1%} of {report["n_videos"]} unseen videos are classified right; '
+          f'by chance {report["chance"]:.1%} would be')
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        prog='python -m util_scripts.demo',
+        description='Make a small data set of videos, train on it and measure the result.')
+    parser.add_argument('--dst', type=Path, default=ROOT / '.demo', metavar='DIR',
+                        help='folder for everything that is made (default: .demo)')
+    add_data_flags(parser)
+    parser.add_argument('--n_epochs', type=at_least(1), default=12, metavar='N',
+                        help='epochs of training (default: %(default)s)')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    dst = args.dst.resolve()
+    clear_folder(dst)
+    shown_dst = dst.relative_to(ROOT) if dst.is_relative_to(ROOT) else dst
+    seconds = {}
+    try:
+        for stage, arguments in commands(shown_dst, args).items():
+            seconds[stage] = run_stage(stage, arguments)
+    except StageFailed as failure:
+        print(failure, file=sys.stderr)
+        return failure.status
+    verdicts = read_verdicts(dst)
+    counts = count_confusions(verdicts)
+    seconds['draw pictures'] = draw_pictures(dst, verdicts, counts)
+    seconds['total'] = sum(seconds.values())
+    report = {'accuracy': float(counts.trace() / counts.sum()), 'n_videos': int(counts.sum()),
+              'chance': 1 / len(MOTIONS), 'seed': args.seed,
+              'seconds': {stage: round(value, 1) for stage, value in seconds.items()}}
+    with replacing(dst / 'results' / 'demo.json') as path:
+        path.write_text(json.dumps(report, indent=1) + '\n')
+    print_report(report, shown_dst / 'results')
+    return 0
+
+
+if __name__ == '__main__':
+    run(main)
