@@ -28,13 +28,22 @@ class ClipLoader(DataLoader):
     """
 
     def __iter__(self):
-        bad = []
+        bad, n_clips = [], 0
         for batch in super().__iter__():
             if isinstance(batch, InputError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    # Whoever holds on to the error holds on to this frame, and with it to loader
+                    # processes, which take long to end when the garbage collector does it.
+                    del batch
+                    self._iterator = None
             bad += batch.bad
+            n_clips += len(batch.labels)
             if len(batch.labels):
                 yield batch
+        if bad and n_clips == 0:
+            raise FrameError(f'no video can be read; the first: {bad[0].reason}')
         if bad:
             n_videos = len({video for video, _ in bad})
             tqdm.write(f'bad frames: {n_videos} of {len(self.dataset)} videos were '
@@ -49,7 +58,8 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
     platform's by default. `loader.dataset.records` says which videos there are.
     """
     reader = READERS[opts.file_type, opts.input_type]()
-    records = build_records(opts, split, annotation, reader)
+    records = build_records(opts, split, annotation, reader,
+                            _say_skipped if opts.bad_frames == 'skip' else None)
     _check_paths(opts, records, reader)
     # A video that stood for another one would be counted twice where each is to count once.
     skip = REPLACE if split == 'train' else LEAVE_OUT
@@ -86,8 +96,16 @@ class _IgnoreStops:
             os._exit(0)
 
 
-def build_records(opts, split, annotation, reader):
-    """Records of the split's samples; how many videos are left out is said on stderr."""
+def _say_skipped(_path, error):
+    print(f'--bad_frames skip: {error}', file=sys.stderr)
+
+
+def build_records(opts, split, annotation, reader, on_error=None):
+    """Records of the split's samples; how many videos are left out is said on stderr.
+
+    on_error: called with path and FrameError of a video whose frames cannot be counted, which is
+              left out then; None raises the error. Only frames of taxonomies have to be counted.
+    """
     subset = annotations.SUBSETS[opts.inference_subset if split == 'inference' else split]
     if (opts.dataset == 'activitynet') != annotation.is_taxonomy:
         schema = 'a taxonomy (ActivityNet)' if annotation.is_taxonomy else 'a label list'
@@ -95,7 +113,14 @@ def build_records(opts, split, annotation, reader):
                                           f'it does not go with --dataset {opts.dataset}')
     if annotation.is_taxonomy:
         def count_frames(path):
-            return reader.announced(video_path(opts.video_path, path, reader.suffix))
+            path = video_path(opts.video_path, path, reader.suffix)
+            try:
+                return reader.announced(path)
+            except FrameError as error:
+                if on_error is None:
+                    raise
+                on_error(path, error)
+                return 0
         records, n_left_out = annotations.taxonomy_records(
             annotation, subset, count_frames, first_frame=reader.first_frame,
             trimmed=split != 'inference')
@@ -131,7 +156,7 @@ def _check_paths(opts, records, reader):
     more = f' (and {len(errors) - 1} more of {len(records)} videos)' if len(errors) > 1 else ''
     if opts.bad_frames == 'error' or len(errors) == len(records):
         raise FrameError(errors[0] + more)
-    print(f'--bad_frames skip: {errors[0]}{more}', file=sys.stderr)
+    _say_skipped(opts.video_path, errors[0] + more)
 
 
 def _temporal_transform(opts, split):

@@ -6,6 +6,7 @@ tens of megabytes, which loader processes share.
 
 import json
 import math
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from errors import InputError
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 # ActivityNet marks segments in seconds; one shorter than this many frames is widened.
 MIN_SEGMENT_FRAMES = 8
+MAX_FRAME = 2 ** 31 - 1  # what fits into a column of the records
 NO_LABEL = -1
 
 
@@ -29,7 +31,8 @@ class Strings:
     """An immutable column of strings, stored as UTF-8 bytes and their end offsets."""
 
     def __init__(self, strings):
-        encoded = [string.encode() for string in strings]
+        # Names of files may hold bytes that are no UTF-8, which Python writes as surrogates.
+        encoded = [string.encode(errors='surrogatepass') for string in strings]
         ends = torch.tensor([0] + [len(data) for data in encoded]).cumsum(0)
         self._data = torch.frombuffer(bytearray(b''.join(encoded) or b'\0'), dtype=torch.uint8)
         self._ends = ends
@@ -39,18 +42,19 @@ class Strings:
 
     def __getitem__(self, i):
         begin, end = self._ends[i:i + 2].tolist()
-        return self._data[begin:end].numpy().tobytes().decode()
+        return self._data[begin:end].numpy().tobytes().decode(errors='surrogatepass')
 
 
 @dataclass(frozen=True)
 class Records:
     """Samples of one subset, a column each.
 
-    video_ids: name of each sample's video, as in results
-    paths:     frames of each sample's video, relative to the video folder and without suffix
-    labels:    (n,) class numbers, NO_LABEL for none
-    begins:    (n,) first frame
-    ends:      (n,) last frame + 1
+    video_ids:  name of each sample's video, as in results
+    paths:      frames of each sample's video, relative to the video folder and without suffix
+    labels:     (n,) class numbers, NO_LABEL for none
+    begins:     (n,) first frame
+    ends:       (n,) last frame + 1
+    video_ends: (n,) last frame + 1 of the whole video, as far as the annotation tells
     """
 
     class_names: tuple
@@ -59,6 +63,7 @@ class Records:
     labels: torch.Tensor
     begins: torch.Tensor
     ends: torch.Tensor
+    video_ends: torch.Tensor
 
     def __len__(self):
         return len(self.video_ids)
@@ -66,6 +71,27 @@ class Records:
     def frames(self, i):
         """Frame numbers of sample i, a range."""
         return range(int(self.begins[i]), int(self.ends[i]))
+
+
+class _Rows:
+    """Records while they are made: numbers lie in one array, which is smaller than tuples."""
+
+    def __init__(self):
+        self.video_ids, self.paths, self.numbers = [], [], array('i')
+
+    def add(self, video_id, path, label, begin, end, video_end):
+        self.video_ids.append(video_id)
+        self.paths.append(path)
+        self.numbers.extend((label, begin, end, video_end))
+
+    def to_records(self, annotation, subset, n_left_out):
+        if not self.paths:
+            raise AnnotationError(f'{annotation.path}: none of the {n_left_out} videos of subset '
+                                  f'{subset!r} has frames (no "segment"); extract the frames '
+                                  'first, then make the annotation again')
+        columns = torch.frombuffer(self.numbers, dtype=torch.int32).view(-1, 4).t().contiguous()
+        return Records(annotation.class_names, Strings(self.video_ids), Strings(self.paths),
+                       *columns)
 
 
 @dataclass(frozen=True)
@@ -144,7 +170,7 @@ def label_list_records(annotation, subset, *, first_frame=1):
     Raises AnnotationError for a label that is not listed and a segment that cannot be.
     """
     numbers = {name: i for i, name in enumerate(annotation.class_names)}
-    rows, n_left_out = [], 0
+    rows, n_left_out = _Rows(), 0
     for video_id, entry in select_subset(annotation, subset).items():
         where = f'{annotation.path}: video {video_id!r}'
         marks = entry.get('annotations') or {}
@@ -157,8 +183,17 @@ def label_list_records(annotation, subset, *, first_frame=1):
             continue
         begin, end = _frame_segment(marks['segment'], first_frame, where)
         folder = 'test' if label == NO_LABEL else marks['label']
-        rows.append((video_id, entry.get('video_path', f'{folder}/{video_id}'), label, begin, end))
-    return _to_records(annotation, subset, rows, n_left_out), n_left_out
+        path = _path(entry, f'{folder}/{video_id}', where)
+        rows.add(video_id, path, label, begin, end, video_end=end)
+    return rows.to_records(annotation, subset, n_left_out), n_left_out
+
+
+def _path(entry, usual, where):
+    path = entry.get('video_path', usual)
+    if not isinstance(path, str):
+        raise AnnotationError(f'{where}: "video_path" {path!r} is not the path of its frames; '
+                              'mend it')
+    return path
 
 
 def _label_number(label, numbers, where, subset):
@@ -173,7 +208,7 @@ def _label_number(label, numbers, where, subset):
 def _frame_segment(segment, first_frame, where):
     is_pair = isinstance(segment, list) and len(segment) == 2 and all(
         isinstance(frame, int) for frame in segment)
-    if not is_pair or not first_frame <= segment[0] < segment[1]:
+    if not is_pair or not first_frame <= segment[0] < segment[1] <= MAX_FRAME:
         raise AnnotationError(f'{where}: segment {segment!r} is not [first frame, last frame + 1] '
                               f'with frames counted from {first_frame}; mend it')
     return segment
@@ -188,24 +223,33 @@ def taxonomy_records(annotation, subset, count_frames, *, first_frame=1, trimmed
     `count_frames(path)` gives the frames of a video, 0 where there are none.
     """
     numbers = {name: i for i, name in enumerate(annotation.class_names)}
-    rows, n_left_out = [], 0
+    rows, n_left_out = _Rows(), 0
     for video_id, entry in select_subset(annotation, subset).items():
-        path = entry.get('video_path', f'v_{video_id}')
+        where = f'{annotation.path}: video {video_id!r}'
+        path = _path(entry, f'v_{video_id}', where)
         n_frames = count_frames(path)
         if n_frames == 0:
             n_left_out += 1
             continue
         video_end = first_frame + n_frames
         if not trimmed:
-            rows.append((video_id, path, NO_LABEL, first_frame, video_end))
+            rows.add(video_id, path, NO_LABEL, first_frame, video_end, video_end)
             continue
-        for mark in entry.get('annotations', ()):
-            where = f'{annotation.path}: video {video_id!r}'
+        for mark in _marks(entry, where):
             label = _label_number(mark.get('label'), numbers, where, subset)
             begin, end = _timed_segment(mark.get('segment'), entry.get('fps'), where)
             begin, end = _fit(begin, end, n_frames)
-            rows.append((video_id, path, label, begin - 1 + first_frame, end - 1 + first_frame))
-    return _to_records(annotation, subset, rows, n_left_out), n_left_out
+            rows.add(video_id, path, label, begin - 1 + first_frame, end - 1 + first_frame,
+                     video_end)
+    return rows.to_records(annotation, subset, n_left_out), n_left_out
+
+
+def _marks(entry, where):
+    marks = entry.get('annotations') or []
+    if not isinstance(marks, list) or not all(isinstance(mark, dict) for mark in marks):
+        raise AnnotationError(f'{where}: "annotations" is not a list of segments with labels; '
+                              'take the published file')
+    return marks
 
 
 def _timed_segment(segment_sec, fps, where):
@@ -215,10 +259,10 @@ def _timed_segment(segment_sec, fps, where):
                               'util_scripts.add_fps_into_activitynet_json')
     try:
         begin, end = (math.floor(sec * fps) + 1 for sec in segment_sec)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise AnnotationError(f'{where}: segment {segment_sec!r} is not [begin, end] in seconds; '
                               'mend it') from None
-    return begin, end
+    return max(1, begin), end
 
 
 def _fit(begin, end, n_frames):
@@ -228,13 +272,3 @@ def _fit(begin, end, n_frames):
         end = min(begin + MIN_SEGMENT_FRAMES, n_frames + 1)
         begin = max(1, end - MIN_SEGMENT_FRAMES)
     return begin, end
-
-
-def _to_records(annotation, subset, rows, n_left_out):
-    if not rows:
-        raise AnnotationError(f'{annotation.path}: none of the {n_left_out} videos of subset '
-                              f'{subset!r} has frames (no "segment"); extract the frames first, '
-                              'then make the annotation again')
-    video_ids, paths, labels, begins, ends = zip(*rows)
-    return Records(annotation.class_names, Strings(video_ids), Strings(paths),
-                   *(torch.tensor(column, dtype=torch.int32) for column in (labels, begins, ends)))

@@ -1,12 +1,15 @@
 """Frame readers, one class a storage, all with one contract.
 
-    reader.suffix                    what follows a record's path: '' or '.hdf5'
-    reader.first_frame               number of a video's first frame: 1 or 0
-    reader.count(path)               frames of a video, 0 where it is missing
-    reader.check(path, begin, end)   raises FrameError unless frames begin...end - 1 can be there
-    reader.read(path, frames)        those frames: uint8 (T, C, H, W)
+    reader.suffix                        what follows a record's path: '' or '.hdf5'
+    reader.first_frame                   number of a video's first frame: 1 or 0
+    reader.count(path)                   frames of a video, 0 where it is missing
+    reader.announced(path)               the same, as far as it is known without decoding
+    reader.check(path, begin, end)       raises FrameError where it is cheap to see that frames
+                                         begin...end - 1 are not there
+    reader.read(path, frames, n_frames)  those frames: uint8 (T, C, H, W)
 
-`path` is a video's folder or file; `frames` is a sequence of frame numbers.
+`path` is a video's folder or file; `frames` is a sequence of frame numbers; `n_frames` (optional)
+is how many the whole video has, where that is known.
 """
 
 import os
@@ -18,13 +21,27 @@ import simplejpeg
 import torch
 
 from errors import InputError
+from video import (SHORT_SIDE, VIDEO_EXTENSIONS, EndError, Video, VideoError, count_frames,
+                   cut_name, find_video, read_rgb)
 
-# File systems take names of 255 bytes; longer ones were cut here when they were written.
-MAX_NAME = 250
+# What can be wrong with a video's frames.
+MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (
+    'missing', 'empty', 'truncated', 'undecodable', 'sizes or colours that change',
+    'wrong frame count')
 
 
 class FrameError(InputError):
-    """A video's frames are missing, broken, or not those that the annotation names."""
+    """A video's frames are missing, broken, or not those that the annotation names.
+
+    kind: one of PROBLEMS
+    """
+
+    def __init__(self, message, kind=MISSING):
+        super().__init__(message, kind)
+        self.kind = kind
+
+    def __str__(self):
+        return self.args[0]
 
 
 def _decode(images, names, colorspace='RGB'):
@@ -33,36 +50,36 @@ def _decode(images, names, colorspace='RGB'):
     C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is no image, truncated, of
     another size than the first, or grey among frames in colour.
     """
-    shape, kind = _header(images[0], names[0])
+    shape, colours = _header(images[0], names[0])
     n_channels = 1 if colorspace == 'GRAY' else 3
     clip = np.empty((len(images), *shape, n_channels), np.uint8)
     for frame, data, name in zip(clip, images, names):
-        own_shape, own_kind = _header(data, name)
+        own_shape, own_colours = _header(data, name)
         if own_shape != shape:
             raise FrameError(f'{name}: the frame is {_size(own_shape)} and {names[0]} is '
-                             f'{_size(shape)}; extract the video again')
-        if 'Gray' in (kind, own_kind) and kind != own_kind:
-            raise FrameError(f'{name if own_kind == "Gray" else names[0]}: the frame is grey among '
-                             'frames in colour; extract the video again')
+                             f'{_size(shape)}; extract the video again', MIXED)
+        if 'Gray' in (colours, own_colours) and colours != own_colours:
+            raise FrameError(f'{name if own_colours == "Gray" else names[0]}: the frame is grey '
+                             'among frames in colour; extract the video again', MIXED)
         try:
             simplejpeg.decode_jpeg(data, colorspace, buffer=frame)
         except ValueError as error:
-            is_cut = 'Premature end' in str(error)
-            raise FrameError(f'{name}: the frame is {"truncated" if is_cut else "broken"} '
-                             f'({error}); extract the video again') from None
+            kind = TRUNCATED if 'Premature end' in str(error) else UNDECODABLE
+            raise FrameError(f'{name}: the frame is {kind} ({error}); extract the video again',
+                             kind) from None
     return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
 def _header(data, name):
     """((height, width), colour space) of a JPEG image."""
     if len(data) == 0:
-        raise FrameError(f'{name}: the frame is empty; extract the video again')
+        raise FrameError(f'{name}: the frame is empty; extract the video again', EMPTY)
     try:
-        height, width, kind, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         raise FrameError(f'{name}: the frame is not a JPEG image; extract the video '
-                         'again') from None
-    return (height, width), kind
+                         'again', UNDECODABLE) from None
+    return (height, width), colours
 
 
 def _size(shape):
@@ -80,6 +97,10 @@ class JpgFrames:
             return sum(_is_frame(entry.name) for entry in os.scandir(path))
         except (FileNotFoundError, NotADirectoryError):
             return 0
+        except OSError as error:
+            raise FrameError(f'{path}: cannot be read: {error.strerror}') from None
+
+    announced = count
 
     def check(self, path, begin, end):
         last = _frame_path(path, end - 1)
@@ -91,11 +112,12 @@ class JpgFrames:
         n_frames = self.count(path)
         if n_frames == 0:
             raise FrameError(f'{path}: the folder has no frames (image_00001.jpg ...); '
-                             'extract the video again')
+                             'extract the video again', EMPTY)
         raise FrameError(f'{path}: the annotation names frames {begin} to {end - 1} and the '
-                         f'folder has {n_frames}; extract the video or make the annotation again')
+                         f'folder has {n_frames}; extract the video or make the annotation again',
+                         WRONG_COUNT)
 
-    def read(self, path, frames):
+    def read(self, path, frames, n_frames=None):
         names = [_frame_path(path, frame) for frame in frames]
         return _decode([self._load(name) for name in names], names)
 
@@ -108,7 +130,7 @@ class JpgFrames:
             raise FrameError(f'{name}: no such frame; extract the video or make the annotation '
                              'again') from None
         except OSError as error:
-            raise FrameError(f'{name}: cannot be read: {error.strerror}') from None
+            raise FrameError(f'{name}: cannot be read: {error.strerror}', UNDECODABLE) from None
 
 
 def _frame_path(path, frame):
@@ -130,18 +152,21 @@ class Hdf5Frames:
     def count(self, path):
         return min(map(len, self._open(path).values())) if os.path.isfile(path) else 0
 
+    announced = count
+
     def check(self, path, begin, end):
         n_frames = min(map(len, self._open(path).values()))
         if end > n_frames:
             raise FrameError(f'{path}: the annotation names frames {begin} to {end - 1} and the '
-                             f'file has {n_frames} (from 0); make the file or the annotation again')
+                             f'file has {n_frames} (from 0); make the file or the annotation again',
+                             WRONG_COUNT)
 
-    def read(self, path, frames):
+    def read(self, path, frames, n_frames=None):
         stored = self._open(path)
         names = [f'{path}: frame {frame}' for frame in frames]
-        return torch.cat([
-            _decode([self._load(data, frame, name) for frame, name in zip(frames, names)], names,
-                    self.colorspace) for data in stored.values()], dim=1)
+        parts = [_decode([self._load(data, frame, name) for frame, name in zip(frames, names)],
+                         names, self.colorspace) for data in stored.values()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _open(self, path):
         try:
@@ -150,18 +175,23 @@ class Hdf5Frames:
         except FileNotFoundError:
             raise FrameError(f'{path}: no such file; make it with '
                              'util_scripts.generate_video_hdf5, or check --video_path') from None
-        except OSError:
-            raise FrameError(f'{path}: not a readable HDF5 file; make it again') from None
+        except OSError as error:
+            kind = TRUNCATED if 'truncated' in str(error) else UNDECODABLE
+            raise FrameError(f'{path}: not a readable HDF5 file; make it again', kind) from None
         except KeyError:
             raise FrameError(f'{path}: has no dataset {" and ".join(self.datasets)}; '
-                             'make the file again') from None
+                             'make the file again', EMPTY) from None
 
     @staticmethod
     def _load(data, frame, name):
         if frame >= len(data):
             raise FrameError(f'{name}: the file has {len(data)} frames (from 0); '
-                             'make the file or the annotation again')
-        return np.asarray(data[frame], np.uint8).tobytes()
+                             'make the file or the annotation again', WRONG_COUNT)
+        try:
+            return np.asarray(data[frame], np.uint8).tobytes()
+        except OSError:
+            raise FrameError(f'{name}: cannot be read from the file; make it again',
+                             UNDECODABLE) from None
 
 
 class Hdf5Flow(Hdf5Frames):
@@ -174,13 +204,80 @@ class Hdf5Flow(Hdf5Frames):
     colorspace = 'GRAY'
 
 
-READERS = {('jpg', 'rgb'): JpgFrames, ('hdf5', 'rgb'): Hdf5Frames, ('hdf5', 'flow'): Hdf5Flow}
+class VideoFrames:
+    """The video's own file, `path` with one of VIDEO_EXTENSIONS; frame n is image n of the folder
+    that util_scripts.generate_video_jpgs makes of it, without the loss of JPEG.
+
+    short_side: what frames are scaled to, in pixels, as they are extracted
+    """
+
+    suffix = ''
+    first_frame = 1
+
+    def __init__(self, short_side=SHORT_SIDE):
+        self.short_side = short_side
+
+    def count(self, path):
+        file = find_video(path)
+        try:
+            return count_frames(file) if file else 0
+        except VideoError as error:
+            raise _broken_video(file, error) from None
+
+    def announced(self, path):
+        file = find_video(path)
+        if file is None:
+            return 0
+        try:
+            with Video(file) as video:
+                packets = video.packets()
+            return len(packets.places) if packets else count_frames(file)
+        except VideoError as error:
+            raise _broken_video(file, error) from None
+
+    def check(self, path, begin, end):
+        file = self._find(path)
+        if os.path.getsize(file) == 0:
+            raise FrameError(f'{file}: the file is empty; get the video again', EMPTY)
+
+    def read(self, path, frames, n_frames=None):
+        file = self._find(path)
+        numbers = sorted(set(frames))
+        row = {number: i for i, number in enumerate(numbers)}
+        try:
+            for number, picture in read_rgb(file, numbers, size=self.short_side,
+                                            n_frames=n_frames):
+                if number == numbers[0]:
+                    clip = np.empty((len(numbers), *picture.shape), np.uint8)
+                clip[row[number]] = picture
+        except EndError as error:
+            raise FrameError(f'{file}: frame {numbers[-1]} is wanted and {error}; make the '
+                             'annotation again', WRONG_COUNT) from None
+        except VideoError as error:
+            raise _broken_video(file, error) from None
+        if list(frames) != numbers:
+            clip = clip[[row[frame] for frame in frames]]
+        return torch.from_numpy(clip).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _find(path):
+        file = find_video(path)
+        if file is None:
+            raise FrameError(f'{path}: no such video ({", ".join(VIDEO_EXTENSIONS)}); check '
+                             '--video_path')
+        return file
+
+
+def _broken_video(file, error):
+    return FrameError(f'{file}: cannot be decoded ({error}); get the video again or leave it out',
+                      EMPTY if os.path.getsize(file) == 0 else UNDECODABLE)
+
+
+READERS = {('jpg', 'rgb'): JpgFrames, ('hdf5', 'rgb'): Hdf5Frames, ('hdf5', 'flow'): Hdf5Flow,
+           ('video', 'rgb'): VideoFrames}
 
 
 def video_path(root, path, suffix):
-    """Where a record's frames are: its path below `root`, the name cut to what fits, and suffix.
-
-    Names longer than MAX_NAME characters were cut there before `.hdf5`.
-    """
+    """Where a record's frames are: its path below `root`, and the suffix after what fits."""
     path = Path(root, path)
-    return str(path.with_name(path.name[:MAX_NAME] + suffix) if suffix else path)
+    return str(path.with_name(cut_name(path.name) + suffix) if suffix else path)

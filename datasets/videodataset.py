@@ -5,29 +5,43 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from datasets.frames import video_path
+from datasets.annotations import NO_LABEL
+from datasets.frames import FrameError, video_path
 from datasets.sampling import sample_draw
 from errors import InputError
 
 
-class Sample(NamedTuple):
-    """K clips of one video: uint8 (K, T, C, h, w); its class number; its number in the records;
-    first frame and last frame + 1 of each clip, (K, 2)."""
+RAISE, REPLACE, LEAVE_OUT = ('raised', 'replaced by others of the same class',
+                             'left out, in whole or in part')
 
-    clips: torch.Tensor
+
+class Bad(NamedTuple):
+    """A video, by its number in the records, of which frames could not be read, and why."""
+
+    video: int
+    reason: str
+
+
+class Sample(NamedTuple):
+    """K clips of one video: uint8 (K, T, C, h, w), None for K = 0; its class number; its number in
+    the records; first frame and last frame + 1 of each clip, (K, 2); what was bad, if anything."""
+
+    clips: torch.Tensor | None
     label: int
     video: int
     segments: torch.Tensor
+    bad: Bad | None = None
 
 
 class Batch(NamedTuple):
     """N clips: uint8 (N, C, T, h, w); labels (N,); number of each clip's video in the records (N,);
-    first frame and last frame + 1 of each clip (N, 2)."""
+    first frame and last frame + 1 of each clip (N, 2); the `Bad` videos that were skipped."""
 
     clips: torch.Tensor
     labels: torch.Tensor
     videos: torch.Tensor
     segments: torch.Tensor
+    bad: list
 
 
 class VideoDataset(Dataset):
@@ -37,15 +51,19 @@ class VideoDataset(Dataset):
     temporal_transform: frame numbers -> a clip of frame numbers, or a list of clips
     spatial_transform:  uint8 (T, C, H, W) -> uint8 (T, C, h, w)
     seed:               of the draws; a sample's draw depends on seed, epoch and index alone
+    on_bad_frame:       RAISE the error; REPLACE the sample by the next video of its class that can
+                        be read; or LEAVE_OUT the clips that cannot be read
 
     A frame that several clips share is read once.
     """
 
-    def __init__(self, records, root, reader, temporal_transform, spatial_transform, seed=0):
+    def __init__(self, records, root, reader, temporal_transform, spatial_transform, seed=0,
+                 on_bad_frame=RAISE):
         self.records, self.root, self.reader = records, str(root), reader
         self.temporal_transform = temporal_transform
         self.spatial_transform = spatial_transform
         self.seed = seed
+        self.on_bad_frame = on_bad_frame
 
     def __len__(self):
         return len(self.records)
@@ -56,16 +74,55 @@ class VideoDataset(Dataset):
 
     def __getitem__(self, key):
         """Sample of a Key. Raises FrameError where a frame is missing or broken."""
+        try:
+            return self._sample(key, key.index)
+        except FrameError as error:
+            if self.on_bad_frame == RAISE:
+                raise
+            skip = self._next_good if self.on_bad_frame == REPLACE else self._good_clips
+            return skip(key, error)._replace(bad=Bad(key.index, str(error)))
+
+    def _sample(self, key, index):
+        """Video `index` in the place of that of the key, with the draw of the key."""
         with sample_draw(self.seed, key.epoch, key.index):
-            clips = self.temporal_transform(self.records.frames(key.index))
+            clips = self.temporal_transform(self.records.frames(index))
             clips = clips if isinstance(clips[0], list) else [clips]
             clips = clips[key.begin_clip:key.end_clip]
             frames = sorted(set().union(*clips))
-            pixels = self.spatial_transform(self.reader.read(self.path(key.index), frames))
+            n_frames = int(self.records.video_ends[index]) - self.reader.first_frame
+            pixels = self.spatial_transform(self.reader.read(self.path(index), frames, n_frames))
         row = {frame: i for i, frame in enumerate(frames)}
         rows = torch.tensor([[row[frame] for frame in clip] for clip in clips])
         segments = torch.tensor([[min(clip), max(clip) + 1] for clip in clips])
-        return Sample(pixels[rows], int(self.records.labels[key.index]), key.index, segments)
+        return Sample(pixels[rows], int(self.records.labels[index]), index, segments)
+
+    def _next_good(self, key, error):
+        """Sample of the next video of the same class, in the order of the records."""
+        label = int(self.records.labels[key.index])
+        same = (self.records.labels == label).nonzero().flatten()
+        n_before = int((same < key.index).sum())
+        for index in torch.cat([same[n_before + 1:], same[:n_before]]).tolist():
+            try:
+                return self._sample(key, index)
+            except FrameError:
+                continue
+        raise FrameError(f'{error}; and no other video of class {self.records.class_names[label]!r}'
+                         ' can be read', error.kind)
+
+    def _good_clips(self, key, _error):
+        """Sample of those clips of the video that can be read, maybe none."""
+        good, begin, end = [], key.begin_clip, key.end_clip
+        n_clips = len(self.temporal_transform(self.records.frames(key.index))[begin:end])
+        for clip in range(begin, begin + n_clips):
+            try:
+                good.append(self._sample(key._replace(begin_clip=clip, end_clip=clip + 1),
+                                         key.index))
+            except FrameError:
+                continue
+        if not good:
+            return Sample(None, NO_LABEL, key.index, torch.empty(0, 2, dtype=torch.int64))
+        return good[0]._replace(clips=torch.cat([sample.clips for sample in good]),
+                                segments=torch.cat([sample.segments for sample in good]))
 
     def __getitems__(self, keys):
         """Samples of a list of keys, or the InputError that one of them met.
@@ -80,11 +137,17 @@ class VideoDataset(Dataset):
 
 
 def collate(samples):
-    """Batch of all clips of some samples; an InputError is passed on."""
+    """Batch of all clips of some samples, which has none where all were left out; an InputError is
+    passed on."""
     if isinstance(samples, InputError):
         return samples
+    bad = [sample.bad for sample in samples if sample.bad]
+    samples = [sample for sample in samples if sample.clips is not None]
+    if not samples:
+        nothing = torch.empty(0)
+        return Batch(nothing, nothing, nothing, nothing, bad)
     n_clips = torch.tensor([len(sample.clips) for sample in samples])
     return Batch(clips=torch.cat([sample.clips for sample in samples]).transpose(1, 2),
                  labels=torch.tensor([s.label for s in samples]).repeat_interleave(n_clips),
                  videos=torch.tensor([s.video for s in samples]).repeat_interleave(n_clips),
-                 segments=torch.cat([sample.segments for sample in samples]))
+                 segments=torch.cat([sample.segments for sample in samples]), bad=bad)

@@ -1,5 +1,6 @@
 """The scripts that make annotation files: beside the recorded ones, and with anything missing."""
 
+import copy
 import json
 
 import h5py
@@ -24,15 +25,33 @@ def make_frames(root, n_frames):
     return root
 
 
-def make_hdf5(root, n_frames):
-    """The same as HDF5 files."""
+def make_hdf5(root, n_frames, names=('video',)):
+    """The same as HDF5 files with datasets of these names."""
     for path, n in n_frames.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(root / f'{path}.hdf5', 'w') as file:
-            video = file.create_dataset('video', (n,), dtype=h5py.vlen_dtype(np.uint8))
-            for i in range(n):
-                video[i] = np.zeros(3, dtype=np.uint8)
+            for name in names:
+                images = file.create_dataset(name, (n,), dtype=h5py.vlen_dtype(np.uint8))
+                for i in range(n):
+                    images[i] = np.zeros(3, dtype=np.uint8)
     return root
+
+
+def make_flow(root, n_frames):
+    """The same as HDF5 files of optical flow."""
+    return make_hdf5(root, n_frames, ('video_u', 'video_v'))
+
+
+def make_videos(root, n_frames):
+    """The same as video files."""
+    for path, n in n_frames.items():
+        write_video(root / f'{path}.mp4', grey_frames(range(50, 50 + n)))
+    return root
+
+
+# How frames may be stored: number of the first, and what makes such files.
+STORED = {'jpg': (1, make_frames), 'hdf5': (0, make_hdf5), 'flow': (0, make_flow),
+          'video': (1, make_videos)}
 
 
 def write_files(folder, files):
@@ -155,14 +174,15 @@ def make(name, lists, frames, dst, video_type='jpg'):
 
 
 @pytest.mark.parametrize('name', CASES)
-@pytest.mark.parametrize('video_type', ['jpg', 'hdf5'])
+@pytest.mark.parametrize('video_type', STORED)
 def test_lists_as_they_come(tmp_path, capsys, name, video_type):
     """CRLF, a byte order mark, empty lines, trailing spaces, any name; HDF5 counts from 0."""
     n_frames, file_name, labels, database = CASES[name]
-    frames = {'jpg': make_frames, 'hdf5': make_hdf5}[video_type](tmp_path / 'frames', n_frames)
+    first, make_stored = STORED[video_type]
+    frames = make_stored(tmp_path / 'frames', n_frames)
     assert not make(name, write_files(tmp_path / 'lists', LISTS[name]), frames, tmp_path / 'dst',
                     video_type)
-    first = {'jpg': 1, 'hdf5': 0}[video_type]
+    database = copy.deepcopy(database)
     for entry in database.values():
         if 'segment' in entry['annotations']:
             n = entry['annotations']['segment'][1] - entry['annotations']['segment'][0]

@@ -13,6 +13,9 @@ from datasets.annotations import (AnnotationError, Strings, label_list_records, 
                                   taxonomy_records)
 from datasets.frames import FrameError, Hdf5Flow, Hdf5Frames, JpgFrames, video_path
 from opts import parse_opts
+from tests.helpers import grey_frames, write_video
+from tests.tiny_data import run_main
+from util_scripts import check_data
 
 
 def _loader(data, split, *flags, start_method=None):
@@ -24,7 +27,8 @@ def _loader(data, split, *flags, start_method=None):
 def _same(batches, others):
     assert len(batches) == len(others)
     for batch, other in zip(batches, others):
-        assert all(torch.equal(a, b) for a, b in zip(batch, other))
+        assert all(torch.equal(a, b) for a, b in zip(batch[:4], other[:4]))
+        assert batch.bad == other.bad
 
 
 # ---------------------------------------------------------------- annotations
@@ -226,15 +230,15 @@ def test_batches_are_the_same_for_any_workers(tiny_data, start_method):
     own = _loader(tiny_data, 'train')
     other = _loader(tiny_data, 'train', '--n_threads', 2, start_method=start_method)
     for epoch in (1, 2):
-        own.set_epoch(epoch)
-        other.set_epoch(epoch)
+        own.batch_sampler.set_position(epoch)
+        other.batch_sampler.set_position(epoch)
         _same(list(own), list(other))
 
 
 def test_epochs_differ(tiny_data):
     loader = _loader(tiny_data, 'train')
     first = next(iter(loader)).clips
-    loader.set_epoch(1)
+    loader.batch_sampler.set_position(1)
     assert not torch.equal(next(iter(loader)).clips, first)
 
 
@@ -256,3 +260,239 @@ def test_missing_videos_of_a_large_set_are_named_when_they_are_read(own_data):
     loader = _loader(own_data, 'val', '--no-check_paths')
     with pytest.raises(FrameError, match='red_5'):
         list(loader)
+
+
+# ---------------------------------------------------------------- bad frames
+
+def _break(data, video_id, number=1):
+    data.frame(video_id, number).write_bytes(b'no image')
+
+
+def _numbers(loader, *video_ids):
+    names = loader.dataset.records.video_ids
+    by_name = {names[i]: i for i in range(len(names))}
+    return [by_name[video_id] for video_id in video_ids]
+
+
+TRAIN_CLIPS = ('--train_t_crop', 'center', '--sample_duration', 30)  # every frame is read
+
+
+def test_bad_training_videos_are_replaced_by_the_next_of_their_class(own_data, capsys):
+    whole = list(_loader(own_data, 'train', *TRAIN_CLIPS))
+    _break(own_data, 'red_1')
+    _break(own_data, 'green_3', 2)
+    with pytest.raises(FrameError, match='image_0000[12].jpg: the frame is not a JPEG'):
+        list(_loader(own_data, 'train', *TRAIN_CLIPS))
+    loader = _loader(own_data, 'train', *TRAIN_CLIPS, '--bad_frames', 'skip')
+    batches = list(loader)
+    red_1, red_2, green_3, green_0 = _numbers(loader, 'red_1', 'red_2', 'green_3', 'green_0')
+    instead = {red_1: red_2, green_3: green_0}
+    assert len(batches) == len(whole)
+    for batch, other in zip(batches, whole):
+        assert torch.equal(batch.labels, other.labels) and batch.clips.shape == other.clips.shape
+        assert batch.videos.tolist() == [instead.get(i, i) for i in other.videos.tolist()]
+        good = torch.tensor([i not in instead for i in other.videos.tolist()])
+        assert torch.equal(batch.clips[good], other.clips[good])
+    assert {bad.video for batch in batches for bad in batch.bad} == set(instead)
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith('bad frames: 2 of 12 videos were replaced') and 'not a JPEG' in line
+
+
+@pytest.mark.parametrize('n_threads', [1, 2])
+def test_what_is_replaced_depends_on_seed_epoch_and_index_alone(own_data, n_threads):
+    _break(own_data, 'red_1')
+    flags = ('--bad_frames', 'skip', '--sample_duration', 16)
+    own, other = (_loader(own_data, 'train', *flags, '--n_threads', n, start_method='fork')
+                  for n in (0, n_threads))
+    for epoch in (3, 1):
+        for loader in (own, other):
+            loader.batch_sampler.set_position(epoch)
+        _same(list(own), list(other))
+
+
+def test_videos_that_are_missing_are_replaced_and_said_at_the_start(own_data, capsys):
+    for frame in own_data.frame('blue_0').parent.iterdir():
+        frame.unlink()
+    loader = _loader(own_data, 'train', '--bad_frames', 'skip')
+    assert 'blue_0' in capsys.readouterr().err
+    assert sum(len(batch.labels) for batch in loader) == 12
+
+
+def test_a_class_without_any_good_video_is_named(own_data):
+    for i in range(4):
+        _break(own_data, f'green_{i}')
+    loader = _loader(own_data, 'train', *TRAIN_CLIPS, '--bad_frames', 'skip')
+    with pytest.raises(FrameError, match="no other video of class 'green'"):
+        list(loader)
+
+
+@pytest.mark.parametrize('n_threads', [0, 2])
+def test_bad_clips_are_left_out_of_validation(own_data, capsys, n_threads):
+    flags = ('--n_val_samples', 3, '--sample_duration', 4, '--batch_size', 3)
+    whole = list(_loader(own_data, 'val', *flags))
+    _break(own_data, 'red_4')  # the first of its clips
+    for number in range(1, 10):
+        _break(own_data, 'blue_5', number)
+    for frame in list(own_data.frame('blue_5').parent.iterdir())[9:]:
+        frame.write_bytes(b'')
+    loader = _loader(own_data, 'val', *flags, '--bad_frames', 'skip', '--n_threads', n_threads,
+                     start_method='fork' if n_threads else None)
+    batches = list(loader)
+    red_4, blue_5 = _numbers(loader, 'red_4', 'blue_5')
+    assert len(batches) == len(whole) - 1
+    videos = torch.cat([batch.videos for batch in batches])
+    assert (videos == red_4).sum() == 2 and (videos == blue_5).sum() == 0
+    assert 'bad frames: 2 of 6 videos were left out' in capsys.readouterr().err
+
+
+def test_inference_leaves_out_the_windows_with_bad_frames(own_data):
+    flags = ('--sample_duration', 4, '--inference_stride', 4)
+    n_whole = sum(len(batch.labels) for batch in _loader(own_data, 'inference', *flags))
+    _break(own_data, 'green_4', 6)
+    for batch_size in (1, 3, 64):
+        loader = _loader(own_data, 'inference', *flags, '--bad_frames', 'skip',
+                         '--inference_batch_size', batch_size)
+        segments = [(video, *segment) for batch in loader
+                    for video, segment in zip(batch.videos.tolist(), batch.segments.tolist())]
+        green_4, = _numbers(loader, 'green_4')
+        assert len(segments) == n_whole - 1
+        assert (green_4, 5, 9) not in segments and (green_4, 1, 5) in segments
+
+
+def test_when_nothing_can_be_read_it_is_an_error(own_data):
+    for label in ('red', 'green', 'blue'):
+        for i in (4, 5):
+            for frame in own_data.frame(f'{label}_{i}').parent.iterdir():
+                frame.write_bytes(b'')
+    with pytest.raises(FrameError, match='the frame is empty'):
+        list(_loader(own_data, 'val', '--bad_frames', 'skip'))
+
+
+def test_a_run_goes_on_without_bad_videos(own_data, tmp_path, capsys):
+    _break(own_data, 'red_1')
+    for frame in own_data.frame('green_5').parent.iterdir():
+        frame.write_bytes(b'')
+    assert run_main(own_data.argv(tmp_path / 'results', '--bad_frames', 'skip', '--n_epochs', 1,
+                                  '--sample_duration', 30, '--inference')) == 0
+    err = capsys.readouterr().err
+    assert err.count('bad frames: 1 of 12 videos were replaced') == 1
+    assert err.count('bad frames: 1 of 6 videos were left out') == 2
+    results = json.loads((tmp_path / 'results' / 'val.json').read_text())['results']
+    assert results.keys() == {'red_4', 'red_5', 'green_4', 'blue_4', 'blue_5'}
+
+
+# ---------------------------------------------------------------- large sets
+
+def _large(path, n_videos):
+    names = [f'{i:011d}_000010_000020' for i in range(n_videos)]
+    path.write_text(json.dumps({'labels': ['a', 'b'], 'database': {
+        name: {'subset': 'training', 'annotations': {'label': 'ab'[i % 2], 'segment': [1, 301]}}
+        for i, name in enumerate(names)}}))
+    return names
+
+
+def test_the_index_is_a_few_numbers_a_video(tmp_path):
+    names = _large(tmp_path / 'large.json', 5000)
+    records, _ = label_list_records(read_annotation(tmp_path / 'large.json'), 'training')
+    columns = [value for value in vars(records).values() if torch.is_tensor(value)]
+    strings = (records.video_ids, records.paths)
+    n_bytes = sum(c.element_size() * c.numel() for c in columns) + sum(
+        s._ends.element_size() * s._ends.numel() for s in strings)
+    assert n_bytes / len(names) < 40
+    assert sum(s._data.numel() for s in strings) == sum(2 * len(name) + 2 for name in names)
+    assert records.video_ids[4999] == names[4999] and records.paths[1] == f'b/{names[1]}'
+
+
+def test_no_file_of_a_large_set_is_looked_for_at_the_start(tiny_data, tmp_path, monkeypatch):
+    _large(tmp_path / 'large.json', 10_001)
+    monkeypatch.setattr(JpgFrames, 'check', None)
+    monkeypatch.setattr(JpgFrames, 'count', None)
+    opts = parse_opts([*tiny_data.argv('unused'), '--annotation_path',
+                       str(tmp_path / 'large.json')])
+    annotation = read_annotation(opts.annotation_path)
+    loader = build_loader(opts, 'train', annotation)
+    assert len(loader.dataset) == 10_001
+    with pytest.raises(FrameError, match='_000010_000020/image_00'):
+        next(iter(loader))
+    with pytest.raises(TypeError):
+        build_loader(parse_opts([*tiny_data.argv('unused'), '--check_paths']), 'train', annotation)
+
+
+# ---------------------------------------------------------------- names and other schemas
+
+def test_names_of_files_may_hold_any_bytes(own_data):
+    name = b'caf\xe9'.decode(errors='surrogateescape')
+    own_data.frame('red_0').parent.rename(own_data.root / 'jpg' / 'red' / name)
+    annotation = own_data.read()
+    annotation['database'][name] = annotation['database'].pop('red_0')
+    own_data.write(annotation)
+    assert sum(len(batch.labels) for batch in _loader(own_data, 'train')) == 12
+
+
+@pytest.mark.parametrize('change, match', [
+    ({'video_path': 3}, '"video_path" 3'),
+    ({'annotations': {'label': 'red', 'segment': [1, 2 ** 40]}}, 'segment'),
+])
+def test_entries_that_cannot_be(own_data, change, match):
+    annotation = own_data.read()
+    annotation['database']['red_0'].update(change)
+    own_data.write(annotation)
+    with pytest.raises(AnnotationError, match=f"'red_0'.*{match}"):
+        label_list_records(read_annotation(own_data.annotation_path), 'training')
+
+
+@pytest.mark.parametrize('marks', [3, ['x'], [{'label': 'Surfing', 'segment': [0, 1e400]}],
+                                   [{'label': 'Surfing', 'segment': None}]])
+def test_marks_of_a_taxonomy_that_cannot_be(tmp_path, marks):
+    path = tmp_path / 'anet.json'
+    path.write_text(json.dumps({
+        'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
+                     {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}],
+        'database': {'x': {'subset': 'training', 'fps': 10, 'annotations': marks}}}))
+    with pytest.raises(AnnotationError, match="'x'"):
+        taxonomy_records(read_annotation(path), 'training', lambda _: 100)
+
+
+@pytest.fixture
+def untrimmed(tmp_path):
+    """Arguments of main.py for four video files in the way of ActivityNet, the last of them broken.
+    """
+    database = {}
+    for name in 'abcd':
+        write_video(tmp_path / 'videos' / f'v_{name}.mp4', grey_frames(range(20, 220, 5)),
+                    codec='libx264', gop_size=10)
+        database[name] = {'subset': 'training' if name in 'ac' else 'validation', 'fps': 25,
+                          'annotations': [{'segment': [0.2, 1.2], 'label': 'Surfing'}]}
+    (tmp_path / 'videos' / 'v_d.mp4').write_text('no video')
+    (tmp_path / 'anet.json').write_text(json.dumps({
+        'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
+                     {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}], 'database': database}))
+    return ['--root_path', str(tmp_path), '--video_path', 'videos', '--annotation_path',
+            'anet.json', '--result_path', 'unused', '--dataset', 'activitynet', '--file_type',
+            'video', '--n_threads', '0', '--sample_duration', '8', '--batch_size', '6']
+
+
+def test_activitynet_from_video_files(untrimmed, capsys):
+    opts = parse_opts([*untrimmed, '--bad_frames', 'skip'])
+    annotation = read_annotation(opts.annotation_path)
+    train, = build_loader(opts, 'train', annotation)
+    assert train.clips.shape == (2, 3, 8, 112, 112)
+    assert 6 <= train.segments.min() and train.segments.max() <= 31
+    val, = build_loader(opts, 'val', annotation)
+    # Grey levels name the frames: 20, 25, 30 ...
+    levels = val.clips.float().mean((1, 3, 4))
+    for row, (begin, end) in zip(levels, val.segments.tolist()):
+        assert (row - torch.arange(15 + 5 * begin, 15 + 5 * end, 5)).abs().max() < 2
+    inference = build_loader(opts, 'inference', annotation)
+    assert inference.dataset.records.ends.tolist() == [41]
+    assert capsys.readouterr().err.count('v_d.mp4') == 2
+    with pytest.raises(FrameError, match='v_d.mp4'):
+        build_loader(parse_opts(untrimmed), 'val', annotation)
+
+
+def test_check_data_names_broken_files_of_a_taxonomy(untrimmed, tmp_path):
+    assert check_data.main([*untrimmed, '--n_threads', '1', '--save',
+                            str(tmp_path / 'found.txt')]) == 1
+    rows = [row.split('\t') for row in (tmp_path / 'found.txt').read_text().splitlines()[1:]]
+    assert [(row[0], row[1]) for row in rows] == [
+        ('undecodable', 'validation'), ('in training and validation', 'validation')]

@@ -18,14 +18,15 @@ ALLOWED = {
     'checkpoint': set(),
     'distributed': set(),
     'logs': set(),
-    'datasets': {'opts', 'datasets', *TRANSFORMS},
+    'video': set(),
+    'datasets': {'opts', 'datasets', 'video', *TRANSFORMS},
     'models': {'models'},
     'model': {'opts', 'models', 'checkpoint'},
     **{loop: {'metrics', 'distributed'} for loop in LOOPS},
     'main': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'distributed', 'metrics', 'logs',
              *TRANSFORMS, *LOOPS},
     'util_scripts': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'logs', 'metrics',
-                     'util_scripts', *TRANSFORMS, *LOOPS},
+                     'video', 'util_scripts', *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
          if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]

@@ -32,6 +32,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 class JpgFolders:
     """A folder a video, an image a frame. Another way to store frames has the same functions."""
 
+    encode = staticmethod(jpegs)
+
     @staticmethod
     def destination(folder, stem):
         """Path of a video's frames in its label's folder."""
@@ -87,8 +89,8 @@ def extract(job):
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         with Video(job.video) as video:
-            job.storage.write(temporary, jpegs(video, size=job.size, quality=job.quality,
-                                               fps=job.fps))
+            job.storage.write(temporary, job.storage.encode(
+                video, size=job.size, quality=job.quality, fps=job.fps))
             damage = video.damage
         os.rename(temporary, job.destination)
     except OSError as error:
@@ -206,6 +208,7 @@ def number(kind, low, high, *, also=None):
 
 
 def build_parser(description):
+    """The arguments of every script that extracts something of videos."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Videos that are there already are skipped. One run at a time for a destination. '
@@ -226,15 +229,20 @@ def build_parser(description):
     parser.add_argument('--size', type=number(int, 1, 10_000), default=SHORT_SIDE,
                         metavar='PIXELS',
                         help='short side; smaller videos are enlarged to it (default: %(default)s)')
-    parser.add_argument('--quality', type=number(int, 1, 31), default=6, metavar='Q',
-                        help='of the JPEG images, as FFmpeg\'s -q:v: 1 (best) to 31; 6 makes about '
-                             '7 KB at 320x240 (default: 6)')
     return parser
 
 
-def extract_command(argv, storage, description):
+def extract_frames(argv, storage, description):
     """The whole command for one way to store frames; returns the exit status."""
-    args = build_parser(description).parse_args(argv)
+    parser = build_parser(description)
+    parser.add_argument('--quality', type=number(int, 1, 31), default=6, metavar='Q',
+                        help='of the JPEG images, as FFmpeg\'s -q:v: 1 (best) to 31; 6 makes about '
+                             '7 KB at 320x240 (default: 6)')
+    return extract_videos(parser.parse_args(argv), storage)
+
+
+def extract_videos(args, storage):
+    """Extract what the arguments name; returns the exit status."""
     jobs, outcomes = plan(args, storage)
     make_folder(args.dst_path)
     remove_temporaries(jobs)
@@ -249,7 +257,7 @@ def extract_command(argv, storage, description):
 
 
 def main(argv=None):
-    return extract_command(argv, JpgFolders, 'Extract the frames of videos as JPEG images.')
+    return extract_frames(argv, JpgFolders, 'Extract the frames of videos as JPEG images.')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,5 @@
 """What the scripts share: lists of videos, worker processes, split files and annotation files."""
 
-import functools
 import json
 import multiprocessing
 import os
@@ -8,7 +7,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,12 @@ from typing import NamedTuple
 from errors import InputError
 from video import VIDEO_EXTENSIONS
 
-# Number of a video's first frame, by how its frames are stored.
-FIRST_FRAME = {'jpg': 1, 'hdf5': 0}
+# How frames may be stored: a folder of jpg files, an hdf5 file (with `video`, or with optical flow)
+# or the video itself. The number of a video's first frame, and main.py's --file_type and
+# --input_type.
+FIRST_FRAME = {'jpg': 1, 'hdf5': 0, 'flow': 0, 'video': 1}
+READER_OF = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
+             'video': ('video', 'rgb')}
 
 
 def existing_folder(path, what):
@@ -183,44 +186,62 @@ class Listed(NamedTuple):
     label: str | None
 
 
+VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files with optical flow, '
+               'or the video files themselves, which are decoded to count their frames')
+
+
 def add_video_type(parser):
     """The flag --video_type of the scripts that had none in the 2020 code."""
     parser.add_argument('--video_type', choices=list(FIRST_FRAME), default='jpg',
-                        help='how the frames are stored (default: jpg)')
+                        help=f'{VIDEO_TYPES} (default: jpg)')
 
 
-def frame_counter(root, video_type):
-    """A function (label, video id) -> number of frames stored below `root`; each counted once.
+def count_frames(root, video_type, paths):
+    """{path below `root`, without suffix: number of frames stored}, with a progress bar.
 
     A file that cannot be read counts as 0 and is named on stderr.
     """
     # Here, because it takes seconds: workers that extract frames import this module too.
     from datasets.frames import READERS, video_path
-    reader = READERS[video_type, 'rgb']()
+    from logs import Progress
+    reader = READERS[READER_OF[video_type]]()
 
-    @functools.cache
-    def count(label, video_id):
+    def count(path):
         try:
-            return reader.count(video_path(root, f'{label}/{video_id}', reader.suffix))
+            return reader.count(video_path(root, path, reader.suffix))
         except InputError as error:
             print(f'warning: {printable(error)}', file=sys.stderr)
             return 0
-    return count
+    paths, counts = list(dict.fromkeys(paths)), {}
+    threads = ThreadPoolExecutor(n_processors())
+    try:
+        with Progress(len(paths), 'count frames', unit='video') as progress:
+            for path, n_frames in zip(paths, threads.map(count, paths)):
+                counts[path] = n_frames
+                progress.update(1)
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return counts
 
 
-def make_database(listed, count, first):
+def frames_path(listed):
+    """Path of a Listed video's frames; those of videos without label lie under `test`."""
+    return f'{"test" if listed.label is None else listed.label}/{listed.video_id}'
+
+
+def make_database(listed, counts, first):
     """Annotation entries by video id, from Listed videos; later ones replace earlier ones.
 
-    count(label, video id) gives the number of frames, the first of which has number `first`; where
-    it is 0 there is no segment. Videos without label have their frames under `test`.
+    counts: {path of frames: number of frames}, the first of which has number `first`; where it is 0
+    there is no segment.
     """
     database = {}
-    for video_id, subset, label in listed:
-        annotations = {} if label is None else {'label': label}
-        n_frames = count('test' if label is None else label, video_id)
+    for video in listed:
+        annotations = {} if video.label is None else {'label': video.label}
+        n_frames = counts[frames_path(video)]
         if n_frames:
             annotations['segment'] = [first, first + n_frames]
-        database[video_id] = {'subset': subset, 'annotations': annotations}
+        database[video.video_id] = {'subset': video.subset, 'annotations': annotations}
     return database
 
 
@@ -229,15 +250,11 @@ def write_annotations(splits, labels, video_path, video_type):
 
     Raises InputError where no video of any split has frames below `video_path`: none is written.
     """
-    from logs import Progress  # here for the same reason as in frame_counter
     existing_folder(video_path, 'the folder of the frames')
-    count = frame_counter(video_path, video_type)
-    with Progress(sum(map(len, splits.values())), 'count frames', unit='video') as progress:
-        def counted(label, video_id):
-            progress.update(1)
-            return count(label, video_id)
-        databases = {path: make_database(listed, counted, FIRST_FRAME[video_type])
-                     for path, listed in splits.items()}
+    counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
+                                                   for video in listed))
+    databases = {path: make_database(listed, counts, FIRST_FRAME[video_type])
+                 for path, listed in splits.items()}
     n_listed = sum(map(len, databases.values()))
     n_missing = {path: sum('segment' not in entry['annotations'] for entry in database.values())
                  for path, database in databases.items()}

@@ -1,0 +1,396 @@
+"""Video files read as they are: each frame is the image that extraction makes of it."""
+
+import csv
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import video
+from datasets.frames import (EMPTY, MISSING, UNDECODABLE, WRONG_COUNT, FrameError, Hdf5Frames,
+                             JpgFrames, VideoFrames)
+from tests.helpers import cut_short, grey_frames, write_sound, write_video
+from tests.tiny_data import run_main
+from util_scripts import folder_json, generate_video_hdf5, generate_video_jpgs
+from util_scripts.generate_video_jpgs import Job, extract
+from video import SeekError, Video, VideoError, count_frames, find_video, read_rgb
+
+
+def noise(n_frames=60, height=48, width=64, seed=0):
+    """(T, H, W, 3) uint8: blocks of random colours, others in each frame, which survive coding."""
+    blocks = np.random.default_rng(seed).integers(0, 255, (n_frames, height // 16, width // 16, 3))
+    return blocks.repeat(16, axis=1).repeat(16, axis=2).astype(np.uint8)
+
+
+def from_start(path, numbers, size=video.SHORT_SIDE):
+    """{number: picture} by decoding all before it."""
+    with Video(path) as opened:
+        return dict(video._from_start(opened, numbers, size))
+
+
+def same_frames(path, numbers, n_frames=None, size=video.SHORT_SIDE):
+    found = dict(read_rgb(path, numbers, n_frames=n_frames, size=size))
+    expected = from_start(path, numbers, size)
+    return found.keys() == expected.keys() and all(
+        np.array_equal(found[number], expected[number]) for number in numbers)
+
+
+@pytest.fixture
+def no_start(monkeypatch):
+    """Decoding from the start is an error."""
+    def fail(*_):
+        raise AssertionError('decoded from the start')
+    monkeypatch.setattr(video, '_from_start', fail)
+
+
+# ---------------------------------------------------------------- seeking
+
+# Encoder, file, its options: B frames, open groups of pictures, hidden frames, other containers.
+CODINGS = {
+    'h264': ('libx264', 'a.mp4', {}),
+    'h264 B frames': ('libx264', 'a.mp4', {'bf': '3', 'x264-params': 'b-pyramid=normal'}),
+    'h264 open': ('libx264', 'a.mp4', {'bf': '3', 'x264-params': 'open-gop=1:scenecut=0'}),
+    'h264 refresh': ('libx264', 'a.mp4', {'x264-params': 'intra-refresh=1'}),
+    'h264 mkv': ('libx264', 'a.mkv', {'bf': '3'}),
+    'h264 mov': ('libx264', 'a.mov', {}),
+    'h264 avi': ('libx264', 'a.avi', {'bf': '3'}),
+    'h265 open': ('libx265', 'a.mp4', {'x265-params': 'open-gop=1:bframes=4:log-level=0'}),
+    'mpeg4': ('mpeg4', 'a.mp4', {}),
+    'mpeg4 avi': ('mpeg4', 'a.avi', {'bf': '2'}),
+    'vp9': ('libvpx-vp9', 'a.webm', {'lag-in-frames': '10', 'auto-alt-ref': '1'}),
+    'vp8 hidden': ('libvpx', 'a.webm', {'lag-in-frames': '10', 'auto-alt-ref': '1'}),
+    'av1': ('libsvtav1', 'a.mkv', {'preset': '12'}),
+}
+
+
+@pytest.mark.parametrize('coding', CODINGS)
+def test_a_clip_is_that_of_decoding_from_the_start(tmp_path, coding):
+    codec, name, options = CODINGS[coding]
+    size = (64, 96) if codec == 'libsvtav1' else (48, 64)
+    path = str(write_video(tmp_path / name, noise(60, *size), codec=codec, gop_size=10,
+                           options=options))
+    assert count_frames(path) == 60
+    clips = [range(1, 61), range(33, 49), range(60, 61), range(21, 22), range(30, 50, 7),
+             [3, 4, 41, 42, 59]]
+    for clip in clips:
+        assert same_frames(path, list(clip), 60, size=48), clip
+
+
+@pytest.mark.parametrize('coding', ['h264', 'h264 B frames', 'h264 mkv', 'h264 mov', 'mpeg4'])
+def test_frames_before_the_key_frame_are_not_decoded(tmp_path, no_start, monkeypatch, coding):
+    codec, name, options = CODINGS[coding]
+    path = str(write_video(tmp_path / name, noise(), codec=codec, gop_size=10, options=options))
+    numbers, shown = [], Video._shown_from
+
+    def counted(*args):
+        for frame in shown(*args):
+            numbers.append(frame.pts)
+            yield frame
+    monkeypatch.setattr(Video, '_shown_from', counted)
+    assert len(dict(read_rgb(path, [2, 45, 46], n_frames=60))) == 3
+    assert len(numbers) <= 2 + 10
+
+
+def test_a_part_of_a_video_is_read_by_seeking_after_one_look_at_the_whole(tmp_path, monkeypatch,
+                                                                          no_start):
+    path = str(write_video(tmp_path / 'a.mp4', noise(), codec='libx264', gop_size=10))
+    counted = []
+    count = video._count_frames.__wrapped__
+    video._count_frames.cache_clear()
+    monkeypatch.setattr(video, '_count_frames', lambda *args: counted.append(1) or count(*args))
+    assert len(dict(read_rgb(path, [45], n_frames=50))) == 1
+    assert counted == [1]
+    assert len(dict(read_rgb(path, [5], n_frames=50))) == 1  # before the second key frame
+    assert counted == [1]
+
+
+@pytest.mark.parametrize('stamps', [lambda s: s[::-1], lambda s: [None] * len(s),
+                                    lambda s: [10 ** 12] * len(s), lambda s: [s[0]] * len(s)])
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_wrong_time_stamps_do_not_mislead(tmp_path, monkeypatch, name, stamps):
+    path = str(write_video(tmp_path / name, noise(), codec='libx264', gop_size=10))
+    packets = Video.packets
+
+    def wrong(opened):
+        found = packets(opened)
+        return found._replace(stamps=stamps(found.stamps))
+    monkeypatch.setattr(Video, 'packets', wrong)
+    for clip in ([1, 2], [30, 31], [5, 59, 60]):
+        assert same_frames(path, clip, 60, size=48)
+
+
+def damage(path, begin=0.5, part=0.05):
+    data = bytearray(path.read_bytes())
+    at, n = int(len(data) * begin), int(len(data) * part)
+    data[at:at + n] = b'\xff' * n
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('given', ['count', 'no count'])
+def test_numbers_are_those_of_extraction_after_an_error_in_the_middle(tmp_path, given):
+    path = write_video(tmp_path / 'a.mp4', noise(100), codec='libx264', gop_size=10)
+    damage(path)
+    n_frames = len(extracted(path, tmp_path / 'jpg'))
+    assert 80 <= n_frames < 100 == packets(path)
+    assert VideoFrames().count(str(tmp_path / 'a')) == n_frames
+    numbers = list(range(n_frames - 9, n_frames + 1))
+    assert same_frames(str(path), numbers, n_frames if given == 'count' else None)
+    with pytest.raises(FrameError, match=f'ends after frame {n_frames}') as raised:
+        VideoFrames().read(str(tmp_path / 'a'), [n_frames + 1], n_frames)
+    assert raised.value.kind == WRONG_COUNT
+
+
+@pytest.mark.parametrize('codec, extension', [('libx264', 'mp4'), ('mpeg4', 'mkv')])
+def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, codec, extension):
+    made = write_video(tmp_path / f'made.{extension}', noise(60, 96, 128), codec=codec, gop_size=10)
+    data, rng = made.read_bytes(), random.Random(0)
+    n_compared = 0
+    for trial in range(20):
+        broken = bytearray(data)
+        for at in rng.sample(range(len(data) // 5, len(data)), 3):
+            broken[at:at + 20] = rng.randbytes(len(broken[at:at + 20]))
+        path = tmp_path / f'{trial}.{extension}'
+        path.write_bytes(broken)
+        try:
+            n_frames = count_frames(str(path))
+        except VideoError:
+            continue
+        begin = rng.randrange(1, n_frames)
+        numbers = list(range(begin, min(begin + 3, n_frames + 1)))
+        assert same_frames(str(path), numbers, n_frames, size=48), (trial, numbers)
+        n_compared += 1
+    assert n_compared > 10
+
+
+def packets(path):
+    with Video(str(path)) as opened:
+        return len(opened.packets().places)
+
+
+def extracted(path, folder, storage=generate_video_jpgs.JpgFolders, quality=1):
+    """Names of the images of a video."""
+    outcome = extract(Job(path, folder, storage, video.SHORT_SIDE, quality, None))
+    assert outcome.kind in ('done', 'damaged')
+    return sorted(folder.iterdir()) if folder.is_dir() else [folder]
+
+
+def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):
+    """As extraction does; such a stream is decoded from the start."""
+    small = write_video(tmp_path / 'small.mp4', noise(20), codec='mpeg4', gop_size=5)
+    assert same_frames(str(small), [12, 13], 20)
+    with Video(str(small)) as opened:
+        opened._size = (1, 1)
+        rows = opened.packets()
+        with pytest.raises(SeekError):
+            list(opened.seek(rows, 2)[1])
+
+
+@pytest.mark.parametrize('rotation', [90, 180, -90])
+def test_rotation_is_honoured(tmp_path, rotation):
+    path = write_video(tmp_path / 'a.mp4', noise(30), codec='libx264', gop_size=5,
+                       rotation=rotation)
+    plain = write_video(tmp_path / 'b.mp4', noise(30), codec='libx264', gop_size=5)
+    turned, = VideoFrames(48).read(str(path.with_suffix('')), [22], 30)
+    upright, = VideoFrames(48).read(str(plain.with_suffix('')), [22], 30)
+    assert torch.equal(turned, torch.rot90(upright, rotation // 90, (1, 2)))
+
+
+def test_frames_of_a_variable_rate_are_counted_not_timed(tmp_path):
+    times = np.cumsum([1, 1, 7, 2, 30] * 12).tolist()
+    path = write_video(tmp_path / 'a.mp4', noise(), codec='libx264', gop_size=10, times=times)
+    assert same_frames(str(path), [44, 45, 46], 60)
+    picture, = VideoFrames(48).read(str(tmp_path / 'a'), [45], 60)
+    assert (picture.permute(1, 2, 0).numpy().astype(int) - noise()[44]).std() < 20
+
+
+def test_nothing_stays_open(tmp_path):
+    write_video(tmp_path / 'a.mp4', noise(30), codec='libx264', gop_size=5)
+    write_video(tmp_path / 'b.avi', noise(30))
+    (tmp_path / 'c.mp4').write_bytes(b'no video')
+    reader, before = VideoFrames(), len(os.listdir('/proc/self/fd'))
+    for _ in range(5):
+        reader.read(str(tmp_path / 'a'), [20, 25], 30)
+        reader.read(str(tmp_path / 'b'), [20], 30)
+        for path, frames in (('a', [99]), ('c', [1]), ('d', [1])):
+            with pytest.raises(FrameError):
+                reader.read(str(tmp_path / path), frames)
+    assert len(os.listdir('/proc/self/fd')) == before
+
+
+# ---------------------------------------------------------------- files
+
+@pytest.mark.parametrize('name', ['a.avi', 'a.MP4', 'a.Mkv', 'b.c.mov', '動画 é.mp4', 'a:b.mp4',
+                                  '%05d.mp4', 'n' * 251 + '.mp4'])
+def test_the_extension_is_found(tmp_path, name):
+    made = write_video(tmp_path / f'made.{name.rpartition(".")[2].lower()}', grey_frames([50, 90]))
+    path = str(made.rename(tmp_path / name))
+    stem = path.rpartition('.')[0]
+    assert find_video(stem) == find_video(path) == path
+    assert VideoFrames().count(stem) == 2
+    assert VideoFrames().read(stem, [2, 1]).shape == (2, 3, 240, 320)
+
+
+def test_other_files_are_not_taken_for_it(tmp_path):
+    (tmp_path / 'a').mkdir()
+    for name in ('a.txt', 'ab.mp4', 'a.x.mp4'):
+        (tmp_path / name).touch()
+    assert find_video(str(tmp_path / 'a')) is None
+    assert VideoFrames().count(str(tmp_path / 'a')) == VideoFrames().announced('gone/a') == 0
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / 'empty.avi').touch()
+    (tmp_path / 'text.mp4').write_text('no video at all\n' * 100)
+    write_sound(tmp_path / 'sound.mp4')
+    cut_short(write_video(tmp_path / 'no index.mp4', noise()), 0.5)
+    kinds = {'empty': EMPTY, 'text': UNDECODABLE, 'sound': UNDECODABLE, 'no index': UNDECODABLE,
+             'gone': MISSING}
+    for stem, kind in kinds.items():
+        with pytest.raises(FrameError, match=stem) as raised:
+            VideoFrames().read(str(tmp_path / stem), [1])
+        assert raised.value.kind == kind
+    for stem in ('empty', 'gone'):
+        with pytest.raises(FrameError, match=stem):
+            VideoFrames().check(str(tmp_path / stem), 1, 2)
+
+
+@pytest.mark.parametrize('extension', ['.mkv', '.avi'])
+def test_a_file_that_is_cut_short_gives_the_frames_it_has(tmp_path, extension):
+    path = write_video(tmp_path / f'a{extension}', noise(100))
+    cut_short(path, 0.6)
+    n_frames = count_frames(str(path))
+    assert n_frames == len(extracted(path, tmp_path / 'jpg')) < 70
+    assert same_frames(str(path), [n_frames - 1, n_frames], n_frames)
+
+
+# ---------------------------------------------------------------- all ways to store frames
+
+READERS = {'jpg': JpgFrames(), 'hdf5': Hdf5Frames(), 'video': VideoFrames()}
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+    """{storage: path} of one moving picture of 30 frames."""
+    root = tmp_path_factory.mktemp('stored')
+    ground = np.random.default_rng(3).integers(0, 255, (15, 40, 3)).repeat(16, 0).repeat(16, 1)
+    frames = np.stack([ground[:, 8 * i:8 * i + 320] for i in range(30)]).astype(np.uint8)
+    path = write_video(root / 'a.mp4', frames, codec='libx264', gop_size=10)
+    extracted(path, root / 'jpg')
+    extracted(path, root / 'a.hdf5', generate_video_hdf5.Hdf5File)
+    return {'jpg': str(root / 'jpg'), 'hdf5': str(root / 'a.hdf5'), 'video': str(root / 'a')}
+
+
+def clip_of(stored, storage, numbers):
+    """Frames counted from 1, float (T, C, H, W)."""
+    reader = READERS[storage]
+    frames = [number - 1 + reader.first_frame for number in numbers]
+    return reader.read(stored[storage], frames, 30).float()
+
+
+@pytest.mark.parametrize('storage', READERS)
+def test_contract_of_readers(stored, storage):
+    reader, path = READERS[storage], stored[storage]
+    first = reader.first_frame
+    assert reader.count(path) == reader.announced(path) == 30
+    assert reader.check(path, first, first + 30) is None
+    clip = reader.read(path, [first + 20, first, first + 1])
+    assert clip.shape == (3, 3, 240, 320) and clip.dtype == torch.uint8
+    assert torch.equal(clip[1:], reader.read(path, [first, first + 1], 30))
+    with pytest.raises(FrameError, match=path):
+        reader.read(path, [first + 30], 30)
+    with pytest.raises(FrameError, match='gone'):
+        reader.check('gone/a', 1, 2)
+    with pytest.raises(FrameError, match='gone'):
+        reader.read('gone/a', [1])
+    assert reader.count('gone/a') == reader.announced('gone/a') == 0
+
+
+@pytest.mark.parametrize('storage', READERS)
+def test_all_storages_give_the_same_clip(stored, storage):
+    """Hard edges of random colours are the worst for JPEG; real clips are below."""
+    numbers = [1, 2, 9, 10, 11, 12, 25, 30]
+    clip, jpgs = clip_of(stored, storage, numbers), clip_of(stored, 'jpg', numbers)
+    assert (clip - jpgs).abs().mean() < 3
+    assert (clip - jpgs).mean().abs() < 0.5
+    if storage == 'hdf5':
+        assert torch.equal(clip, jpgs)
+    neighbours = clip_of(stored, 'jpg', [number % 30 + 1 for number in numbers])
+    distance = (clip - neighbours).abs().flatten(1).mean(1)
+    assert distance.min() > 10
+
+
+# ---------------------------------------------------------------- with the commands
+
+def test_a_run_on_video_files(tmp_path, capsys):
+    for number in range(8):
+        label = 'dark' if number % 2 else 'light'
+        levels = [20 + 4 * i + 100 * (number % 2) for i in range(20)]
+        write_video(tmp_path / 'videos' / label / f'v{number}.mp4', grey_frames(levels))
+    folder_json.main([str(tmp_path / 'videos'), str(tmp_path / 'own.json')])
+    assert run_main(['--root_path', tmp_path, '--video_path', 'videos', '--annotation_path',
+                     'own.json', '--result_path', 'results', '--file_type', 'video', '--n_classes',
+                     2, '--model_depth', 10, '--resnet_widen_factor', 0.125, '--sample_size', 32,
+                     '--sample_duration', 8, '--batch_size', 4, '--n_threads', 0, '--n_epochs', 1,
+                     '--no_cuda', '--inference']) == 0
+    assert (tmp_path / 'results' / 'val.json').exists()
+
+
+# ---------------------------------------------------------------- real clips
+
+def rows_of(videos_dir):
+    with open(videos_dir / 'SOURCES.csv', newline='') as file:
+        return [row for row in csv.DictReader(file)]
+
+
+@pytest.mark.videos
+@pytest.mark.parametrize('folder', ['ucf101', 'hmdb51', 'kinetics', 'other', 'odd', 'fight_surv'])
+def test_seeking_is_exact_in_real_clips(videos_dir, folder):
+    rows = [row for row in rows_of(videos_dir) if row['path'].startswith(folder + '/')]
+    random.seed(0)
+    for row in random.sample(rows, 12) if folder == 'fight_surv' else rows:
+        path = str(videos_dir / row['path'])
+        n_frames = count_frames(path)
+        begin = random.randint(n_frames // 2, max(n_frames // 2, n_frames - 7)) or 1
+        clip = list(range(begin, min(begin + 8, n_frames + 1)))
+        assert same_frames(path, clip, n_frames, size=64), row['path']
+
+
+# Files in which key frames may be jumped to, and those in which frames are counted from the start.
+SOUGHT = {'ucf101/videos/Basketball/v_Basketball_g01_c01.avi': False,  # time stamps are a guess
+          'ucf101/videos/Fencing/v_Fencing_g01_c06.mp4': False,  # a raw stream under that name
+          'hmdb51/videos/ride_horse/ride_horse.mp4': True,
+          'kinetics/videos/arm wrestling/demo.mp4': True,
+          'kinetics/videos/flipping pancake/flipping_a_pancake.mkv': True,
+          'odd/tc_dog_eating_854132.mp4': True,
+          'odd/tc_nasa_13013.mp4': True,
+          'odd/tc_var_fps_video.mp4': True,
+          'odd/decord_corrupted.mp4': False}
+
+
+@pytest.mark.videos
+@pytest.mark.parametrize('path', SOUGHT)
+def test_which_real_clips_are_jumped_into(videos_dir, path, monkeypatch):
+    path, is_sought = str(videos_dir / path), SOUGHT[path]
+    n_frames = count_frames(path)
+    starts, from_start = [], video._from_start
+    monkeypatch.setattr(video, '_from_start', lambda *args: starts.append(1) or from_start(*args))
+    assert dict(read_rgb(path, [n_frames - 2], n_frames=n_frames, size=64))
+    assert bool(starts) != is_sought
+
+
+@pytest.mark.videos
+@pytest.mark.parametrize('path', ['ucf101/videos/Basketball/v_Basketball_g01_c01.avi',
+                                  'kinetics/videos/arm wrestling/demo.mp4',
+                                  'odd/tc_nasa_13013_rotated.mp4',
+                                  'odd/tc_dog_eating_854132.mp4'])
+def test_real_clips_are_little_other_than_their_jpgs(videos_dir, tmp_path, path):
+    """One and a half levels of 255 on average, beside JPEG images of best quality."""
+    file = videos_dir / path
+    names = extracted(file, tmp_path / 'jpg')
+    numbers = list(range(len(names) // 2, len(names), 3))
+    clip = VideoFrames().read(str(file.with_suffix('')), numbers, len(names)).float()
+    jpgs = JpgFrames().read(str(tmp_path / 'jpg'), numbers).float()
+    assert clip.shape == jpgs.shape
+    assert (clip - jpgs).abs().mean() < 1.5 and (clip - jpgs).mean((0, 2, 3)).abs().max() < 0.2
