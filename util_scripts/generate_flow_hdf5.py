@@ -1,0 +1,121 @@
+"""Compute the optical flow of a data set's videos: an HDF5 file of grey JPEG images for each video.
+
+    python -m util_scripts.generate_flow_hdf5 DIR_PATH DST_PATH DATASET [--method dis]
+
+Needs OpenCV, which is not among the requirements: pip install opencv-python-headless, or
+opencv-contrib-python-headless for --method tvl1.
+
+Image t shows how far each pixel moves from frame t to frame t + 1: to the right in `video_u`, down
+in `video_v`. The last image repeats the one before it, so that a video has as many as it has
+frames, and an annotation file is right for both.
+"""
+
+import numpy as np
+import simplejpeg
+
+from errors import InputError, run
+from util_scripts.generate_video_hdf5 import Hdf5File
+from util_scripts.generate_video_jpgs import build_parser, extract_videos, number
+from util_scripts.video_io import frames_at
+from video import Scaler, VideoError
+
+# Motion of -BOUND...BOUND pixels a frame is mapped to 0...255, as in two-stream networks (Wang et
+# al., "Temporal Segment Networks", ECCV 2016).
+BOUND = 20
+INSTALL = {'dis': 'opencv-python-headless', 'tvl1': 'opencv-contrib-python-headless'}
+
+
+def as_image(flow):
+    """Pixels a frame -> uint8: -BOUND or less is 0, no motion 127.5 (rounded up), BOUND 255."""
+    return np.rint((np.clip(flow, -BOUND, BOUND) / BOUND + 1) * 127.5).astype(np.uint8)
+
+
+def luma(frame):
+    """Brightness of a scaled frame: uint8 (H, W)."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return np.ascontiguousarray(rows[:frame.height, :frame.width])
+
+
+def flow_images(video, method, *, size, quality, fps):
+    """(horizontal, vertical) JPEG bytes of each frame of a Video, its short side `size` pixels.
+
+    method: OpenCV's DenseOpticalFlow. Raises VideoError where no frame decodes.
+    """
+    scale = Scaler(size, video.pixel_aspect)
+    pictures = (luma(scale(frame)) for frame in frames_at(video, fps))
+    before = next(pictures)
+    flow = np.zeros((*before.shape, 2), np.float32)
+    for picture in pictures:
+        flow = compute(method, before, picture)
+        yield encode(flow, quality)
+        before = picture
+    yield encode(flow, quality)
+
+
+def compute(method, before, after):
+    """(H, W, 2) float, pixels to the right and down."""
+    import cv2
+    try:
+        return method.calc(before, after, None)
+    except cv2.error as error:
+        height, width = before.shape
+        raise VideoError(f'no flow of pictures of {width}x{height} ({error.err})') from None
+
+
+def encode(flow, quality):
+    """(H, W, 2) float -> JPEG bytes of both parts."""
+    return [simplejpeg.encode_jpeg(np.ascontiguousarray(as_image(flow[..., i:i + 1])), quality,
+                                   'GRAY') for i in range(2)]
+
+
+class DisFlow(Hdf5File):
+    """Dense inverse search (Kroeger et al., ECCV 2016): fast."""
+
+    datasets = ('video_u', 'video_v')
+
+    @staticmethod
+    def method():
+        import cv2
+        return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    @classmethod
+    def encode(cls, video, **settings):
+        import cv2
+        cv2.setNumThreads(1)  # videos are shared out among processes
+        return flow_images(video, cls.method(), **settings)
+
+
+class Tvl1Flow(DisFlow):
+    """TV-L1 (Zach et al., 2007): what most published flow was made with; slow."""
+
+    @staticmethod
+    def method():
+        import cv2
+        return cv2.optflow.DualTVL1OpticalFlow_create()
+
+
+METHODS = {'dis': DisFlow, 'tvl1': Tvl1Flow}
+
+
+def main(argv=None):
+    parser = build_parser(f'Compute the optical flow of videos, as HDF5 files of grey JPEG images: '
+                          f'video_u to the right,\nvideo_v down, in pixels a frame at the size of '
+                          f'--size, clipped to -{BOUND}...{BOUND} and mapped to 0...255,\nso that '
+                          f'127.5 is no motion. Needs OpenCV: pip install {INSTALL["dis"]}, or\n'
+                          f'{INSTALL["tvl1"]} for tvl1.')
+    parser.add_argument('--method', choices=list(METHODS), default='dis',
+                        help='dis: dense inverse search, fast; tvl1: TV-L1, slow (default: dis)')
+    parser.add_argument('--quality', type=number(int, 1, 100), default=95, metavar='Q',
+                        help='of the JPEG images, 100 is best (default: 95)')
+    args = parser.parse_args(argv)
+    try:
+        METHODS[args.method].method()
+    except (ImportError, AttributeError):
+        raise InputError(f'--method {args.method} needs a part of OpenCV that is not installed: '
+                         f'pip install {INSTALL[args.method]}') from None
+    return extract_videos(args, METHODS[args.method])
+
+
+if __name__ == '__main__':
+    run(main)
