@@ -1,0 +1,225 @@
+"""Annotation files of your own videos: what is found, and how it is split."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from datasets.annotations import label_list_records, read_annotation
+from errors import InputError
+from tests.helpers import grey_frames, run_script, write_video
+from tests.test_annotation_scripts import make_frames, make_hdf5
+from util_scripts.folder_json import Listed, grouping, main, split
+
+
+def call(videos, dst, *flags):
+    """The annotation that is written."""
+    assert not main([str(videos), str(dst), *map(str, flags)])
+    return json.loads(dst.read_text())
+
+
+def write_csv(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines) + '\n')
+    return path
+
+
+def subsets(annotation):
+    return {video_id: entry['subset'] for video_id, entry in annotation['database'].items()}
+
+
+@pytest.fixture
+def jpgs(tmp_path):
+    """Folders of 3 frames: ten of class a, twenty of class b."""
+    names = [f'a/x{i}' for i in range(10)] + [f'b/y{i}' for i in range(20)]
+    return make_frames(tmp_path / 'jpg', dict.fromkeys(names, 3))
+
+
+# ---------------------------------------------------------------- what is found
+
+def test_jpg_folders(jpgs, tmp_path, capsys):
+    made = call(jpgs, tmp_path / 'own.json')
+    assert made['labels'] == ['a', 'b']
+    assert made['database']['x3']['annotations'] == {'label': 'a', 'segment': [1, 4]}
+    assert 'video_path' not in made['database']['x3']
+    out = capsys.readouterr().out
+    assert '30 videos' in out and '--n_classes 2' in out and '--file_type jpg' in out
+
+
+def test_hdf5_files(tmp_path):
+    made = call(make_hdf5(tmp_path / 'h5', {'a/x': 2, 'b/y': 5}), tmp_path / 'own.json')
+    assert made['database']['y']['annotations'] == {'label': 'b', 'segment': [0, 5]}
+
+
+def test_video_files(tmp_path):
+    write_video(tmp_path / 'v' / 'a' / 'x.1.mp4', grey_frames([50, 60, 70]))
+    write_video(tmp_path / 'v' / 'b' / 'y.avi', grey_frames([50, 60]))
+    (tmp_path / 'v' / 'b' / 'notes.txt').touch()
+    (tmp_path / 'v' / 'b' / '.hidden.mp4').touch()
+    (tmp_path / 'v' / 'groups.csv').touch()
+    made = call(tmp_path / 'v', tmp_path / 'own.json')
+    assert made['database']['x.1']['annotations'] == {'label': 'a', 'segment': [1, 4]}
+    assert made['database'].keys() == {'x.1', 'y'}
+
+
+def test_names_that_two_classes_share(tmp_path):
+    root = make_frames(tmp_path / 'jpg', {'a/x': 2, 'b/x': 3, 'b/y': 1})
+    made = call(root, tmp_path / 'own.json', '--val_fraction', 0)
+    assert made['database'].keys() == {'a/x', 'b/x', 'y'}
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'training')
+    assert [records.paths[i] for i in range(3)] == ['a/x', 'b/x', 'b/y']
+    assert records.ends.tolist() == [3, 4, 2]
+
+
+def test_videos_without_frames_have_no_segment(tmp_path, capsys):
+    write_video(tmp_path / 'v' / 'a' / 'good.mp4', grey_frames([50, 60]))
+    (tmp_path / 'v' / 'b').mkdir()
+    (tmp_path / 'v' / 'b' / 'broken.mp4').write_text('no video')
+    made = call(tmp_path / 'v', tmp_path / 'own.json')
+    assert 'segment' not in made['database']['broken']['annotations']
+    out, err = capsys.readouterr()
+    assert 'broken.mp4' in err and '1 of them without frames' in out
+
+
+CSVS = {
+    'as in groups.csv': ['path,label,group', 'a/x0.mp4,one,1', 'b/y0.mp4,two,2'],
+    'without line 1': ['a/x0,one', 'b/y0.avi,two'],
+    'other order, blanks': [' Label , PATH', '', '"one", a/x0.mp4 ', 'two,b/y0/'],
+}
+
+
+@pytest.mark.parametrize('lines', CSVS.values(), ids=CSVS)
+def test_csv(jpgs, tmp_path, lines):
+    path = write_csv(tmp_path / 'list.csv', *lines)
+    made = call(path, tmp_path / 'own.json', '--video_path', jpgs)
+    assert made['labels'] == ['one', 'two']
+    assert made['database']['x0']['video_path'] == 'a/x0'
+    assert made['database']['y0']['annotations'] == {'label': 'two', 'segment': [1, 4]}
+
+
+def test_csv_paths_are_relative_to_its_folder(jpgs, tmp_path):
+    made = call(write_csv(jpgs / 'list.csv', 'a/x0,a', 'b/y0,b'), tmp_path / 'own.json')
+    assert made['database'].keys() == {'x0', 'y0'}
+    assert 'video_path' not in made['database']['x0']
+
+
+# ---------------------------------------------------------------- training and validation
+
+def test_the_split_is_a_part_of_each_class_and_depends_on_the_seed(jpgs, tmp_path):
+    made = call(jpgs, tmp_path / 'own.json')
+    counts = Counter((entry['annotations']['label'], entry['subset'])
+                     for entry in made['database'].values())
+    assert counts['a', 'validation'] == 2 and counts['b', 'validation'] == 4
+    assert call(jpgs, tmp_path / 'again.json') == made
+    assert subsets(call(jpgs, tmp_path / 'other.json', '--seed', 2)) != subsets(made)
+
+
+@pytest.mark.parametrize('fraction, n', [(0, 0), (0.01, 1), (0.5, 5), (0.9, 9)])
+def test_val_fraction(jpgs, tmp_path, fraction, n, capsys):
+    made = call(jpgs, tmp_path / 'own.json', '--val_fraction', fraction)
+    assert [made['database'][f'x{i}']['subset'] for i in range(10)].count('validation') == n
+    assert ('--no_val' in capsys.readouterr().out) == (n == 0)
+
+
+def test_recordings_of_ucf_names_stay_together(tmp_path):
+    names = {f'Run/v_Run_g{g:02d}_c{c:02d}': 1 for g in range(1, 11) for c in range(1, 5)}
+    made = call(make_frames(tmp_path / 'jpg', names), tmp_path / 'own.json')
+    by_group = Counter((video_id[:9], subset) for video_id, subset in subsets(made).items())
+    assert set(by_group.values()) == {4}
+    assert sum(subset == 'validation' for _, subset in by_group) == 2
+
+
+def test_by_group(jpgs, tmp_path):
+    made = call(jpgs, tmp_path / 'own.json', '--by_group', r'(\d)$', '--val_fraction', 0.3)
+    subset_of = {}
+    for video_id, subset in subsets(made).items():
+        assert subset_of.setdefault(video_id[-1], subset) == subset
+    assert Counter(subset_of.values())['validation'] == 3
+
+
+def test_groups_of_uneven_size_are_shared_out_well():
+    listed = [Listed(f'{g}_{i}', 'ab'[(g + i) % 2], f'g{g}')
+              for g in range(30) for i in range(1 + g * g // 20)]
+    for seed in range(3):
+        chosen = split(listed, 0.2, seed)
+        for label in 'ab':
+            own = [video.path for video in listed if video.label == label]
+            assert 0.17 <= sum(path in chosen for path in own) / len(own) <= 0.23
+        groups = {video.group for video in listed if video.path in chosen}
+        assert sum(video.group in groups for video in listed) == len(chosen)
+
+
+def test_a_class_of_one_recording_is_for_training():
+    listed = [Listed(f'x{i}', 'a', 'one') for i in range(5)] + [Listed('y', 'b', 'two')]
+    assert split(listed, 0.2, 1) == set()
+
+
+def test_grouping():
+    assert grouping(None)('Run/v_Run_g01_c02') == 'Run/v_Run_g01'
+    assert grouping(None)('Run/other') == 'Run/other'
+    assert grouping('cam.')('Run/cam1_x') == 'cam1'
+    assert grouping('cam(.)')('Run/cam1_x') == '1'
+
+
+@pytest.mark.videos
+def test_real_groups_stay_together(videos_dir, tmp_path):
+    root = videos_dir / 'fight_surv'
+    lines = (root / 'groups.csv').read_text().splitlines()
+    rows = dict(line.split(',')[::2] for line in lines[1:])
+    names = {path.removesuffix('.mp4'): 1 for path in rows}
+    made = call(root / 'groups.csv', tmp_path / 'own.json', '--video_path',
+                make_frames(tmp_path / 'jpg', names))
+    assert len(made['database']) == 163
+    subset_of, counts = {}, Counter()
+    for path, group in rows.items():
+        entry = made['database'][path.split('/')[1].removesuffix('.mp4')]
+        assert subset_of.setdefault(group, entry['subset']) == entry['subset']
+        counts[entry['annotations']['label'], entry['subset']] += 1
+    assert abs(counts['fight', 'validation'] - 16.6) < 3
+    assert abs(counts['noFight', 'validation'] - 16) < 3
+
+
+# ---------------------------------------------------------------- what is wrong
+
+def mixed(root):
+    write_video(root / 'a' / 'x.mp4', grey_frames([50]))
+    make_frames(root / 'more', {'b': 1})
+
+
+def same_names(root):
+    for extension in ('avi', 'mp4'):
+        write_video(root / 'a' / f'x.{extension}', grey_frames([50]))
+
+
+WRONG = {
+    'no folder': (lambda root: None, (), 'no such folder'),
+    'empty': (lambda root: root.mkdir(), (), 'no videos, hdf5 files or folders'),
+    'no class folders': (lambda root: write_video(root / 'x.mp4', grey_frames([50])), (),
+                         'no videos'),
+    'two storages': (mixed, (), '1 video, 1 jpg.*--video_type'),
+    'same names': (same_names, (), 'several files are called x'),
+    'no frames': (lambda root: make_frames(root, {'a/x': 0}), ('--video_type', 'jpg'),
+                  'no frames of any'),
+    'another storage': (lambda root: make_frames(root, {'a/x': 1}), ('--video_type', 'video'),
+                        'no videos in it'),
+    'regex': (lambda root: make_frames(root, {'a/x': 1}), ('--by_group', '('),
+              'not a regular expression'),
+    'csv without label': (lambda root: write_csv(root, 'path,label', 'a/x'), (), 'line 2'),
+    'csv twice': (lambda root: write_csv(root, 'a/x,one', 'a/x.mp4,two'), (), 'a/x twice'),
+    'csv of nothing': (lambda root: write_csv(root, 'path,label'), (), 'no videos'),
+    'csv of what is not there': (lambda root: write_csv(root, 'a/x,one'), (), 'no videos'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_wrong_input_is_one_sentence(tmp_path, name):
+    make, flags, match = WRONG[name]
+    make(tmp_path / 'in')
+    with pytest.raises(InputError, match=match):
+        main([str(tmp_path / 'in'), str(tmp_path / 'own.json'), *flags])
+    assert not (tmp_path / 'own.json').exists()
+
+
+def test_as_a_command(jpgs, tmp_path):
+    made = run_script('folder_json', jpgs, tmp_path / 'own.json', '--val_fraction', '1.5')
+    assert made.returncode == 2 and '1.5' in made.stderr
