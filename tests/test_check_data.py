@@ -1,0 +1,214 @@
+"""check_data: each kind of trouble is named, and what is right is not."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from errors import InputError
+from tests.helpers import cut_short, grey_frames, run_script, write_video
+from tests.tiny_data import TinyData
+from util_scripts import check_data, folder_json
+
+
+def call(argv):
+    """Exit status, in this process."""
+    return check_data.main(list(map(str, argv)))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return TinyData(tmp_path / 'data')
+
+
+def check(data, tmp_path, *flags):
+    """(exit status, {(kind, subset, name): reason}) of the data."""
+    status = call([*data.argv('unused'), '--save', tmp_path / 'found.txt', *flags])
+    header, *rows = (line.split('\t') for line in
+                     (tmp_path / 'found.txt').read_text().splitlines())
+    assert header == ['kind', 'subset', 'path', 'reason']
+    return status, {(kind, subset, path.split('/')[-1]): why for kind, subset, path, why in rows}
+
+
+def test_what_is_right_is_not_named(tiny_data, tmp_path, capsys):
+    status, found = check(tiny_data, tmp_path)
+    assert status == 0 and found == {}
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].split() == ['training', 'validation']
+    assert 'samples read' in out and out.splitlines()[-1].split()[-2:] == ['12', '6']
+    assert err == ''
+
+
+def edit(data, change):
+    annotation = data.read()
+    change(annotation['database'])
+    data.write(annotation)
+
+
+def segment(annotation, video_id):
+    return annotation[video_id]['annotations']['segment']
+
+
+def remove(data, video_id):
+    folder = data.frame(video_id).parent
+    for path in folder.iterdir():
+        path.unlink()
+    return folder
+
+
+def copy_into_validation(data):
+    source, target = data.frame('red_0').parent, data.frame('red_5').parent
+    remove(data, 'red_5')
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    edit(data, lambda database: segment(database, 'red_5').__setitem__(
+        1, segment(database, 'red_0')[1]))
+
+
+def drop_class(database):
+    for video_id in [name for name in database if name.startswith('blue')]:
+        if database[video_id]['subset'] == 'training':
+            del database[video_id]
+
+
+# What is done to the data, then kind, subset, name and what the reason says.
+TROUBLE = {
+    'folder missing': (lambda d: remove(d, 'red_0').rmdir(), 'missing', 'training', 'red_0',
+                       'no such folder'),
+    'folder empty': (lambda d: remove(d, 'red_5'), 'empty', 'validation', 'red_5', 'no frames'),
+    'frame empty': (lambda d: d.frame(number=3).write_bytes(b''), 'empty', 'training', 'red_0',
+                    'image_00003.jpg'),
+    'frame cut short': (lambda d: d.frame(number=4).write_bytes(
+        d.frame(number=4).read_bytes()[:-200]), 'truncated', 'training', 'red_0',
+        'image_00004.jpg'),
+    'no image': (lambda d: d.frame(number=2).write_text('text'), 'undecodable', 'training',
+                 'red_0', 'image_00002.jpg'),
+    'another size': (lambda d: Image.open(d.frame()).resize((20, 20)).save(d.frame(number=5)),
+                     'sizes or colours that change', 'training', 'red_0', '20x20'),
+    'a frame less': (lambda d: d.frame(number=4).unlink(), 'wrong frame count', 'training',
+                     'red_0', 'last'),
+    'a frame more': (lambda d: edit(d, lambda a: segment(a, 'red_0').__setitem__(
+        1, segment(a, 'red_0')[1] - 1)), 'wrong frame count', 'training', 'red_0', 'by the '
+        'annotation'),
+    'in both': (copy_into_validation, 'in training and validation', 'validation', 'red_5',
+                'red_0'),
+    'in both by path': (lambda d: edit(d, lambda a: a['red_5'].update(
+        video_path='red/red_0', annotations=a['red_0']['annotations'])),
+        'in training and validation', 'validation', 'red_0', 'red_0'),
+    'label without videos': (lambda d: edit(d, drop_class), 'label without videos', 'training',
+                             'blue', 'no video'),
+}
+
+
+@pytest.mark.parametrize('name', TROUBLE)
+def test_trouble_is_named(data, tmp_path, capsys, name):
+    spoil, kind, subset, path, why = TROUBLE[name]
+    spoil(data)
+    status, found = check(data, tmp_path)
+    assert status == 1 and found.keys() == {(kind, subset, path)}
+    assert why in found[kind, subset, path]
+    out, err = capsys.readouterr()
+    column = {'training': -2, 'validation': -1}[subset]
+    row, = (line.split() for line in out.splitlines() if line.startswith(f'{kind}  '))
+    assert row[column] == '1'
+    assert err.startswith(f'{kind}: {subset}: ')
+
+
+def test_too_short_is_by_the_flags_of_the_clip(tiny_data, tmp_path):
+    lengths = {video_id: entry['annotations']['segment'][1] - 1 for video_id, entry
+               in tiny_data.read()['database'].items() if entry['subset'] == 'training'}
+    for flags, need in ((('--sample_duration', 20), 20),
+                        (('--sample_duration', 8, '--sample_t_stride', 2), 15)):
+        _, found = check(tiny_data, tmp_path, '--no_val', *flags)
+        assert {name for _, _, name in found} == {name for name, n in lengths.items() if n < need}
+        assert {kind for kind, _, _ in found} == {'too short'}
+
+
+def test_only_what_a_run_reads(data, tmp_path):
+    remove(data, 'red_5')
+    remove(data, 'blue_0')
+    assert {name for _, _, name in check(data, tmp_path, '--no_val')[1]} == {'blue_0'}
+    assert {name for _, _, name in check(data, tmp_path, '--no_train')[1]} == {'red_5'}
+    data.frame('red_5').parent.parent.parent.joinpath('test/green_6/image_00002.jpg').unlink()
+    status, found = check(data, tmp_path, '--inference', '--inference_subset', 'test', '--no_val',
+                          '--no_train')
+    assert {(subset, name) for _, subset, name in found} == {('testing', 'green_6')}
+
+
+def test_parts_of_longer_videos_are_right(data, tmp_path):
+    edit(data, lambda a: a['red_0']['annotations'].update(segment=[2, 9]))
+    assert check(data, tmp_path, '--sample_duration', 4) == (0, {})
+
+
+def test_long_lists_are_saved_and_not_printed(data, tmp_path, capsys):
+    edit(data, lambda a: [entry['annotations'].update(segment=[1, 99]) for entry in a.values()
+                          if entry['subset'] != 'testing'])
+    edit(data, lambda a: a.update({f'x{i}': a['red_0'] for i in range(9)}))
+    status, found = check(data, tmp_path)
+    assert status == 1 and len(found) == 27
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 21 and '7 more; --save' in err
+
+
+def test_hdf5_files(tmp_path):
+    database = {}
+    for name, n_frames in (('good', 3), ('short', 2), ('cut', 3), ('broken', 3), ('gone', 3)):
+        database[name] = {'subset': 'training', 'annotations': {'label': 'a', 'segment': [0, 3]}}
+        path = tmp_path / 'h5' / 'a' / f'{name}.hdf5'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (16, 12), (90, 90, 90)).save(tmp_path / 'frame.jpg')
+        with h5py.File(path, 'w') as file:
+            data = file.create_dataset('video', n_frames, h5py.vlen_dtype(np.uint8))
+            for i in range(n_frames):
+                data[i] = np.frombuffer((tmp_path / 'frame.jpg').read_bytes(), np.uint8)
+            if name == 'broken':
+                data[1] = np.zeros(9, np.uint8)
+    cut_short(tmp_path / 'h5' / 'a' / 'cut.hdf5', 0.5)
+    (tmp_path / 'h5' / 'a' / 'gone.hdf5').unlink()
+    (tmp_path / 'own.json').write_text(json.dumps({'labels': ['a'], 'database': database}))
+    assert call(['--video_path', tmp_path / 'h5', '--annotation_path', tmp_path / 'own.json',
+                 '--file_type', 'hdf5', '--no_val', '--n_threads', 1, '--sample_duration', 2,
+                 '--save', tmp_path / 'found.txt']) == 1
+    rows = [line.split('\t') for line in (tmp_path / 'found.txt').read_text().splitlines()[1:]]
+    assert {path.split('/')[-1]: kind for kind, _, path, _ in rows} == {
+        'short.hdf5': 'wrong frame count', 'cut.hdf5': 'truncated', 'broken.hdf5': 'undecodable',
+        'gone.hdf5': 'missing'}
+
+
+def test_video_files_with_processes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+    videos = tmp_path / 'videos'
+    for i in range(4):
+        write_video(videos / 'a' / f'good{i}.mp4', grey_frames(range(20 + i, 200, 9)))
+    for name in ('cut', 'gone', 'empty', 'other'):
+        write_video(videos / 'b' / f'{name}.mkv', noise)
+    folder_json.main([str(videos), str(tmp_path / 'own.json'), '--val_fraction', '0'])
+    cut_short(videos / 'b' / 'cut.mkv', 0.5)
+    cut_short(videos / 'b' / 'empty.mkv', 0)
+    (videos / 'b' / 'gone.mkv').unlink()
+    write_video(videos / 'b' / 'other.mkv', noise[:50])
+    made = run_script('check_data', '--video_path', videos, '--annotation_path',
+                      tmp_path / 'own.json', '--file_type', 'video', '--no_val', '--n_threads', 2,
+                      '--save', tmp_path / 'found.txt')
+    assert made.returncode == 1, made.stderr
+    rows = [line.split('\t') for line in (tmp_path / 'found.txt').read_text().splitlines()[1:]]
+    assert {path.split('/')[-1]: kind for kind, _, path, _ in rows} == {
+        'cut': 'truncated', 'gone': 'missing', 'empty': 'empty', 'other': 'wrong frame count'}
+
+
+def test_wrong_flags_are_one_sentence(tiny_data, tmp_path):
+    for argv, match in ((['--video_path', 'x'], '--annotation_path is missing'),
+                        ([*tiny_data.argv('unused'), '--saved'], r'--saved.*check_data --help'),
+                        (['--video_path', 'x', '--annotation_path', 'gone.json'], 'gone.json')):
+        with pytest.raises(InputError, match=match):
+            call(argv)
+
+
+@pytest.mark.videos
+def test_a_real_set_is_right(videos_dir, tmp_path):
+    videos = videos_dir / 'hmdb51' / 'videos'
+    folder_json.main([str(videos), str(tmp_path / 'own.json'), '--val_fraction', '0'])
+    assert call(['--video_path', videos, '--annotation_path', tmp_path / 'own.json',
+                 '--file_type', 'video', '--no_val', '--n_threads', 1]) == 0
