@@ -210,14 +210,18 @@ class Video:
             self.is_cut_short = True
             self._complaints.append(f'it ends after {seen_sec:.1f} of {announced_sec:.1f} seconds')
 
-    def packets(self):
-        """`Packets` of the file, or None where it does not say. Nothing is decoded.
+    @property
+    def tells_packets(self):
+        """Whether the container is of a kind that says where its packets lie."""
+        return self._container.format.name in SEEK_STAMPS
 
-        An .mp4 has a table of them; of a file without one all packets are read.
+    def packets(self):
+        """`Packets` of the file; only `seek` is of use afterwards. Nothing is decoded.
+
+        An .mp4 has a table of them; of a file without one all packets are read. Raises SeekError
+        where the file does not say all.
         """
-        stamp_name = SEEK_STAMPS.get(self._container.format.name)
-        if stamp_name is None:
-            return None
+        stamp_name = SEEK_STAMPS[self._container.format.name]
         # Each entry is read at once: the table moves in memory when packets are read. It is shown
         # since PyAV 17.
         rows = [(entry.pos, entry.is_keyframe, entry.timestamp, entry.is_discard)
@@ -228,12 +232,12 @@ class Video:
                          packet.is_discard)
                         for packet in self._container.demux(self._stream) if packet.size]
             except av.error.FFmpegError:
-                return None
+                raise SeekError from None
         places = {row[0]: place for place, row in enumerate(rows)}
         keys = [place for place, row in enumerate(rows) if row[1]]
         is_certain = len(places) == len(rows) and keys[:1] == [0]
         if not is_certain or any(is_discarded for *_, is_discarded in rows):
-            return None
+            raise SeekError
         targets = keys
         if stamp_name == 'dts':
             # A key frame is shown some frames after it is decoded, and sought by when it is shown.
@@ -249,6 +253,8 @@ class Video:
         exactly one frame, where frames do not come in the order of their time stamps, and where
         the file is damaged.
         """
+        # What a decoder makes up for lost parts depends on all it has seen: here errors end it.
+        self._stream.codec_context.options = {'err_detect': 'explode'}
         try:
             self._container.seek(packets.stamps[key], stream=self._stream)
             rest = self._container.demux(self._stream)
@@ -279,7 +285,6 @@ class Video:
                 for frame in self._stream.decode(packet):
                     if frame.pts is not None and frame.pts < begin:
                         continue
-                    # What a decoder makes up for lost parts depends on all it has seen.
                     if (frame.is_corrupt or not due or frame.pts != heappop(due)
                             or (frame.width, frame.height) != self._size):
                         raise SeekError
@@ -307,6 +312,20 @@ def _count_frames(path, _size, _modified):
         return sum(1 for _ in video.frames())
 
 
+def count_packets(path):
+    """How many frames a file says it has; where it does not, they are decoded.
+
+    Raises VideoError where there is nothing to decode.
+    """
+    with Video(path) as video:
+        try:
+            if video.tells_packets:
+                return len(video.packets().places)
+        except SeekError:
+            pass
+    return count_frames(path)
+
+
 def read_rgb(path, numbers, *, size=SHORT_SIDE, n_frames=None):
     """Yield (number, uint8 (H, W, 3)) for ascending frame numbers, counted from 1.
 
@@ -317,13 +336,12 @@ def read_rgb(path, numbers, *, size=SHORT_SIDE, n_frames=None):
     Raises EndError where the file ends before the last number, VideoError where nothing decodes.
     """
     with Video(path) as video:
-        packets = video.packets()
-        if packets is None:
+        if not video.tells_packets:
             yield from _from_start(video, numbers, size)
             return
         try:
             scale = Scaler(size, video.pixel_aspect, 'rgb24')
-            for number, frame in _by_jumps(video, packets, path, numbers, n_frames):
+            for number, frame in _by_jumps(video, path, numbers, n_frames):
                 yield number, _to_rgb(scale, frame)
             return
         except (SeekError, VideoError):
@@ -351,8 +369,9 @@ def _to_rgb(scale, frame):
         raise VideoError(reason(error)) from None
 
 
-def _by_jumps(video, packets, path, numbers, n_frames):
+def _by_jumps(video, path, numbers, n_frames):
     """(number, av.VideoFrame) by seeking; raises SeekError where that is not sure to be right."""
+    packets = video.packets()
     runs = _runs(packets.keys, numbers)
     n_packets = len(packets.places)
     # Were a packet somewhere before the key frame no frame, all numbers would be shifted.

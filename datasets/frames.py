@@ -21,7 +21,7 @@ import simplejpeg
 import torch
 
 from errors import InputError
-from video import (SHORT_SIDE, VIDEO_EXTENSIONS, EndError, Video, VideoError, count_frames,
+from video import (SHORT_SIDE, VIDEO_EXTENSIONS, EndError, VideoError, count_frames, count_packets,
                    cut_name, find_video, read_rgb)
 
 # What can be wrong with a video's frames.
@@ -229,9 +229,7 @@ class VideoFrames:
         if file is None:
             return 0
         try:
-            with Video(file) as video:
-                packets = video.packets()
-            return len(packets.places) if packets else count_frames(file)
+            return count_packets(file)
         except VideoError as error:
             raise _broken_video(file, error) from None
 
