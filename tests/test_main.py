@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import checkpoint
+from tests.processes import same_state
 from tests.tiny_data import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,17 +28,6 @@ def trained(tiny_data, tmp_path_factory):
 def _rows(path):
     header, *rows = [line.split('\t') for line in path.read_text().splitlines()]
     return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def _same_state(a, b):
-    """Whether two training states are equal to the bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same_state(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(_same_state, a, b))
-    return a == b
 
 
 # ---------------------------------------------------------------- what a run writes
@@ -142,7 +132,7 @@ def test_resumed_training_ends_like_one_that_was_not_stopped(tiny_data, tmp_path
     assert run_main(tiny_data.argv(parts, '--n_epochs', 2, *flags)) == 0
     assert run_main(tiny_data.argv(parts, '--n_epochs', 4, '--resume_path', parts / 'save_2.pth',
                                    *flags)) == 0
-    assert _same_state(checkpoint.load(whole / 'save_4.pth'), checkpoint.load(parts / 'save_4.pth'))
+    assert same_state(checkpoint.load(whole / 'save_4.pth'), checkpoint.load(parts / 'save_4.pth'))
     for name in ('train.log', 'train_batch.log', 'val.log'):
         assert (whole / name).read_text() == (parts / name).read_text()
 
@@ -211,8 +201,8 @@ def test_checkpoint_of_2020_goes_on_one_scheduler_step_later(tiny_data, trained,
     argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 3, '--resume_path',
                           tmp_path / 'save_2.pth')
     assert run_main(argv) == 0
-    assert _same_state(checkpoint.load(tmp_path / 'results/save_3.pth'),
-                       checkpoint.load(trained / 'save_3.pth'))
+    assert same_state(checkpoint.load(tmp_path / 'results/save_3.pth'),
+                      checkpoint.load(trained / 'save_3.pth'))
 
 
 def test_resume_of_another_architecture(tiny_data, trained, tmp_path, capsys):
