@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
 test: $(VENV)/installed
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(RUN) -m flake8
