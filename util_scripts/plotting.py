@@ -100,7 +100,7 @@ def draw_curves(logs, path):
             axes.set_yscale('log')
         else:
             axes.set_ylim(0, 1.03 if 'accuracy' in title else None)
-        if len(lines) > 1:
+        if len(PANELS[title]) > 1:
             axes.legend(frameon=False, fontsize=9)
     save(figure, path)
 
