@@ -20,10 +20,11 @@ from errors import InputError, Stopped, StopSignals, run
 from inference import predict, video_result
 from metrics import Sums
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
-                   load_pretrained, make_parallel, match_class_names)
+                   load_pretrained, make_parallel, match_class_names, tune)
 from opts import Options, n_input_channels, normalization, parse_opts, replace, to_json
 from spatial_transforms import Normalize
-from training import build_optimizer, build_scheduler, restore, step_scheduler, train_epoch
+from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,
+                      train_epoch)
 from validation import evaluate
 
 # On GPUs several processes look for requests to stop, and all for losses that are not finite,
@@ -37,7 +38,8 @@ class Run:
 
     state, weights_path: the checkpoint it starts from, None for none
     loaders:             by split, those that the run needs
-    network:             the network itself; `model` is what is trained, parallel or not
+    network:             the network itself; `tuned` is it in its precision, and `model` what is
+                         trained, parallel or not
     normalize:           makes the network's input, on the device
     """
 
@@ -50,6 +52,7 @@ class Run:
     class_names: tuple
     loaders: dict
     network: nn.Module
+    tuned: nn.Module
     model: nn.Module
     normalize: nn.Module
     criterion: nn.Module
@@ -122,10 +125,11 @@ def prepare(opts, world, device):
     if world.is_main:
         logs.open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
         logs.write_opts(opts.result_path, to_json(opts))
+    tuned = tune(opts, network, device)
     mean, std = normalization(opts)
     return Run(opts=opts, world=world, device=device, log=log, state=state, weights_path=path,
                class_names=annotation.class_names, loaders=loaders, network=network,
-               model=make_parallel(network, device, world.size, opts.batchnorm_sync),
+               tuned=tuned, model=make_parallel(tuned, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
                criterion=nn.CrossEntropyLoss().to(device))
 
@@ -209,9 +213,11 @@ class Training:
         opts, state = this_run.opts, this_run.state
         self.optimizer = build_optimizer(opts, this_run.network)
         self.scheduler = build_scheduler(opts, self.optimizer)
+        self.scaler = build_scaler(opts, this_run.device)
         self.epoch, self.n_batches, self.sums, self.best = 1, 0, Sums(), -1.0
         if opts.resume_path is not None:
-            restore(opts, state, this_run.weights_path, self.optimizer, self.scheduler)
+            restore(opts, state, this_run.weights_path, self.optimizer, self.scheduler,
+                    self.scaler)
             position = state.get('position', {'epoch': state['epoch'] + 1, 'batch': 0, 'sums': {}})
             self.epoch, self.n_batches = position['epoch'], position['batch']
             self.sums = Sums(position['sums'])
@@ -249,7 +255,8 @@ class Training:
                                    unit='clip', describe=self.figures) as self.progress:
             self.progress.skip(self.n_batches * opts.batch_size)
             metrics = train_epoch(loader, this_run.model, this_run.normalize, this_run.criterion,
-                                  self.optimizer, device=this_run.device, sums=self.sums,
+                                  self.optimizer, self.scaler, device=this_run.device,
+                                  sums=self.sums,
                                   on_step=self.on_step, skip_nonfinite=opts.skip_nonfinite)
             rate = self.progress.rate()
         self.check_finite()
@@ -315,7 +322,8 @@ class Training:
         return {'epoch': epoch, 'arch': f'{this_run.opts.model}-{this_run.opts.model_depth}',
                 'state_dict': this_run.network.state_dict(),
                 'optimizer': self.optimizer.state_dict(),
-                'scheduler': self.scheduler.state_dict(), 'best_video_top1': self.best,
+                'scheduler': self.scheduler.state_dict(),
+                'scaler': self.scaler.state_dict(), 'best_video_top1': self.best,
                 **describe(this_run.opts, this_run.class_names)}
 
     def save_last(self):
@@ -368,7 +376,7 @@ def evaluated_model(this_run):
     if this_run.world.size == 1:
         return this_run.model
     distributed.share_buffers(this_run.network)
-    return this_run.network
+    return this_run.tuned
 
 
 def validate(this_run, stop, epoch, save=None):

@@ -1,5 +1,6 @@
 """From options, or from a file of weights, to a network; what is frozen; what runs in parallel."""
 
+import ctypes
 import sys
 
 import torch
@@ -28,6 +29,10 @@ TRACELESS_FLAGS = ('conv1_t_stride', 'no_max_pool')
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
 # What the 2018 weights were trained on.
 FLAGS_OF_2018 = '--value_scale 255 --mean 114.7748 107.7354 99.475 --no_std_norm'
+# Parameters of glibc's mallopt.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# Of --precision; None: that of the weights.
+AUTOCAST_TYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def _to_stderr(line):
@@ -325,6 +330,69 @@ def freeze_before(network, begin_module):
     network.frozen = [parts[name] for name in names[:names.index(begin_module)]]
     for module in network.frozen:
         module.requires_grad_(False)
+
+
+class InPrecision(nn.Module):
+    """A network that computes in a precision and an order of memory.
+
+    (N, C, T, H, W) float clips -> (N, n_classes) logits of the same float type. Its weights keep
+    theirs: autocast rounds where that is safe.
+    """
+
+    def __init__(self, network, precision, memory_format):
+        super().__init__()
+        self.network, self.memory_format = network, memory_format
+        self.autocast_type = AUTOCAST_TYPES[precision]
+
+    def forward(self, clips):
+        x = clips.contiguous(memory_format=self.memory_format)
+        with torch.autocast(x.device.type, self.autocast_type,
+                            enabled=self.autocast_type is not None):
+            return self.network(x).to(clips.dtype)
+
+
+def tune(opts, network, device):
+    """The network (on its device) as the hardware flags want it: an InPrecision.
+
+    Weights change their order in memory, not their values.
+    """
+    memory_format = memory_format_of(opts, device)
+    network.to(memory_format=memory_format)
+    if opts.grad_checkpointing:
+        network.recompute_blocks()
+    if opts.compile:
+        network.compile()
+    if device.type == 'cpu':
+        keep_freed_memory()
+    # One choice of algorithms a shape, which nocrop inference has many of.
+    torch.backends.cudnn.benchmark = opts.inference_crop != 'nocrop' or not opts.inference
+    products = 'tf32' if opts.tf32 else 'ieee'
+    torch.backends.cudnn.conv.fp32_precision = products
+    torch.backends.cuda.matmul.fp32_precision = products
+    return InPrecision(network, opts.precision, memory_format)
+
+
+def keep_freed_memory():
+    """Let the C library keep the memory of tensors that are freed.
+
+    glibc gives large ones back to the system, which clears each page again when the next step wants
+    it. Other libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+
+
+def memory_format_of(opts, device):
+    """Of --memory_format; 'auto' is channels_last wherever kernels for it are the fast ones."""
+    named = {'channels_last': torch.channels_last_3d, 'contiguous': torch.contiguous_format}
+    if opts.memory_format in named:
+        return named[opts.memory_format]
+    is_slow = device.type == 'cuda' and opts.precision == 'fp32' and not opts.tf32
+    return named['contiguous' if is_slow else 'channels_last']
 
 
 def make_parallel(network, device, n_processes=1, sync_batchnorm=False):

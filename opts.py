@@ -270,6 +270,18 @@ def _add_hardware_flags(parser):
     add('--no_cuda', action='store_true', help='run on the CPU')
     add('--n_threads', type=_COUNT, default=4, metavar='N',
         help='loader processes of a node; 0: load in the main process')
+    add('--precision', default='fp32', choices=('fp32', 'bf16', 'fp16'),
+        help='what the network computes in (autocast); weights stay fp32; fp16 scales the loss')
+    add('--memory_format', default='auto', choices=('auto', 'channels_last', 'contiguous'),
+        help='order of weights and activations in memory; auto: channels_last, but contiguous for '
+             'fp32 without --tf32 on GPUs')
+    add('--tf32', action='store_true',
+        help='let GPUs round the inputs of fp32 products to 10 bits of mantissa')
+    add('--compile', action='store_true',
+        help='compile the network (torch.compile); the first steps take minutes')
+    add('--grad_checkpointing', action='store_true',
+        help='keep only the inputs of blocks and compute the rest again in the backward pass: less '
+             'memory, about a third more time; for long clips')
 
 
 def _add_distributed_flags(parser):

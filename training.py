@@ -25,12 +25,13 @@ class Step(NamedTuple):
     acc: torch.Tensor
 
 
-def train_epoch(loader, model, normalize, criterion, optimizer, *, device, sums=None,
+def train_epoch(loader, model, normalize, criterion, optimizer, scaler, *, device, sums=None,
                 on_step=None, skip_nonfinite=False):
     """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
 
     model:     (N, C, T, H, W) float -> (N, n_classes) logits
     normalize: uint8 clips -> float, on the device
+    scaler:    torch.amp.GradScaler, of `build_scaler`
     sums:      metrics.Sums of the epoch's earlier batches, added to
     on_step:   called with the Step after each
 
@@ -54,13 +55,14 @@ def train_epoch(loader, model, normalize, criterion, optimizer, *, device, sums=
         loss, acc = distributed.total(torch.stack([loss_sum.detach(), hits * is_own])) / n_total
         optimizer.zero_grad(set_to_none=True)
         # Parallel processes average their gradients; so each gives its share of the mean.
-        (loss_sum * (batches.world_size / n_total)).backward()
+        scaler.scale(loss_sum * (batches.world_size / n_total)).backward()
         if skip_nonfinite and not loss.isfinite():
             for buffer, value in zip(model.buffers(), buffers):
                 buffer.copy_(value)
             sums.add(skipped=1)
         else:
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             sums.add(clips=n_total, loss=loss * n_total, hits=acc * n_total)
         if on_step:
             on_step(Step(batch.clips, n_total, loss, acc))
@@ -69,9 +71,20 @@ def train_epoch(loader, model, normalize, criterion, optimizer, *, device, sums=
 
 def build_optimizer(opts, network):
     """SGD, as the flags say, over the parameters that are not frozen."""
-    return SGD([p for p in network.parameters() if p.requires_grad], opts.learning_rate,
-               momentum=opts.momentum, dampening=0.0 if opts.nesterov else opts.dampening,
-               weight_decay=opts.weight_decay, nesterov=opts.nesterov)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = SGD(parameters, opts.learning_rate, momentum=opts.momentum,
+                    dampening=0.0 if opts.nesterov else opts.dampening,
+                    weight_decay=opts.weight_decay, nesterov=opts.nesterov, fused=True)
+    if opts.precision == 'fp16' and opts.momentum:
+        # Where a scaled loss overflows at the first step, torch would leave these unset.
+        for parameter in parameters:
+            optimizer.state[parameter]['momentum_buffer'] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def build_scaler(opts, device):
+    """Scales the loss of fp16, whose small gradients would be 0; passes others through."""
+    return torch.amp.GradScaler(device.type, enabled=opts.precision == 'fp16')
 
 
 def build_scheduler(opts, optimizer):
@@ -89,8 +102,8 @@ def step_scheduler(scheduler, val_loss=None):
         scheduler.step()
 
 
-def restore(opts, state, path, optimizer, scheduler):
-    """Put optimiser and scheduler where the checkpoint left them. Raises InputError."""
+def restore(opts, state, path, optimizer, scheduler, scaler):
+    """Put what steps the weights where the checkpoint left it. Raises InputError."""
     if 'optimizer' not in state or 'scheduler' not in state:
         raise InputError(f'{path}: holds weights but no state of a training; start a training '
                          'from them with --pretrain_path, or evaluate them with --no_train')
@@ -103,7 +116,11 @@ def restore(opts, state, path, optimizer, scheduler):
     except (ValueError, KeyError):
         raise InputError(f'{path}: its optimiser state is of other parameters than those trained '
                          'now; give the --ft_begin_module it was trained with') from None
+    for group in optimizer.param_groups:
+        group['fused'] = True  # files of other code have it otherwise
     scheduler.load_state_dict(state['scheduler'])
+    if state.get('scaler') and scaler.is_enabled():
+        scaler.load_state_dict(state['scaler'])
     if is_multistep and 'format_version' not in state:
         scheduler.step()  # the 2020 code saved before this step
     if is_multistep and opts.overwrite_milestones:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.resnet import Classifier, conv3d, init_weights, layers_of
+from models.resnet import Classifier, conv3d, init_weights, layers_of, recomputable
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
 STEM_PLANES = 64
@@ -28,10 +28,13 @@ def norm_relu_conv(index, in_planes, planes, kernel_size):
 class DenseLayer(nn.Sequential):
     """1x1x1, 3x3x3: (N, in_planes, t, h, w) -> (N, in_planes + GROWTH_RATE, t, h, w)."""
 
+    is_recomputed = False
+
     def __init__(self, in_planes):
         super().__init__(OrderedDict({**norm_relu_conv(1, in_planes, BOTTLENECK_PLANES, 1),
                                       **norm_relu_conv(2, BOTTLENECK_PLANES, GROWTH_RATE, 3)}))
 
+    @recomputable
     def forward(self, x):
         """x, then the new channels."""
         return torch.cat([x, super().forward(x)], dim=1)

@@ -8,8 +8,13 @@ R(2+1)D has four of them where a ResNet has two. So a convolution is a dict of n
 or a stem joins such dicts, and what runs is the steps in their order.
 """
 
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+
+import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from errors import InputError
 
@@ -68,6 +73,35 @@ def layers_of(model, layers, model_depth):
     return layers[model_depth]
 
 
+@contextmanager
+def kept_statistics(block):
+    """Within it the batch norms of `block` leave their running statistics as they are."""
+    norms = [module for module in block.modules()
+             if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, n_batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(n_batches)
+
+
+def recomputable(forward):
+    """A block's `forward(self, x)`, of which training keeps x alone where `self.is_recomputed`:
+    the rest is computed again in the backward pass."""
+    @wraps(forward)
+    def run(self, x):
+        if not (self.is_recomputed and torch.is_grad_enabled()):
+            return forward(self, x)
+        # The second pass must not count the same clips again in the statistics.
+        return checkpoint(forward, self, x, use_reentrant=False, preserve_rng_state=False,
+                          context_fn=lambda: (nullcontext(), kept_statistics(self)))
+    return run
+
+
 class PadShortcut(nn.Module):
     """Shortcut A: take every `stride`-th place, fill the channels that are missing with zeros."""
 
@@ -100,12 +134,15 @@ def shortcut(shortcut_type, in_planes, out_planes, stride):
 class ResidualBlock(nn.Module):
     """relu(path(x) + shortcut(x)), where the path is a dict of named steps."""
 
+    is_recomputed = False
+
     def __init__(self, path, in_planes, out_planes, stride, shortcut_type):
         super().__init__()
         self.path = add_steps(self, path)
         self.downsample = shortcut(shortcut_type, in_planes, out_planes, stride)
         self.out_planes = out_planes
 
+    @recomputable
     def forward(self, x):
         """(N, in_planes, t, h, w) -> (N, out_planes, ceil(t / stride), ...)."""
         return F.relu(run_steps(self, self.path, x) + self.downsample(x))
@@ -149,6 +186,12 @@ class Classifier(nn.Module):
         for module in self.frozen:
             module.eval()
         return self
+
+    def recompute_blocks(self):
+        """Keep less for the backward pass: only what enters each block."""
+        for module in self.modules():
+            if hasattr(module, 'is_recomputed'):
+                module.is_recomputed = True
 
     def forward_features(self, x):
         """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""
