@@ -270,6 +270,10 @@ def _add_hardware_flags(parser):
     add('--no_cuda', action='store_true', help='run on the CPU')
     add('--n_threads', type=_COUNT, default=4, metavar='N',
         help='loader processes of a node; 0: load in the main process')
+    add('--fast_decode', action='store_true',
+        help='decode jpg and hdf5 frames faster and less exactly: colours are rounded more '
+             'coarsely, and outside of training frames come at half, a quarter ... of their size '
+             'where --sample_size is that much smaller')
     add('--precision', default='fp32', choices=('fp32', 'bf16', 'fp16'),
         help='what the network computes in (autocast); weights stay fp32; fp16 scales the loss')
     add('--memory_format', default='auto', choices=('auto', 'channels_last', 'contiguous'),
@@ -364,6 +368,8 @@ def _check(opts):
          '--no_train and --no_val without --inference leave nothing to do: drop one of them'),
         (opts.input_type == 'flow' and opts.file_type != 'hdf5',
          '--input_type flow is read from hdf5: add --file_type hdf5'),
+        (opts.fast_decode and opts.file_type == 'video',
+         '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
         (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
          '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
         (opts.nesterov and opts.momentum == 0,

@@ -57,7 +57,7 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
     `annotation` comes from annotations.read_annotation; `start_method` is multiprocessing's, the
     platform's by default. `loader.dataset.records` says which videos there are.
     """
-    reader = READERS[opts.file_type, opts.input_type]()
+    reader = READERS[opts.file_type, opts.input_type](**_decode_options(opts, split))
     records = build_records(opts, split, annotation, reader,
                             _say_skipped if opts.bad_frames == 'skip' else None)
     _check_paths(opts, records, reader)
@@ -157,6 +157,14 @@ def _check_paths(opts, records, reader):
     if opts.bad_frames == 'error' or len(errors) == len(records):
         raise FrameError(errors[0] + more)
     _say_skipped(opts.video_path, errors[0] + more)
+
+
+def _decode_options(opts, split):
+    """What a reader of JPEG frames is told of --fast_decode."""
+    if not opts.fast_decode:
+        return {}
+    # A random crop may be much smaller than the frame, so none is left out there.
+    return {'is_fast': True, 'min_side': 0 if split == 'train' else opts.sample_size}
 
 
 def _temporal_transform(opts, split):

@@ -44,16 +44,21 @@ class FrameError(InputError):
         return self.args[0]
 
 
-def _decode(images, names, colorspace='RGB'):
+def _decode(images, names, colorspace='RGB', is_fast=False, min_side=0):
     """JPEG images of one size (bytes) -> uint8 (T, C, H, W), channels last in memory.
 
     C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is no image, truncated, of
     another size than the first, or grey among frames in colour.
+
+    is_fast:  colours and cosines are rounded more coarsely
+    min_side: frames may come at half, a quarter ... of their size, with sides of at least this
     """
     shape, colours = _header(images[0], names[0])
-    n_channels = 1 if colorspace == 'GRAY' else 3
-    clip = np.empty((len(images), *shape, n_channels), np.uint8)
-    for frame, data, name in zip(clip, images, names):
+    options = {'fastdct': is_fast, 'fastupsample': is_fast}
+    if min_side:
+        options |= {'min_height': min_side, 'min_width': min_side, 'min_factor': 2}
+    clip = None
+    for i, (data, name) in enumerate(zip(images, names)):
         own_shape, own_colours = _header(data, name)
         if own_shape != shape:
             raise FrameError(f'{name}: the frame is {_size(own_shape)} and {names[0]} is '
@@ -62,11 +67,15 @@ def _decode(images, names, colorspace='RGB'):
             raise FrameError(f'{name if own_colours == "Gray" else names[0]}: the frame is grey '
                              'among frames in colour; extract the video again', MIXED)
         try:
-            simplejpeg.decode_jpeg(data, colorspace, buffer=frame)
+            picture = simplejpeg.decode_jpeg(data, colorspace, **options,
+                                             buffer=None if clip is None else clip[i])
         except ValueError as error:
             kind = TRUNCATED if 'Premature end' in str(error) else UNDECODABLE
             raise FrameError(f'{name}: the frame is {kind} ({error}); extract the video again',
                              kind) from None
+        if clip is None:  # the size that it has now
+            clip = np.empty((len(images), *picture.shape), np.uint8)
+            clip[0] = picture
     return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
@@ -91,6 +100,9 @@ class JpgFrames:
 
     suffix = ''
     first_frame = 1
+
+    def __init__(self, **decode_options):
+        self.decode_options = decode_options
 
     def count(self, path):
         try:
@@ -118,8 +130,16 @@ class JpgFrames:
                          WRONG_COUNT)
 
     def read(self, path, frames, n_frames=None):
+        return self.decode(*self.load(path, frames))
+
+    def load(self, path, frames):
+        """(JPEG bytes, file name) of each frame, as two lists."""
         names = [_frame_path(path, frame) for frame in frames]
-        return _decode([self._load(name) for name in names], names)
+        return [self._load(name) for name in names], names
+
+    def decode(self, images, names):
+        """What `load` gave -> uint8 (T, C, H, W)."""
+        return _decode(images, names, **self.decode_options)
 
     @staticmethod
     def _load(name):
@@ -149,6 +169,9 @@ class Hdf5Frames:
     datasets = ('video',)
     colorspace = 'RGB'
 
+    def __init__(self, **decode_options):
+        self.decode_options = decode_options
+
     def count(self, path):
         return min(map(len, self._open(path).values())) if os.path.isfile(path) else 0
 
@@ -162,11 +185,19 @@ class Hdf5Frames:
                              WRONG_COUNT)
 
     def read(self, path, frames, n_frames=None):
-        stored = self._open(path)
+        return self.decode(*self.load(path, frames))
+
+    def load(self, path, frames):
+        """JPEG bytes of each frame by data set, and names of the frames."""
         names = [f'{path}: frame {frame}' for frame in frames]
-        parts = [_decode([self._load(data, frame, name) for frame, name in zip(frames, names)],
-                         names, self.colorspace) for data in stored.values()]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return [[self._load(data, frame, name) for frame, name in zip(frames, names)]
+                for data in self._open(path).values()], names
+
+    def decode(self, stored, names):
+        """What `load` gave -> uint8 (T, C, H, W)."""
+        clips = [_decode(images, names, self.colorspace, **self.decode_options)
+                 for images in stored]
+        return clips[0] if len(clips) == 1 else torch.cat(clips, dim=1)
 
     def _open(self, path):
         try:

@@ -1,9 +1,10 @@
 """Samples: the clips of one video, and how samples become a batch."""
 
+import math
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from datasets.annotations import NO_LABEL
 from datasets.frames import FrameError, video_path
@@ -94,7 +95,7 @@ class VideoDataset(Dataset):
         row = {frame: i for i, frame in enumerate(frames)}
         rows = torch.tensor([[row[frame] for frame in clip] for clip in clips])
         segments = torch.tensor([[min(clip), max(clip) + 1] for clip in clips])
-        return Sample(pixels[rows], int(self.records.labels[index]), index, segments)
+        return Sample(_take(pixels, rows), int(self.records.labels[index]), index, segments)
 
     def _next_good(self, key, error):
         """Sample of the next video of the same class, in the order of the records."""
@@ -136,6 +137,35 @@ class VideoDataset(Dataset):
             return error
 
 
+def _take(frames, rows):
+    """uint8 (T, C, h, w), rows (K, t) -> clips (K, t, C, h, w), channels last in memory.
+
+    One clip of all frames is not copied.
+    """
+    if len(rows) == 1 and torch.equal(rows[0], torch.arange(len(frames))):
+        return frames.unsqueeze(0)
+    return frames.permute(0, 2, 3, 1)[rows].permute(0, 1, 4, 2, 3)
+
+
+def _stack(clips):
+    """Clips (K, T, C, h, w) of samples -> (N, C, T, h, w), channels last in memory.
+
+    That is the order in which frames are decoded and networks run fastest, so that the only copy is
+    this one; in a loader process it is made into the memory that the main process reads.
+    """
+    n_clips = sum(map(len, clips))
+    _, duration, channels, height, width = clips[0].shape
+    shape = n_clips, duration, height, width, channels
+    if get_worker_info() is None:
+        batch = torch.empty(shape, dtype=torch.uint8)
+    else:
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        batch = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    batch = batch.permute(0, 1, 4, 2, 3)
+    torch.cat(clips, out=batch)
+    return batch.transpose(1, 2)
+
+
 def collate(samples):
     """Batch of all clips of some samples, which has none where all were left out; an InputError is
     passed on."""
@@ -147,7 +177,7 @@ def collate(samples):
         nothing = torch.empty(0)
         return Batch(nothing, nothing, nothing, nothing, bad)
     n_clips = torch.tensor([len(sample.clips) for sample in samples])
-    return Batch(clips=torch.cat([sample.clips for sample in samples]).transpose(1, 2),
+    return Batch(clips=_stack([sample.clips for sample in samples]),
                  labels=torch.tensor([s.label for s in samples]).repeat_interleave(n_clips),
                  videos=torch.tensor([s.video for s in samples]).repeat_interleave(n_clips),
                  segments=torch.cat([sample.segments for sample in samples]), bad=bad)
