@@ -1,0 +1,431 @@
+"""Measure what the speed of a run is, and what it is limited by.
+
+    python -m util_scripts.benchmark [flags of main.py] [--json FILE]
+
+Without --video_path it makes 320x240 frames of its own. The loader is measured in its parts and
+as a whole, then the training step, then both together, then inference. Times are medians, or
+means over what fits into --seconds.
+"""
+
+import copy
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from datasets import build_loader
+from datasets.annotations import read_annotation
+from datasets.videodataset import collate
+from errors import InputError, run
+from inference import predict
+from logs import write_json
+from model import AUTOCAST_TYPES, build_network, tune
+from opts import Options, build_parser, n_input_channels, normalization, parse_opts, replace
+from spatial_transforms import Normalize
+from training import build_optimizer, build_scaler, train_epoch
+from util_scripts.utils import n_processors
+
+HEIGHT, WIDTH = 240, 320
+# Of the synthetic data: every class is one video, named by so many entries of the annotation.
+N_ENTRIES = {'training': 16, 'validation': 2}
+# A matrix product of this size is what a device does at its best.
+PRODUCT_SIZE = {'cpu': 2048, 'cuda': 8192}
+
+
+class Row(NamedTuple):
+    """A line of the table: seconds for one `unit`, as they pass and those that the main process
+    spends on all cores."""
+
+    part: str
+    what: str
+    sec: float
+    cpu_sec: float
+    unit: str
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the measurements share: options, where to compute, and how long to measure."""
+
+    opts: Options
+    annotation: object
+    device: torch.device
+    seconds: float
+    is_against_plain: bool
+
+    def loader(self, split, **changes):
+        return build_loader(replace(self.opts, **changes), split, self.annotation,
+                            pin_memory=self.device.type == 'cuda')
+
+    def normalize(self):
+        mean, std = normalization(self.opts)
+        return Normalize(mean, std, self.opts.value_scale).to(self.device)
+
+    def wait(self):
+        """Until the device has done all it was given."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+
+
+def now():
+    """Seconds since whenever: as they pass, and those that this process spent on any core.
+
+    The second are right on a machine that others use too.
+    """
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def times_ours(plain, ours):
+    """How much slower the plain version is, of times as `now` has them."""
+    passed, cpu = np.asarray(plain) / np.asarray(ours)
+    return f'{passed:.2f} x ours, {cpu:.2f} x in CPU time'
+
+
+class Clock:
+    """Times by name, of functions that were wrapped in `timed`."""
+
+    def __init__(self):
+        self.sec = defaultdict(lambda: np.zeros(2))
+
+    def timed(self, name, function):
+        def run_timed(*args, **options):
+            begin = now()
+            try:
+                return function(*args, **options)
+            finally:
+                self.sec[name] += now() - begin
+        return run_timed
+
+
+# ---------------------------------------------------------------- data to measure on
+
+def make_data(folder, n_videos=8, n_frames=40):
+    """Frames and an annotation in a folder; the flags of main.py that name them."""
+    folder, rng = Path(folder), np.random.default_rng(0)
+    labels, database = [f'class_{i}' for i in range(n_videos)], {}
+    for label in labels:
+        _write_video(folder / 'jpg' / label, n_frames, rng)
+        for subset, n_entries in N_ENTRIES.items():
+            for i in range(n_entries):
+                marks = {'label': label, 'segment': [1, n_frames + 1]}
+                database[f'{label}_{subset}_{i}'] = {'subset': subset, 'annotations': marks,
+                                                     'video_path': label}
+    (folder / 'annotation.json').write_text(json.dumps({'labels': labels, 'database': database}))
+    return ['--video_path', str(folder / 'jpg'), '--annotation_path',
+            str(folder / 'annotation.json'), '--n_classes', str(n_videos)]
+
+
+def _write_video(folder, n_frames, rng):
+    """A picture of coarse and fine structure that moves, in files of about 10 kB a frame."""
+    folder.mkdir(parents=True)
+    coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
+    size = WIDTH + 2 * n_frames, HEIGHT + n_frames
+    picture = np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC), np.int16)
+    picture = (picture + rng.normal(0, 3, (*picture.shape[:2], 1))).clip(0, 255).astype(np.uint8)
+    for i in range(n_frames):
+        frame = picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
+        Image.fromarray(frame).save(folder / f'image_{i + 1:05d}.jpg', quality=75)
+
+
+# ---------------------------------------------------------------- the loader
+
+def loader_rows(bench):
+    """Parts of the loader on one core, then what loader processes give."""
+    rows = []
+    for split in ('train', 'val'):
+        rows += _parts_rows(bench, split)
+    for n_threads in dict.fromkeys((1, bench.opts.n_threads)):
+        loader = bench.loader('train', n_threads=n_threads)
+        title = f'{n_threads} process{"es" * (n_threads != 1)}'
+        rows.append(Row('loader', title, *_per_clip(loader, bench.seconds), 'clip'))
+    return rows
+
+
+def _parts_rows(bench, split):
+    """Seconds a clip for reading, decoding, cropping, collating; alternately the plain loader."""
+    dataset, batches = _timed_parts(bench, split, clock := Clock())
+    timed_collate = clock.timed('collate', collate)
+    jobs = {'ours': lambda keys: timed_collate(dataset.__getitems__(keys))}
+    if bench.is_against_plain:
+        jobs['plain'] = _plain_job(bench, dataset, split)
+    n_threads, n_clips, totals = torch.get_num_threads(), 0, {name: [] for name in jobs}
+    torch.set_num_threads(1)
+    for job in jobs.values():  # what happens only the first time
+        job(batches[0])
+    clock.sec.clear()
+    end, i = time.monotonic() + bench.seconds, 0
+    while not n_clips or time.monotonic() < end:
+        for name, job in jobs.items():
+            begin = now()
+            n = len(job(batches[i % len(batches)])[1])
+            totals[name].append((now() - begin) / n)
+        n_clips, i = n_clips + n, i + 1
+    torch.set_num_threads(n_threads)
+    median = {name: np.median(rows, axis=0) for name, rows in totals.items()}
+    title = {'train': 'training clip', 'val': 'validation clip'}[split]
+    rows = [Row('loader', f'{title}: {name}', *clock.sec[name] / n_clips, 'clip')
+            for name in ('read', 'decode', 'crop', 'collate') if name in clock.sec]
+    rows.append(Row('loader', f'{title}: all', *median['ours'], 'clip'))
+    if bench.is_against_plain:
+        rows.append(Row('loader', f'{title}: plain', *median['plain'], 'clip',
+                        times_ours(median['plain'], median['ours'])))
+    return rows
+
+
+def _timed_parts(bench, split, clock):
+    """The split's data set with a clock in its parts, and the keys of its batches."""
+    loader = bench.loader(split, n_threads=0)
+    dataset, reader = copy.copy(loader.dataset), copy.copy(loader.dataset.reader)
+    if hasattr(reader, 'load'):
+        reader.load = clock.timed('read', reader.load)
+        reader.decode = clock.timed('decode', reader.decode)
+    else:  # of a video file
+        reader.read = clock.timed('decode', reader.read)
+    dataset.reader = reader
+    dataset.spatial_transform = clock.timed('crop', dataset.spatial_transform)
+    return dataset, list(loader.batch_sampler)
+
+
+def _plain_job(bench, dataset, split):
+    """The plain loader's batch of some keys; it lives with the tests, whose reference it is."""
+    from tests.plain_loader import PlainClips, plain_collate
+    if bench.opts.file_type != 'jpg' or bench.opts.train_crop != 'random' or bench.opts.no_hflip:
+        raise InputError('--against_plain compares random crops of jpg frames: drop --file_type, '
+                         '--train_crop and --no_hflip, or drop it')
+    plain = PlainClips(dataset, bench.opts, split)
+    return lambda keys: plain_collate([plain[key] for key in keys])
+
+
+def _per_clip(loader, seconds):
+    """Time of a clip over epochs of a loader, from its second batch on, for at least one batch."""
+    n_clips, begin, epoch = 0, None, 0
+    while True:
+        epoch += 1
+        loader.batch_sampler.set_position(epoch)
+        for batch in loader:
+            if begin is None:
+                begin = now()
+                continue
+            n_clips += len(batch.labels)
+            passed = now() - begin
+            if passed[0] > seconds:
+                return passed / n_clips
+
+
+# ---------------------------------------------------------------- the training step
+
+def step_rows(bench):
+    """Forward, backward and optimiser of one step; alternately fp32 in the plain memory order."""
+    steps = {'ours': _Step(bench, bench.opts)}
+    if bench.is_against_plain:
+        steps['plain'] = _Step(bench, replace(bench.opts, precision='fp32', compile=False,
+                                              memory_format='contiguous'))
+    times = {name: [] for name in steps}
+    for step in steps.values():
+        step.times()  # the first is slow
+    end = time.monotonic() + bench.seconds * len(steps)
+    while len(times['ours']) < 3 or time.monotonic() < end:
+        for name, step in steps.items():
+            times[name].append(step.times())
+    n_clips = bench.opts.batch_size
+    median = {name: np.median(times[name], axis=0) / n_clips for name in steps}
+    ours = median['ours'].sum(axis=0)
+    rows = [Row('step', what, *sec, 'clip')
+            for what, sec in zip(('forward', 'backward', 'optimiser'), median['ours'])]
+    rows.append(Row('step', f'all, {bench.opts.precision}', *ours, 'clip',
+                    _rate_note(bench, ours[0])))
+    if 'plain' in steps:
+        plain = median['plain'].sum(axis=0)
+        rows.append(Row('step', 'plain: fp32, contiguous', *plain, 'clip',
+                        times_ours(plain, ours)))
+    return rows
+
+
+class _Step:
+    """A training step on a batch of random clips that lies on the device."""
+
+    def __init__(self, bench, opts):
+        self.bench, self.normalize = bench, bench.normalize()
+        network = build_network(opts).to(bench.device)
+        self.model = tune(opts, network, bench.device).train()
+        self.optimizer = build_optimizer(opts, network)
+        self.scaler = build_scaler(opts, bench.device)
+        shape = (opts.batch_size, opts.sample_duration, opts.sample_size, opts.sample_size,
+                 n_input_channels(opts))
+        clips = torch.randint(256, shape, dtype=torch.uint8, device=bench.device)
+        self.clips = clips.permute(0, 4, 1, 2, 3)
+        self.labels = torch.randint(opts.n_classes, shape[:1], device=bench.device)
+
+    def times(self):
+        """Do a step: (3, 2), the time of forward, backward, optimiser."""
+        marks = [self._mark()]
+        logits = self.model(self.normalize(self.clips))
+        loss = nn.functional.cross_entropy(logits, self.labels)
+        marks.append(self._mark())
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        marks.append(self._mark())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        marks.append(self._mark())
+        return np.diff(marks, axis=0)
+
+    def _mark(self):
+        self.bench.wait()
+        return now()
+
+
+def _rate_note(bench, sec):
+    """Operations a second of a step, and their share of what a large matrix product reaches."""
+    opts = bench.opts
+    clip = torch.empty(2, n_input_channels(opts), opts.sample_duration, opts.sample_size,
+                       opts.sample_size, device='meta')
+    with FlopCounterMode(display=False) as counter:
+        build_network(opts).to('meta').train()(clip).sum().backward()
+    rate, best = counter.get_total_flops() / 2 / sec, _product_rate(bench)
+    return (f'{rate / 1e12:.2f} TFLOP/s, {100 * rate / best:.0f} % of a large matrix product '
+            f'({best / 1e12:.2f})')
+
+
+def _product_rate(bench):
+    """Operations a second of a product of two large matrices in the precision of the run."""
+    size = PRODUCT_SIZE[bench.device.type]
+    dtype = AUTOCAST_TYPES[bench.opts.precision] or torch.float32
+    matrix = torch.ones(size, size, device=bench.device, dtype=dtype)
+    times = []
+    for _ in range(8):
+        bench.wait()
+        begin = time.perf_counter()
+        matrix @ matrix
+        bench.wait()
+        times.append(time.perf_counter() - begin)
+    return 2 * size ** 3 / min(times)
+
+
+# ---------------------------------------------------------------- both together, inference
+
+class _Waited:
+    """A loader's first batches, for so many seconds, that counts how long each was waited for."""
+
+    def __init__(self, loader, seconds):
+        self.loader, self.seconds, self.batch_sampler = loader, seconds, loader.batch_sampler
+        self.waited_sec = self.n_clips = 0
+
+    def __iter__(self):
+        batches = iter(self.loader)
+        yield next(batches)  # while loader processes start
+        self.begin = end = now()
+        while (end - self.begin)[0] < self.seconds:
+            batch = next(batches, None)
+            self.waited_sec += (now() - end)[0]
+            if batch is None:
+                return
+            self.n_clips += len(batch.labels)
+            yield batch
+            end = now()
+
+
+def end_to_end_rows(bench):
+    """A training with its loader, and which of the two waits for the other."""
+    step = _Step(bench, bench.opts)
+    step.times()
+    loader = _Waited(bench.loader('train'), bench.seconds)
+    train_epoch(loader, step.model, step.normalize, nn.CrossEntropyLoss(), step.optimizer,
+                step.scaler, device=bench.device)
+    bench.wait()
+    passed = now() - loader.begin
+    if not loader.n_clips:
+        raise InputError('the training data are a single batch, too few to measure; give a '
+                         'smaller --batch_size')
+    share = loader.waited_sec / passed[0]
+    limit = 'loader' if share > 0.1 else 'step'
+    return [Row('end to end', f'training, {bench.opts.n_threads} loader processes',
+                *passed / loader.n_clips, 'clip',
+                f'{100 * share:.0f} % of it waiting for clips: the {limit} is the limit')]
+
+
+def inference_rows(bench):
+    """Videos a second, from files to scores."""
+    step = _Step(bench, bench.opts)
+    loader = bench.loader('inference')
+    n_clips, n_videos, begin = 0, 0, now()
+    for _, scores, _ in predict(loader, step.model, step.normalize, device=bench.device):
+        n_clips, n_videos = n_clips + len(scores), n_videos + 1
+        if (now() - begin)[0] > bench.seconds:
+            break
+    return [Row('inference', f'{n_clips / n_videos:.1f} windows a video',
+                *(now() - begin) / n_videos, 'video')]
+
+
+# ---------------------------------------------------------------- the command
+
+PARTS = {'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows,
+         'inference': inference_rows}
+
+
+def table(rows):
+    """The rows as text."""
+    lines = [('part', 'what', 'ms', 'CPU ms', '1/s', 'of')]
+    lines += [(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
+               f'{1 / row.sec:.2f}', f'a {row.unit}' + (f'; {row.note}' if row.note else ''))
+              for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return '\n'.join('  '.join([part.ljust(widths[0]), what.ljust(widths[1]),
+                                *map(str.rjust, numbers, widths[2:]), of])
+                     for part, what, *numbers, of in lines)
+
+
+def _parse(argv, folder):
+    """(own flags, options); without --video_path on frames made in the folder."""
+    parser = build_parser('-m util_scripts.benchmark', __doc__.splitlines()[0])
+    group = parser.add_argument_group('benchmark')
+    group.add_argument('--parts', nargs='+', choices=tuple(PARTS), default=tuple(PARTS),
+                       help='what to measure')
+    group.add_argument('--seconds', type=float, default=5.0, metavar='SEC',
+                       help='how long to measure each')
+    group.add_argument('--against_plain', action='store_true',
+                       help='alternately measure a plain loader (Pillow, floats) and a plain step '
+                            '(fp32, contiguous)')
+    group.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers there')
+    given = parser.parse_known_args(argv)[0]
+    defaults = ['--result_path', str(folder)]
+    if given.video_path is None:
+        defaults += [*make_data(folder), '--dataset', 'ucf101', '--batch_size', '8',
+                     '--n_threads', str(n_processors())]
+    return given, parse_opts([*defaults, *argv], parser)
+
+
+def main(argv=None):
+    """Measure and print. Raises InputError."""
+    argv = sys.argv[1:] if argv is None else list(map(str, argv))
+    with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
+        own, opts = _parse(argv, folder)
+        is_gpu = torch.cuda.is_available() and not opts.no_cuda
+        device = torch.device('cuda' if is_gpu else 'cpu')
+        name = torch.cuda.get_device_name() if is_gpu else f'CPU, {torch.get_num_threads()} threads'
+        bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
+                      own.against_plain)
+        print(f'{opts.model}-{opts.model_depth} on {name}, {os.cpu_count()} cores; '
+              f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'
+              f'{opts.sample_size}, {opts.precision}', flush=True)
+        rows = [row for part in own.parts for row in PARTS[part](bench)]
+    print(table(rows))
+    if own.json:
+        write_json(own.json, {'device': name, 'torch': str(torch.__version__),
+                              'flags': argv, 'rows': [row._asdict() for row in rows]})
+
+
+if __name__ == '__main__':
+    run(main)
