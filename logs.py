@@ -11,6 +11,8 @@ from tqdm import tqdm
 from errors import InputError
 
 FLUSH_SEC = 1.0
+# The first steps allocate memory and choose algorithms, as no later ones do.
+TRACE_AFTER_STEPS = 3
 # tqdm's own, but the rate stays units a second where one takes longer than that.
 BAR_FORMAT = ('{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, '
               '{rate_noinv_fmt}{postfix}]')
@@ -215,7 +217,8 @@ class RunLog:
 
 # ---------------------------------------------------------------- the result folder
 
-RUN_FILES = ('save_*.pth', '*.log', '*.json', 'events.out.tfevents.*')
+TRACE_NAME = 'steps.pt.trace.json.gz'
+RUN_FILES = ('save_*.pth', '*.log', '*.json', TRACE_NAME, 'events.out.tfevents.*')
 
 
 def open_result_folder(folder, is_new_training):
@@ -316,6 +319,33 @@ class Board:
     def close(self):
         if self._writer:
             self._writer.close()
+
+
+class StepTrace:
+    """A torch.profiler trace of `n_steps` training steps, after the first few, in a folder, as
+    Perfetto and TensorBoard's profiler plugin open it; with folder None or no steps nothing."""
+
+    def __init__(self, folder, n_steps):
+        self._profiler = None
+        if folder is not None and n_steps:
+            from torch import profiler  # slow to import
+            path = str(Path(folder) / TRACE_NAME)
+            self._profiler = profiler.profile(
+                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS, warmup=1, active=n_steps,
+                                           repeat=1),
+                on_trace_ready=lambda profile: profile.export_chrome_trace(path))
+            self._profiler.start()
+
+    def step(self):
+        """Say that a step has ended."""
+        if self._profiler:
+            self._profiler.step()
+
+    def close(self):
+        """Write what there is, where the training had fewer steps."""
+        if self._profiler:
+            self._profiler.stop()
+            self._profiler = None
 
 
 def clip_sheet(clips, n_clips=4, n_frames=8):

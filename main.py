@@ -223,6 +223,7 @@ class Training:
             self.sums = Sums(position['sums'])
             self.best = state.get('best_video_top1', -1.0)
         self.saved_at, self.save_failed = time.monotonic(), False
+        self.trace = logs.StepTrace(this_run.log.folder, opts.profile)
 
     def run(self):
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
@@ -243,6 +244,7 @@ class Training:
             log.say(line)
             self.n_batches, self.sums = 0, Sums()
             self.save_epoch(metrics)
+        self.trace.close()
         return int(self.save_failed)
 
     def train_one(self):
@@ -280,6 +282,7 @@ class Training:
         this_run.log.step(epoch=self.epoch, batch=self.n_batches, iter=iteration, loss=step.loss,
                           acc=step.acc, lr=self.lr)
         self.progress.update(step.n_clips)
+        self.trace.step()
         is_checked = this_run.device.type == 'cpu' or self.n_batches % CHECKED_STEPS == 0
         if is_checked:
             self.check_finite()

@@ -286,6 +286,9 @@ def _add_hardware_flags(parser):
     add('--grad_checkpointing', action='store_true',
         help='keep only the inputs of blocks and compute the rest again in the backward pass: less '
              'memory, about a third more time; for long clips')
+    add('--profile', type=_COUNT, default=0, metavar='N',
+        help='write a trace of N training steps, steps.pt.trace.json.gz, for Perfetto or '
+             'TensorBoard')
 
 
 def _add_distributed_flags(parser):
@@ -370,6 +373,8 @@ def _check(opts):
          '--input_type flow is read from hdf5: add --file_type hdf5'),
         (opts.fast_decode and opts.file_type == 'video',
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
+        (opts.profile > 0 and opts.no_train,
+         '--profile traces training steps: drop --no_train'),
         (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
          '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
         (opts.nesterov and opts.momentum == 0,

@@ -1,5 +1,6 @@
 """main.py from the command line: what it writes, how it goes on, how it starts from weights."""
 
+import gzip
 import json
 import os
 import shutil
@@ -86,6 +87,17 @@ def test_tensorboard_has_scalars_and_pictures(trained):
             'train_batch/loss'} <= set(tags['scalars'])
     assert [round(event.value, 4) for event in events.Scalars('train/lr')] == [0.05] * 4
     assert 'train/clips' in tags['images']
+
+
+@pytest.mark.parametrize('n_steps', [2, 50])
+def test_trace_of_steps(tiny_data, tmp_path, n_steps):
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 3, '--profile', n_steps)) == 0
+    with gzip.open(tmp_path / 'steps.pt.trace.json.gz') as file:
+        events = json.load(file)['traceEvents']
+    names = [event.get('name') for event in events]
+    assert 'aten::convolution_backward' in names
+    n_traced = len({name for name in names if str(name).startswith('ProfilerStep#')})
+    assert n_traced >= min(n_steps, 9 - 4)
 
 
 def test_cpu_is_said_in_one_line(tiny_data, tmp_path, capsys):
