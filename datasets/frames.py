@@ -190,7 +190,7 @@ class Hdf5Frames:
     def load(self, path, frames):
         """JPEG bytes of each frame by data set, and names of the frames."""
         names = [f'{path}: frame {frame}' for frame in frames]
-        return [[self._load(data, frame, name) for frame, name in zip(frames, names)]
+        return [[image for run in _runs(frames) for image in self._load(data, run, path)]
                 for data in self._open(path).values()], names
 
     def decode(self, stored, names):
@@ -214,15 +214,26 @@ class Hdf5Frames:
                              'make the file again', EMPTY) from None
 
     @staticmethod
-    def _load(data, frame, name):
-        if frame >= len(data):
-            raise FrameError(f'{name}: the file has {len(data)} frames (from 0); '
-                             'make the file or the annotation again', WRONG_COUNT)
+    def _load(data, run, path):
+        """JPEG bytes of the frames of a range, read at once."""
+        if run.stop > len(data):
+            raise FrameError(f'{path}: frame {max(run.start, len(data))}: the file has {len(data)} '
+                             'frames (from 0); make the file or the annotation again', WRONG_COUNT)
         try:
-            return np.asarray(data[frame], np.uint8).tobytes()
+            return [np.asarray(image, np.uint8).tobytes() for image in data[run.start:run.stop]]
         except OSError:
-            raise FrameError(f'{name}: cannot be read from the file; make it again',
+            frames = f'frame {run.start}' + (f' to {run.stop - 1}' if len(run) > 1 else '')
+            raise FrameError(f'{path}: {frames}: cannot be read from the file; make it again',
                              UNDECODABLE) from None
+
+
+def _runs(frames):
+    """Frame numbers as ranges of those that follow each other: 3, 4, 5, 9 -> 3...5, 9...9."""
+    begin = 0
+    for i in range(1, len(frames) + 1):
+        if i == len(frames) or frames[i] != frames[i - 1] + 1:
+            yield range(frames[begin], frames[i - 1] + 1)
+            begin = i
 
 
 class Hdf5Flow(Hdf5Frames):

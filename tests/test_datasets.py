@@ -57,6 +57,22 @@ def test_test_videos_have_no_label_and_lie_under_test(tiny_data):
     assert records.paths[0] == 'test/red_6'
 
 
+@pytest.mark.parametrize('frames', [[0], [3, 4, 5], [0, 2, 3, 9], [5, 4, 4]])
+def test_hdf5_frames_come_in_the_order_asked_for(tmp_path, tiny_data, frames):
+    path = tmp_path / 'video.hdf5'
+    with h5py.File(path, 'w') as file:
+        images = file.create_dataset('video', (9,), h5py.vlen_dtype(np.uint8))
+        for i in range(9):
+            images[i] = np.frombuffer(tiny_data.frame(number=i + 1).read_bytes(), np.uint8)
+    reader, jpg = Hdf5Frames(), tiny_data.frame().parent
+    if 9 in frames:
+        with pytest.raises(FrameError, match='frame 9: the file has 9 frames'):
+            reader.read(path, frames)
+    else:
+        assert torch.equal(reader.read(path, frames),
+                           JpgFrames().read(jpg, [frame + 1 for frame in frames]))
+
+
 def test_video_path_of_the_annotation_wins(own_data):
     annotation = own_data.read()
     annotation['database']['red_0']['video_path'] = 'elsewhere/red'
