@@ -282,10 +282,10 @@ def _add_hardware_flags(parser):
     add('--tf32', action='store_true',
         help='let GPUs round the inputs of fp32 products to 10 bits of mantissa')
     add('--compile', action='store_true',
-        help='compile the network (torch.compile); the first steps take minutes')
+        help='compile the network (torch.compile); the first steps take long')
     add('--grad_checkpointing', action='store_true',
         help='keep only the inputs of blocks and compute the rest again in the backward pass: less '
-             'memory, about a third more time; for long clips')
+             'memory, one more forward pass a step; for long clips')
     add('--profile', type=_COUNT, default=0, metavar='N',
         help='write a trace of N training steps, steps.pt.trace.json.gz, for Perfetto or '
              'TensorBoard')
