@@ -208,6 +208,7 @@ class RunLog:
     def flush(self):
         for table in self._tables.values():
             table.flush()
+        self._board.flush()
 
     def close(self):
         for table in self._tables.values():
@@ -300,16 +301,23 @@ class Board:
     """TensorBoard events in a folder; with folder None every call does nothing."""
 
     def __init__(self, folder):
-        self._writer = None
+        self._writer, self._waiting, self._last = None, [], time.monotonic()
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
             self._writer = SummaryWriter(str(folder))
 
     def scalars(self, group, step, **values):
-        """One curve a value, named group/value."""
-        for name, value in values.items():
-            if self._writer:
-                self._writer.add_scalar(f'{group}/{name}', float(value), step)
+        """One curve a value, named group/value; tensors are read later, together."""
+        if self._writer:
+            self._waiting += [(f'{group}/{name}', value, step, time.time())
+                              for name, value in values.items()]
+            if time.monotonic() - self._last > FLUSH_SEC:
+                self.flush()
+
+    def flush(self):
+        for tag, value, step, wall_time in self._waiting:
+            self._writer.add_scalar(tag, float(value), step, wall_time)
+        self._waiting, self._last = [], time.monotonic()
 
     def clips(self, tag, clips, step):
         """A picture of some clips, uint8 (N, C, T, h, w), as the network sees them."""
@@ -317,6 +325,7 @@ class Board:
             self._writer.add_image(tag, clip_sheet(clips), step)
 
     def close(self):
+        self.flush()
         if self._writer:
             self._writer.close()
 
