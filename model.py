@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,8 +12,9 @@ import models
 from errors import InputError
 from models.densenet import rename_2018_keys
 from models.identify import identify
-from opts import (CLIP_FLAGS, NETWORK_FLAGS, build_parser, n_input_channels, normalization,
-                  replace)
+from opts import (CLIP_FLAGS, NETWORK_FLAGS, Options, build_parser, n_input_channels,
+                  normalization, replace)
+from spatial_transforms import Normalize
 
 # How many tensors an error about a file of weights lists.
 LISTED = 4
@@ -119,6 +121,69 @@ def _shape(tensor):
 
 def _first(names):
     return ', '.join(names[:LISTED]) + (', ...' if len(names) > LISTED else '')
+
+
+# ---------------------------------------------------------------- networks to use
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What goes with a network: what it is to be given, and what its outputs are called.
+
+    class_names: in the order of the logits
+    has_names:   whether these are names, or numbers since nobody said any
+    normalize:   uint8 clips (N, C, T, H, W) -> the network's input, on its device
+    opts:        sample_size, sample_duration, sample_t_stride ... as main.py's flags of that name
+    """
+
+    class_names: tuple
+    has_names: bool
+    normalize: nn.Module
+    opts: Options
+
+
+def load_model(path, device='cpu', class_names=None):
+    """(network, ModelInfo) of a checkpoint or of released weights, the network ready to be used.
+
+        network, info = load_model('results/save_200.pth')
+        logits = network(info.normalize(clips))  # uint8 (N, C, T, H, W) -> (N, n_classes)
+
+    Released weights get the preprocessing that they were trained with; their `class_names` are to
+    be given, or are '0', '1', ... Raises WeightsError where these contradict the file, and
+    CheckpointError where there is none.
+    """
+    state = checkpoint.load(path)
+    # Flow comes from HDF5, which is the reader's concern.
+    defaults = _default_options('--file_type', 'hdf5')
+    opts = adopt_options(defaults, state, path, warn=lambda line: None)
+    if is_of_2018(state, opts):
+        opts = adopt_options(_default_options('--file_type', 'hdf5', *FLAGS_OF_2018.split()), state,
+                             path, warn=lambda line: None)
+    network = load_network(opts, state, path).to(device).eval()
+    mean, std = normalization(opts)
+    names = _names_of_classes(state, path, opts.n_classes, class_names)
+    return network, ModelInfo(names or tuple(map(str, range(opts.n_classes))), names is not None,
+                              Normalize(mean, std, opts.value_scale).to(device), opts)
+
+
+def _default_options(*argv):
+    """The options of main.py without any path, as if these flags had been given."""
+    given = {flag[2:] for flag in argv if flag.startswith('--')}
+    return Options(**vars(build_parser().parse_args(argv)), given=frozenset(given))
+
+
+def _names_of_classes(state, path, n_classes, class_names):
+    """The names that a file records, or else those given; None for neither."""
+    recorded = state.get('class_names')
+    if recorded is not None:
+        recorded = tuple(map(str, recorded))
+        if class_names is not None and tuple(class_names) != recorded:
+            raise WeightsError(f'{path}: records its own class names ({_first(recorded)}), and '
+                               'others were given; leave those out')
+        return recorded
+    if class_names is not None and len(class_names) != n_classes:
+        raise WeightsError(f'{path}: has {n_classes} classes, and {len(class_names)} names were '
+                           'given; give the names of the data set it was trained on, in its order')
+    return None if class_names is None else tuple(class_names)
 
 
 # ---------------------------------------------------------------- what a file says of itself

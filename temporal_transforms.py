@@ -55,6 +55,21 @@ def sliding_window(frames, size, stride):
     return clips
 
 
+def stream_windows(frames, size, stride):
+    """Yield the clips of `sliding_window`, of frames that come one by one; holds `size` of them."""
+    held, n_between = [], 0
+    for frame in frames:
+        if n_between:
+            n_between -= 1
+            continue
+        held.append(frame)
+        if len(held) == size:
+            yield held
+            held, n_between = held[stride:], max(0, stride - size)
+    if held:
+        yield loop(held, size)
+
+
 def n_windows(n_frames, size, stride):
     """How many clips `sliding_window` makes of `n_frames` frames."""
     n_full = max(0, (n_frames - size) // stride + 1)

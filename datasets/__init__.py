@@ -64,7 +64,7 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
     # A video that stood for another one would be counted twice where each is to count once.
     skip = REPLACE if split == 'train' else LEAVE_OUT
     dataset = VideoDataset(records, opts.video_path, reader, _temporal_transform(opts, split),
-                           _spatial_transform(opts, split), opts.manual_seed,
+                           spatial_transform(opts, split), opts.manual_seed,
                            skip if opts.bad_frames == 'skip' else RAISE)
     batches = _batch_sampler(opts, split, records, rank, world_size)
     workers = {}
@@ -178,7 +178,8 @@ def _temporal_transform(opts, split):
     return T.Compose([T.TemporalSubsampling(opts.sample_t_stride), crop])
 
 
-def _spatial_transform(opts, split):
+def spatial_transform(opts, split):
+    """What happens to the pixels of a split's clips: uint8 (T, C, H, W) -> uint8 (T, C, h, w)."""
     if split == 'inference' and opts.inference_crop == 'nocrop':
         return S.Resize(opts.sample_size)
     if split != 'train':

@@ -21,7 +21,7 @@ ALLOWED = {
     'video': set(),
     'datasets': {'opts', 'datasets', 'video', *TRANSFORMS},
     'models': {'models'},
-    'model': {'opts', 'models', 'checkpoint'},
+    'model': {'opts', 'models', 'checkpoint', 'spatial_transforms'},
     **{loop: {'metrics', 'distributed'} for loop in LOOPS},
     'main': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'distributed', 'metrics', 'logs',
              *TRANSFORMS, *LOOPS},

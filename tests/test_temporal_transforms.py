@@ -75,3 +75,10 @@ def _expand(frames):
     if isinstance(frames, dict):
         return list(range(*frames['range']))
     return [_expand(f) if isinstance(f, (dict, list)) else f for f in frames]
+
+
+@pytest.mark.parametrize('stride', [1, 3, 4, 7])
+@pytest.mark.parametrize('n_frames', [1, 3, 4, 5, 8, 17])
+def test_a_stream_has_the_windows_of_a_video(n_frames, stride):
+    frames = list(range(n_frames))
+    assert list(T.stream_windows(iter(frames), 4, stride)) == T.sliding_window(frames, 4, stride)
