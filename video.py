@@ -13,6 +13,7 @@ the file lets it be sure.
 import math
 import os
 import struct
+import sys
 from bisect import bisect_right
 from fractions import Fraction
 from functools import lru_cache
@@ -52,6 +53,9 @@ UPRIGHT_FILTERS = {
 # Containers (as FFmpeg names them) that say where each packet lies, and which of a packet's time
 # stamps they seek by. In others (avi, raw streams) seeking is a guess.
 SEEK_STAMPS = {'mov,mp4,m4a,3gp,3g2,mj2': 'dts', 'matroska,webm': 'pts'}
+# Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
+WEBCAMS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
+
 # Frames that are shown before a key frame follow it within so many packets.
 LOOK_AHEAD = 16
 # Frames that are not needed are jumped over where that saves decoding so many.
@@ -130,8 +134,7 @@ class Video:
 
     def __init__(self, path):
         try:
-            # `file:` keeps FFmpeg from taking `a:b.mp4` for a protocol.
-            self._container = av.open(f'file:{path}', metadata_errors='replace')
+            self._container = self._open(path)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(reason(error)) from None
         self._stream = self._container.streams.best('video')
@@ -146,6 +149,11 @@ class Video:
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
         self._complaints = []
         self.is_cut_short = False
+
+    @staticmethod
+    def _open(path):
+        # `file:` keeps FFmpeg from taking `a:b.mp4` for a protocol.
+        return av.open(f'file:{path}', metadata_errors='replace')
 
     def __enter__(self):
         return self
@@ -291,6 +299,17 @@ class Video:
                     yield frame
         except av.error.FFmpegError:
             raise SeekError from None
+
+
+class Webcam(Video):
+    """A camera by its number, 0 for the first: a Video without end."""
+
+    @staticmethod
+    def _open(number):
+        if sys.platform not in WEBCAMS:
+            raise VideoError(f'cameras are not known on {sys.platform}')
+        driver, name = WEBCAMS[sys.platform]
+        return av.open(name.format(number), format=driver)
 
 
 def count_frames(path):

@@ -1,0 +1,206 @@
+"""Predictions on files as they are: the scores of main.py's inference, and what is said of them."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from errors import InputError
+from model import load_model
+from tests.helpers import cut_short, grey_frames, run_script, write_sound, write_video
+from tests.tiny_data import run_main
+from util_scripts import generate_video_jpgs, predict
+from util_scripts.captions import MIN_SHORT_SIDE, draw_scores
+
+
+@pytest.fixture(scope='module')
+def trained(tiny_data):
+    """A checkpoint of clips of 8 frames and 32 pixels, every second frame of the video."""
+    argv = tiny_data.argv('trained', '--n_epochs', 1, '--sample_t_stride', 2,
+                          '--learning_rate', 0.002)
+    assert run_main(argv) == 0
+    return tiny_data.root / 'trained' / 'save_1.pth'
+
+
+@pytest.fixture(scope='module')
+def inferred(tiny_data, trained):
+    """Results of main.py's inference on frames of the validation videos, a row a window."""
+    argv = tiny_data.argv('inferred', '--resume_path', 'trained/save_1.pth', '--no_train',
+                          '--no_val', '--inference', '--inference_stride', 5,
+                          '--inference_no_average', '--output_topk', 0)
+    assert run_main(argv) == 0
+    return json.loads((tiny_data.root / 'inferred' / 'val.json').read_text())['results']
+
+
+def scores(entries):
+    return {entry['label']: entry['score'] for entry in entries}
+
+
+@pytest.fixture
+def command(trained, tmp_path, capsys):
+    """Run the command: (status, what --json holds, stdout, stderr)."""
+    def call(*argv):
+        path = tmp_path / 'out.json'
+        status = predict.main([*map(str, argv), '--weights', str(trained), '--no_cuda', '--json',
+                               str(path)])
+        return status, json.loads(path.read_text()), *capsys.readouterr()
+    return call
+
+
+def coloured_video(path, n_frames=23, fps=25):
+    rng = np.random.default_rng(3)
+    frames = rng.integers(0, 90, (n_frames, 5, 6, 3)).repeat(32, axis=1).repeat(32, axis=2)
+    frames[..., 1] += np.linspace(0, 30, n_frames, dtype=int)[:, None, None]
+    return write_video(path, frames.astype(np.uint8), fps=fps)
+
+
+# ---------------------------------------------------------------- the same scores
+
+def test_folders_of_frames_get_the_scores_of_inference(tiny_data, inferred, command):
+    folders = [tiny_data.root / 'jpg' / video_id.split('_')[0] / video_id for video_id in inferred]
+    status, data, _, _ = command(*folders, '--stride', 5, '--timeline', '--batch_size', 3)
+    assert status == 0 and data['failed'] == {}
+    for folder, video_id in zip(folders, inferred):
+        windows = data['timeline'][str(folder)]
+        expected = inferred[video_id]
+        assert [w['segment'] for w in windows] == [w['segment'] for w in expected]
+        for window, other in zip(windows, expected):
+            assert scores(window['result']) == pytest.approx(scores(other['result']), abs=1e-5)
+        mean = {label: np.mean([scores(w['result'])[label] for w in expected])
+                for label in scores(expected[0]['result'])}
+        assert scores(data['results'][str(folder)]) == pytest.approx(mean, abs=1e-5)
+
+
+@pytest.mark.parametrize('file_type, tolerance', [('jpg', 0.005), ('video', 1e-5)])
+def test_a_video_gets_the_scores_of_extraction_and_inference(
+        tmp_path, trained, tiny_data, command, file_type, tolerance):
+    video = coloured_video(tmp_path / 'videos' / 'green' / 'a.mp4')
+    assert generate_video_jpgs.main([str(tmp_path / 'videos'), str(tmp_path / 'jpg'), 'ucf101',
+                                     '--n_jobs', '1']) == 0
+    annotation = {'labels': ['red', 'green', 'blue'], 'database': {
+        'a': {'subset': 'validation', 'annotations': {'label': 'green', 'segment': [1, 24]}}}}
+    (tmp_path / 'a.json').write_text(json.dumps(annotation))
+    argv = tiny_data.argv(tmp_path / 'out', '--resume_path', trained, '--no_train', '--no_val',
+                          '--inference', '--file_type', file_type, '--video_path',
+                          tmp_path / ('jpg' if file_type == 'jpg' else 'videos'),
+                          '--annotation_path', tmp_path / 'a.json')
+    assert run_main(argv) == 0
+    expected = json.loads((tmp_path / 'out' / 'val.json').read_text())['results']['a']
+    _, data, _, _ = command(video)
+    assert scores(data['results'][str(video)]) == pytest.approx(scores(expected), abs=tolerance)
+
+
+def test_memory_holds_one_batch_of_windows(trained):
+    network, info = load_model(trained)
+    n_read = 0
+
+    def frames():
+        nonlocal n_read
+        for n_read in range(1, 10_001):
+            yield predict.Frame(n_read, n_read / 25, torch.zeros(3, 32, 32, dtype=torch.uint8))
+    windows = predict.classify(frames(), 25, network, info, stride=8, batch_size=2)
+    next(windows)
+    assert n_read == 8 * 2 * 2 - 1  # two windows of eight of every second frame
+    assert next(windows).segment == (17, 32)
+
+
+# ---------------------------------------------------------------- what is found and what is said
+
+def test_broken_files_are_named_and_the_rest_goes_on(tmp_path, command):
+    good = coloured_video(tmp_path / 'in' / 'deep' / 'good.mp4', n_frames=40)
+    cut_short(coloured_video(tmp_path / 'in' / 'cut.avi', n_frames=40), 0.6)
+    write_sound(tmp_path / 'in' / 'sound.mp4')
+    (tmp_path / 'in' / 'empty.mkv').touch()
+    (tmp_path / 'in' / 'notes.txt').touch()
+    status, data, out, err = command(tmp_path / 'in', good)
+    assert status == 1
+    assert [path.rsplit('/')[-1] for path in data['results']] == ['cut.avi', 'good.mp4']
+    assert [path.rsplit('/')[-1] for path in data['failed']] == ['empty.mkv', 'sound.mp4']
+    assert 'no video stream' in err and 'damaged: ' in err
+    assert '2 videos, ' in out and ' clips/s; 2 failed' in out
+
+
+def test_table_and_csv(tmp_path, command):
+    video = coloured_video(tmp_path / 'a.mp4', n_frames=40, fps=20)
+    status, data, out, _ = command(video, '--topk', 2, '--timeline', '--csv', tmp_path / 'a.csv')
+    lines = out.splitlines()
+    assert status == 0 and lines[0] == f'{video}  (1.95 s, 2 windows)'
+    best = data['results'][str(video)][0]
+    assert lines[1] == f'    {best["score"]:.3f}  {best["label"]}'
+    assert lines[3].startswith('       0.00 -    0.75 s  ')
+    with open(tmp_path / 'a.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['window'], row['rank']) for row in rows] == [
+        ('', '1'), ('', '2'), ('1', '1'), ('1', '2'), ('2', '1'), ('2', '2')]
+    assert rows[2]['end_sec'] == '0.75' and rows[0]['label'] == best['label']
+
+
+def test_the_annotated_video(tmp_path, command):
+    video = coloured_video(tmp_path / 'a.mp4', n_frames=40, fps=20)
+    assert command(video, '--annotate', tmp_path / 'out.mp4')[0] == 0
+    with av.open(str(tmp_path / 'out.mp4')) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 40
+    assert min(frames[0].width, frames[0].height) == MIN_SHORT_SIDE
+    assert float(frames[20].time) == pytest.approx(1.0, abs=0.01)
+    assert command(video, '--annotate', tmp_path / 'many')[0] == 0
+    assert (tmp_path / 'many' / 'a.mp4').is_file()
+
+
+@pytest.mark.parametrize('height, width', [(17, 400), (400, 100), (720, 1280)])
+def test_text_is_light_on_dark(height, width):
+    bright = grey_frames([255], height, width)[0]
+    drawn = draw_scores(bright, [{'label': 'a class with a very long name' * 4, 'score': 0.0}])
+    corner = drawn[:drawn.shape[0] // 4, :drawn.shape[1] // 2]
+    assert (corner.max(axis=2) < 90).any() and (drawn[-1, -1] == 255).all()
+    assert min(drawn.shape[:2]) == max(MIN_SHORT_SIDE, min(height, width))
+
+
+def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
+    video = coloured_video(tmp_path / 'a.mp4', n_frames=40)
+
+    class Camera(predict.Video):
+        def frames(self):
+            for frame in super().frames():
+                yield frame
+            os.kill(os.getpid(), signal.SIGINT)
+            yield from itertools.repeat(frame)
+    monkeypatch.setattr(predict.CameraSource, 'opener', lambda _, number: Camera(video))
+    status, data, out, _ = command('--webcam', 0)
+    assert status == 0 and list(data['results']) == ['0']
+    assert out.splitlines()[0].startswith('       0.00 -    0.60 s')
+
+
+def test_no_camera_is_said():
+    done = run_script('predict', '--webcam', 77, '--weights', 'no.pth')
+    assert done.returncode == 2 and 'no such checkpoint' in done.stderr
+
+
+@pytest.mark.parametrize('argv, said', [
+    ([], 'nothing to predict'),
+    (['missing.mp4'], 'no such file'),
+    (['EMPTY'], 'no video and no frames'),
+    (['A', 'B', '--annotate', 'one.mp4'], 'is one file, and there are 2'),
+    (['A', '--webcam', '0'], 'drop one'),
+    (['A', '--labels', 'none.txt'], 'no such file'),
+])
+def test_wrong_arguments(tmp_path, command, argv, said):
+    (tmp_path / 'EMPTY').mkdir()
+    for name in 'AB':
+        (tmp_path / name).touch()
+    argv = [tmp_path / word if word in ('A', 'B', 'EMPTY') else word for word in argv]
+    with pytest.raises(InputError, match=said):
+        command(*argv)
+
+
+def test_labels(tmp_path):
+    (tmp_path / 'a.txt').write_text('run\nswim\n\n')
+    assert predict.read_labels(tmp_path / 'a.txt') == ('run', 'swim')
+    (tmp_path / 'a.json').write_text('{"labels": ["run", "swim"], "database": {}}')
+    assert predict.read_labels(tmp_path / 'a.json') == ('run', 'swim')
