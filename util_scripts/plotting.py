@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from errors import InputError
@@ -79,30 +80,57 @@ def _style(axes, title):
 
 
 def draw_curves(logs, path):
-    """Draw each figure of merit by epoch.
+    """Draw each figure of merit of a run by epoch.
 
     `logs` is {'training': table, 'validation': table} of `read_log`; either may be left out, and
     so may columns: a panel without a line is not drawn.
     """
-    panels = {title: [line for line in lines if line[1] in logs.get(line[0], {})]
-              for title, lines in PANELS.items()}
+    draw_runs({'': logs}, path)
+
+
+def draw_runs(runs, path):
+    """Draw each figure of merit of one run or more, {name: logs as of `draw_curves`}, by epoch.
+
+    Of several runs, each has a colour, and its training is dashed.
+    """
+    panels = {title: [(run, *line) for run, logs in runs.items() for line in lines
+                      if line[1] in logs.get(line[0], {})] for title, lines in PANELS.items()}
     panels = {title: lines for title, lines in panels.items() if lines}
     n_rows = -(-len(panels) // 2)
     figure = Figure(figsize=(9.6, 3.1 * n_rows), layout='constrained')
     for place, (title, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(n_rows, 2, place)
         _style(axes, title)
-        for log, column in lines:
-            epochs, values = logs[log]['epoch'], logs[log][column]
-            axes.plot(epochs, values, color=COLOURS[log], linewidth=1.8, label=log,
-                      marker='o', markersize=4 if len(epochs) <= 40 else 0)
+        for run, log, column in lines:
+            epochs, values = runs[run][log]['epoch'], runs[run][log][column]
+            is_dotted = len(epochs) <= 40 and len(runs) == 1 or len(epochs) == 1
+            axes.plot(epochs, values, linewidth=1.8, marker='o', markersize=4 if is_dotted else 0,
+                      **_line_look(log, list(runs).index(run), len(runs)))
         if title == 'learning rate':
             axes.set_yscale('log')
         else:
             axes.set_ylim(0, 1.03 if 'accuracy' in title else None)
-        if len(PANELS[title]) > 1:
+        if len(PANELS[title]) > 1 and len(runs) == 1:
             axes.legend(frameon=False, fontsize=9)
+    if len(runs) > 1:
+        _add_legend_of_runs(figure, runs)
     save(figure, path)
+
+
+def _line_look(log, run, n_runs):
+    """Colour and style of a line: of one run the log has the colour, of several the run."""
+    if n_runs == 1:
+        return {'color': COLOURS[log], 'label': log}
+    return {'color': f'C{run % 10}', 'linestyle': '--' if log == 'training' else '-'}
+
+
+def _add_legend_of_runs(figure, runs):
+    handles = [Line2D([], [], linewidth=1.8, color=f'C{run % 10}', label=name)
+               for run, name in enumerate(runs)]
+    handles += [Line2D([], [], linewidth=1.8, color=FAINT, label=log,
+                       linestyle='--' if log == 'training' else '-') for log in COLOURS]
+    figure.legend(handles=handles, loc='outside lower left', ncols=min(5, len(handles)),
+                  frameon=False, fontsize=9)
 
 
 def _label_classes(axes, class_names, side_inch):
