@@ -139,7 +139,8 @@ class RunLog:
     COLUMNS = {
         'train.log': ('epoch', 'loss', 'acc', 'lr', 'n_trained', 'n_frozen'),
         'train_batch.log': ('epoch', 'batch', 'iter', 'loss', 'acc', 'lr'),
-        'val.log': ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5'),
+        'val.log': ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5',
+                    'clip_mean_class', 'video_mean_class'),
     }
 
     def __init__(self, folder, tensorboard=False):
@@ -181,6 +182,10 @@ class RunLog:
         if name in self._tables:
             self._tables[name].write(**row)
 
+    def options(self, options):
+        """The options of the run, {flag: value}."""
+        self._board.options(options, ('val/loss', 'val/clip_top1', 'val/video_top1'))
+
     def clips(self, clips, epoch):
         self._board.clips('train/clips', clips, epoch)
 
@@ -197,12 +202,14 @@ class RunLog:
                             **{name: row[name] for name in ('loss', 'acc', 'lr')})
         self.flush()
 
-    def validation(self, epoch, metrics):
+    def validation(self, epoch, metrics, confusion):
         """A validation: what validation.evaluate returns. Outside of a training it is added."""
         if 'val.log' not in self._tables:
             self._open('val.log', (sys.maxsize,))
         self._write('val.log', epoch=epoch, acc=metrics['clip_top1'], **metrics)
         self._board.scalars('val', epoch, **metrics)
+        for kind, counts in confusion.items():
+            self._board.confusion(f'val/{kind}_confusion', counts, epoch)
         self.flush()
 
     def flush(self):
@@ -301,10 +308,16 @@ class Board:
     """TensorBoard events in a folder; with folder None every call does nothing."""
 
     def __init__(self, folder):
-        self._writer, self._waiting, self._last = None, [], time.monotonic()
-        if folder is not None:
+        self._folder, self._open_writer = folder, None
+        self._waiting, self._last = [], time.monotonic()
+
+    @property
+    def _writer(self):
+        # Not before the first event: a new training sets earlier events aside first.
+        if self._open_writer is None and self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
-            self._writer = SummaryWriter(str(folder))
+            self._open_writer = SummaryWriter(str(self._folder))
+        return self._open_writer
 
     def scalars(self, group, step, **values):
         """One curve a value, named group/value; tensors are read later, together."""
@@ -324,10 +337,37 @@ class Board:
         if self._writer:
             self._writer.add_image(tag, clip_sheet(clips), step)
 
+    def confusion(self, tag, counts, step):
+        """A picture of a confusion matrix, (n, n) counts, rows true, columns predicted."""
+        if self._writer:
+            self._writer.add_image(tag, confusion_picture(counts), step)
+
+    def options(self, options, metrics):
+        """Hyper-parameters of the run, {name: value}, to compare by the scalars named `metrics`."""
+        if not self._writer:
+            return
+        from torch.utils.tensorboard.summary import hparams
+        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value)
+                 for name, value in options.items()}
+        for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
+            self._writer.file_writer.add_summary(summary)
+
     def close(self):
         self.flush()
-        if self._writer:
-            self._writer.close()
+        if self._open_writer:
+            self._open_writer.close()
+
+
+def confusion_picture(counts, side=480):
+    """(n, n) counts -> uint8 (3, H, W), H and W about `side` or n: darker blue is a larger share
+    of the row, its root, so that rare mistakes show too; a class that does not occur is grey."""
+    import torch  # slow to import
+    totals = counts.sum(dim=1, keepdim=True)
+    shares = (counts / totals.clamp(min=1)).sqrt()
+    white, blue = torch.tensor([[255., 255., 255.], [8., 48., 107.]]).view(2, 3, 1, 1)
+    picture = torch.where(totals > 0, white + (blue - white) * shares, 225.).to(torch.uint8)
+    cell = max(1, side // len(counts))
+    return picture.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
 
 
 class StepTrace:

@@ -125,6 +125,7 @@ def prepare(opts, world, device):
     if world.is_main:
         logs.open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
         logs.write_opts(opts.result_path, to_json(opts))
+        log.options({name: value for name, value in vars(opts).items() if name != 'given'})
     tuned = tune(opts, network, device)
     mean, std = normalization(opts)
     return Run(opts=opts, world=world, device=device, log=log, state=state, weights_path=path,
@@ -395,9 +396,10 @@ def validate(this_run, stop, epoch, save=None):
 
     with this_run.log.progress(loader.batch_sampler.n_own_videos(), f'validate {epoch}',
                                unit='video') as progress:
-        metrics = evaluate(loader, evaluated_model(this_run), this_run.normalize,
-                           this_run.criterion, device=this_run.device, on_step=on_step)
-    this_run.log.validation(epoch, metrics)
+        metrics, confusion = evaluate(loader, evaluated_model(this_run), this_run.normalize,
+                                      this_run.criterion, device=this_run.device,
+                                      n_classes=len(this_run.class_names), on_step=on_step)
+    this_run.log.validation(epoch, metrics, confusion)
     if this_run.opts.no_train:
         this_run.log.say(val_line(metrics))
     return metrics
@@ -406,7 +408,8 @@ def validate(this_run, stop, epoch, save=None):
 def val_line(metrics):
     """Metrics of a validation in words."""
     return (f'validation loss {metrics["loss"]:.4f}, clip top-1 {metrics["clip_top1"]:.3f}, '
-            f'video top-1 {metrics["video_top1"]:.3f}, top-5 {metrics["video_top5"]:.3f}')
+            f'video top-1 {metrics["video_top1"]:.3f}, top-5 {metrics["video_top5"]:.3f}, '
+            f'mean-class {metrics["video_mean_class"]:.3f}')
 
 
 def infer(this_run, stop):

@@ -24,6 +24,31 @@ def mean_per_group(rows, groups):
     return sums / counts.unsqueeze(1), numbers
 
 
+def confusion_counts(scores, labels):
+    """How often a class was taken for which: (n_classes, n_classes), rows true, columns best.
+
+    (N, n_classes) scores, (N,) labels; counts of batches and of processes add up.
+    """
+    n_classes = scores.shape[1]
+    cells = labels * n_classes + scores.argmax(dim=1)
+    return cells.bincount(minlength=n_classes ** 2).view(n_classes, n_classes)
+
+
+def mean_class_accuracy(counts):
+    """Mean over the classes that occur of the share that is right; nan where none occurs."""
+    totals = counts.sum(dim=1)
+    occurs = totals > 0
+    return float((counts.diagonal()[occurs] / totals[occurs]).mean())
+
+
+def most_confused(counts, n):
+    """[(true, predicted, how often)] of the `n` most frequent mistakes, the worst first."""
+    mistakes = counts.clone().fill_diagonal_(0).flatten()
+    # Stable: of equal counts the first classes come first.
+    order = mistakes.argsort(descending=True, stable=True)[:n].tolist()
+    return [(*divmod(cell, len(counts)), int(mistakes[cell])) for cell in order if mistakes[cell]]
+
+
 class Sums:
     """Named running sums, kept as float64 tensors where the values are: adding never waits.
 

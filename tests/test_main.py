@@ -45,7 +45,8 @@ def test_logs(trained):
         assert float(rows[epoch - 1]['loss']) == pytest.approx(sum(own) / len(own), rel=1e-4)
     val = _rows(trained / 'val.log')
     assert list(val[0])[:3] == ['epoch', 'loss', 'acc'] and 'video_top1' in val[0]
-    assert float(val[-1]['video_top1']) == 1.0
+    assert float(val[-1]['video_top1']) == float(val[-1]['video_mean_class']) == 1.0
+    assert list(val[0])[-2:] == ['clip_mean_class', 'video_mean_class']
 
 
 def test_options_are_kept(trained, tiny_data):
@@ -86,7 +87,26 @@ def test_tensorboard_has_scalars_and_pictures(trained):
     assert {'train/loss', 'train/acc', 'train/lr', 'val/loss', 'val/video_top1',
             'train_batch/loss'} <= set(tags['scalars'])
     assert [round(event.value, 4) for event in events.Scalars('train/lr')] == [0.05] * 4
-    assert 'train/clips' in tags['images']
+    assert {'train/clips', 'val/clip_confusion', 'val/video_confusion'} <= set(tags['images'])
+    picture = events.Images('val/video_confusion')[-1]
+    assert (picture.width, picture.height) == (480, 480)
+
+
+def test_tensorboard_has_the_options(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+    events = EventAccumulator(str(trained))
+    events.Reload()
+    contents = events.SummaryMetadata('_hparams_/session_start_info').plugin_data.content
+    data = plugin_data_pb2.HParamsPluginData.FromString(contents)
+    assert data.session_start_info.hparams['model_depth'].number_value == 10
+
+
+def test_events_of_a_new_training_stay_beside_its_logs(tiny_data, tmp_path):
+    for _ in range(2):
+        assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 1, '--tensorboard')) == 0
+    for folder in (tmp_path, tmp_path / 'earlier_1'):
+        assert len(list(folder.glob('events.out.tfevents.*'))) == 1
 
 
 @pytest.mark.parametrize('n_steps', [2, 50])
