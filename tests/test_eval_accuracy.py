@@ -121,7 +121,9 @@ def test_per_class(evaluate):
     assert [line.split() for line in lines[2:4]] == [
         ['swim', '0.0000', '(0', 'of', '1', 'videos)'],
         ['walk', '0.0000', '(0', 'of', '1', 'videos)']]
-    assert [line.split()[0] for line in lines[4:]] == ['jump', 'run']
+    assert [line.split()[0] for line in lines[4:6]] == ['jump', 'run']
+    assert lines[6:] == ['most confused:', '  swim taken for walk (1 of 1 videos)',
+                         '  walk taken for jump (1 of 1 videos)']
 
 
 def test_mean_class_accuracy_is_not_that_of_videos(evaluate):

@@ -1,12 +1,15 @@
 """Pictures of runs and of results: what is drawn, and what is said where nothing can be."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from errors import InputError
 from tests.tiny_data import run_main
-from util_scripts import plot_log
+from util_scripts import plot_log, plot_results
+from util_scripts.plotting import draw_classes, draw_confusion
 
 
 @pytest.fixture(scope='module')
@@ -19,7 +22,7 @@ def result_path(tiny_data):
 def is_picture(path):
     """Whether a file is a picture with more than one colour in it."""
     pixels = np.asarray(Image.open(path).convert('RGB'))
-    return min(pixels.shape[:2]) > 200 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
+    return min(pixels.shape[:2]) > 150 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
 
 
 # ---------------------------------------------------------------- logs
@@ -47,3 +50,49 @@ def test_no_log_to_draw(tmp_path, log, said):
         (tmp_path / 'train.log').write_text(log)
     with pytest.raises(InputError, match=said):
         plot_log.main([str(tmp_path)])
+
+
+# ---------------------------------------------------------------- results
+
+@pytest.fixture
+def mistaken(tiny_data, tmp_path):
+    """A result file with one mistake, green_4 taken for blue."""
+    best = {f'{name}_{i}': name for name in ('red', 'green', 'blue') for i in (4, 5)}
+    best['green_4'] = 'blue'
+    results = {video_id: [{'label': label, 'score': 0.75}] for video_id, label in best.items()}
+    (tmp_path / 'val.json').write_text(json.dumps({'results': results}))
+    return tmp_path / 'val.json'
+
+
+def test_pictures_of_results(tiny_data, mistaken, capsys):
+    assert not plot_results.main([str(mistaken), str(tiny_data.annotation_path), '--video_path',
+                                  str(tiny_data.root / 'jpg')])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ['most confused:', '  green taken for blue (1 of 2 videos)']
+    for name in ('confusion', 'classes', 'mistakes'):
+        assert str(mistaken.with_name(f'{name}.png')) in lines
+        assert is_picture(mistaken.with_name(f'{name}.png'))
+
+
+def test_results_of_a_run(tiny_data, result_path, tmp_path):
+    assert not plot_results.main([str(result_path / 'val.json'), str(tiny_data.annotation_path),
+                                  '--output', str(tmp_path / 'pictures')])
+    assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == [
+        'classes.png', 'confusion.png']
+
+
+def test_no_frames_of_the_mistakes(tiny_data, mistaken, tmp_path):
+    with pytest.raises(InputError, match='no frames of any of the 1 mistakes'):
+        plot_results.main([str(mistaken), str(tiny_data.annotation_path), '--video_path',
+                           str(tmp_path)])
+
+
+@pytest.mark.parametrize('n_classes', [2, 130])
+def test_few_classes_and_many(tmp_path, n_classes):
+    counts = np.eye(n_classes, dtype=int) * 3
+    counts[0, 1] = 2
+    names = [f'a class with number {number}' for number in range(n_classes)]
+    draw_confusion(counts, names, tmp_path / 'confusion.png')
+    draw_classes(counts, names, tmp_path / 'classes.png')
+    assert is_picture(tmp_path / 'confusion.png') and is_picture(tmp_path / 'classes.png')
+    assert max(Image.open(tmp_path / 'classes.png').size) < 2500

@@ -7,8 +7,11 @@ import argparse
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import torch
+
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from errors import InputError, run
+from metrics import most_confused
 from util_scripts.utils import printable, read_json, replacing
 
 RESULT_FILE = 'a result file of main.py --inference'
@@ -41,7 +44,7 @@ def read_truth(path, subset):
 # ---------------------------------------------------------------- what was predicted
 
 def read_results(path, video_ids, n_classes, k):
-    """{video id: labels, best first} of a result file, for the videos among `video_ids`.
+    """{video id: {label: score}}, best first, of a result file, for the videos in `video_ids`.
 
     A video that has results window by window gets the mean of its windows' scores.
     """
@@ -49,30 +52,30 @@ def read_results(path, video_ids, n_classes, k):
     if not isinstance(results, dict):
         raise InputError(f'{path}: has no "results" of videos; give {RESULT_FILE}')
     try:
-        rankings = {video_id: ranking(entries) for video_id, entries in results.items()
-                    if video_id in video_ids}
-        n_windows = sum('result' in entry for video_id in rankings for entry in results[video_id])
+        scores = {video_id: mean_scores(entries) for video_id, entries in results.items()
+                  if video_id in video_ids}
+        n_windows = sum('result' in entry for video_id in scores for entry in results[video_id])
     except (TypeError, LookupError):
         raise InputError(f'{path}: its "results" are not lists of label and score a video; give '
                          f'{RESULT_FILE}') from None
-    shortest = min(map(len, rankings.values()), default=k)
+    shortest = min(map(len, scores.values()), default=k)
     if shortest < min(k, n_classes):
         raise InputError(f'{path}: top-{k} needs {k} labels a video and there are {shortest}; run '
                          f'the inference again with --output_topk {k} or more')
     if n_windows:
         print(f'{n_windows} windows of --inference_no_average: their scores are averaged for each '
               'video, as far as --output_topk kept them')
-    return rankings
+    return scores
 
 
-def ranking(entries):
-    """[{label, score}] or [{segment, result: [{label, score}]}] -> labels, best first."""
+def mean_scores(entries):
+    """[{label, score}] or [{segment, result: [{label, score}]}] -> {label: score}, best first."""
     windows = [entry['result'] for entry in entries] if 'result' in entries[0] else [entries]
     scores = defaultdict(float)
     for window in windows:
         for entry in window:
-            scores[entry['label']] += entry['score']
-    return sorted(scores, key=scores.get, reverse=True)
+            scores[entry['label']] += entry['score'] / len(windows)
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
 def check_overlap(truth, rankings, class_names, args):
@@ -102,6 +105,31 @@ def count_by_class(truth, rankings, k):
         n_videos.update(labels)
         right.update(labels.intersection(rankings.get(video_id, ())[:k]))
     return {label: (right[label], n) for label, n in n_videos.items()}
+
+
+def count_confusions(truth, rankings, class_names):
+    """(n_classes, n_classes) counts, rows true, columns best: of videos that have a result.
+
+    A video of several labels is right by one of them, and otherwise a mistake for each.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    counts = torch.zeros(len(class_names), len(class_names), dtype=torch.int64)
+    for video_id, labels in truth.items():
+        best = rankings.get(video_id, (None,))[0]
+        if best in numbers:
+            for label in {best} if best in labels else labels & numbers.keys():
+                counts[numbers[label], numbers[best]] += 1
+    return counts
+
+
+def confused_lines(counts, class_names, n=10):
+    """The `n` most frequent mistakes, a line each, under a heading; [] where there is none."""
+    pairs = [(f'{class_names[true]} taken for {class_names[predicted]}',
+              f'({times} of {int(counts[true].sum())} videos)')
+             for true, predicted, times in most_confused(counts, n)]
+    width = max((len(pair) for pair, _ in pairs), default=0)
+    heading = ['most confused:'] if pairs else []
+    return heading + [f'  {pair:{width}} {times}' for pair, times in pairs]
 
 
 def print_by_class(counts, k):
@@ -137,7 +165,8 @@ def build_parser():
     parser.add_argument('--ignore', action='store_true',
                         help='leave out videos without a result; they count as wrong otherwise')
     parser.add_argument('--per_class', action='store_true',
-                        help='also print mean-class accuracy and a table of the classes')
+                        help='also print mean-class accuracy, a table of the classes and the pairs '
+                             'that are most confused')
     return parser
 
 
@@ -154,7 +183,8 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     subset = SUBSETS.get(args.subset, args.subset)
     class_names, truth = read_truth(args.ground_truth_path, subset)
-    rankings = read_results(args.result_path, truth, len(class_names), max(args.k))
+    rankings = {video_id: list(scores) for video_id, scores in read_results(
+        args.result_path, truth, len(class_names), max(args.k)).items()}
     check_overlap(truth, rankings, class_names, args)
     truth = leave_out_missing(truth, rankings, args.ignore)
     for k in args.k:
@@ -166,6 +196,9 @@ def main(argv=None):
         if args.save:
             with replacing(args.result_path.with_name(f'top{k}.txt')) as temporary:
                 temporary.write_text(f'{accuracy}\n')
+    if args.per_class:
+        counts = count_confusions(truth, rankings, class_names)
+        print(*map(printable, confused_lines(counts, class_names)), sep='\n')
 
 
 if __name__ == '__main__':

@@ -20,6 +20,8 @@ INK, FAINT = '#222222', '#8a8a8a'
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
 RIGHT, WRONG = '#1d6b34', '#c0232c'
 DPI = 120
+# Of more classes than these together, so many of the worst and of the best are drawn.
+SHOWN_CLASSES = 40, 20
 
 # Title of a panel -> the log and the column of each line in it.
 PANELS = {
@@ -178,6 +180,44 @@ def draw_confusion(counts, class_names, path):
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.set_label('share of the true class', fontsize=10, color=INK)
     bar.outline.set_visible(False)
+    save(figure, path)
+
+
+def draw_classes(counts, class_names, path):
+    """Draw the accuracy of each class as a bar, worst first, with the number of its videos.
+
+    `counts` as of `draw_confusion`; classes without a video are left out. Of more classes than can
+    be read, the worst and the best are drawn.
+    """
+    counts = np.asarray(counts)
+    totals = counts.sum(axis=1)
+    shares = counts.diagonal() / np.maximum(totals, 1)
+    order = sorted(np.flatnonzero(totals), key=lambda number: (shares[number], -totals[number]))
+    mean = shares[order].mean()
+    n_left_out = len(order) - sum(SHOWN_CLASSES)
+    rows = list(order)
+    if n_left_out > 0:
+        rows = [*order[:SHOWN_CLASSES[0]], None, *order[-SHOWN_CLASSES[1]:]]
+    figure = Figure(figsize=(8, 1.1 + 0.22 * len(rows)), layout='constrained')
+    axes = figure.add_subplot()
+    places = [place for place, number in enumerate(rows) if number is not None]
+    drawn = [rows[place] for place in places]
+    axes.barh(places, shares[drawn], height=0.72, color=COLOURS['validation'])
+    for place, number in zip(places, drawn):
+        axes.text(shares[number] + 0.008, place, f'{counts[number, number]} of {totals[number]}',
+                  va='center', fontsize=8, color=INK,
+                  bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1})
+    axes.axvline(mean, color=COLOURS['training'], linewidth=1.2)
+    names = [f'… {n_left_out} more …' if number is None else class_names[number]
+             for number in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=8, color=INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.13)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.tick_params(length=0, labelsize=8, colors=INK)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f'accuracy by class, of videos; mean {mean:.1%} (line)', loc='left',
+                   fontsize=11, color=INK)
     save(figure, path)
 
 

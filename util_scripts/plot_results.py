@@ -1,0 +1,118 @@
+"""What a network confuses: three pictures and a list, from a result file and the annotation.
+
+    python -m util_scripts.plot_results results/val.json annotation.json --video_path jpg
+
+Written beside the result file: confusion.png, classes.png and, with --video_path, mistakes.png.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from datasets.annotations import (SUBSETS, label_list_records, read_annotation, taxonomy_records)
+from datasets.frames import READERS, FrameError, video_path
+from errors import InputError, run
+from util_scripts.eval_accuracy import (RESULT_FILE, check_overlap, confused_lines,
+                                        count_confusions, read_results, read_truth)
+from util_scripts.plotting import Clip, draw_clips, draw_classes, draw_confusion
+from util_scripts.utils import existing_folder, make_folder, printable
+
+FRAMES_A_STRIP = 8
+
+
+def worst_mistakes(truth, scores):
+    """[(video id, label, score)] of videos whose best label is wrong, the surest first."""
+    best = [(video_id, *next(iter(labels.items()))) for video_id, labels in scores.items()]
+    wrong = [entry for entry in best if entry[1] not in truth[entry[0]]]
+    return sorted(wrong, key=lambda entry: -entry[2])
+
+
+def find_records(annotation, subset, root, reader):
+    """Records of whole videos, and the number of each by video id."""
+    if annotation.is_taxonomy:
+        def count(path):
+            return reader.announced(video_path(root, path, reader.suffix))
+        records, _ = taxonomy_records(annotation, subset, count, first_frame=reader.first_frame,
+                                      trimmed=False)
+    else:
+        records, _ = label_list_records(annotation, subset, first_frame=reader.first_frame)
+    return records, {records.video_ids[i]: i for i in range(len(records))}
+
+
+def read_strip(records, i, root, reader):
+    """(frames (T, H, W, 3), their numbers): some of a video, evenly placed. Raises FrameError."""
+    frames = records.frames(i)
+    places = np.linspace(0, len(frames) - 1, min(FRAMES_A_STRIP, len(frames))).round().astype(int)
+    numbers = [frames[place] for place in places]
+    path = video_path(root, records.paths[i], reader.suffix)
+    return reader.read(path, numbers).permute(0, 2, 3, 1).numpy(), numbers
+
+
+def mistaken_clips(mistakes, truth, annotation, args, subset):
+    """A `Clip` for each of the worst mistakes whose frames can be read, up to --n_mistakes."""
+    root = existing_folder(args.video_path, 'the folder of the frames')
+    reader = READERS[args.file_type, 'rgb']()
+    records, numbers = find_records(annotation, subset, root, reader)
+    clips, error = [], None
+    for video_id, label, score in mistakes:
+        if len(clips) == args.n_mistakes:
+            break
+        try:
+            frames, frame_numbers = read_strip(records, numbers[video_id], root, reader)
+        except (KeyError, FrameError) as missing:
+            error = error or missing
+            continue
+        clips.append(Clip(frames, frame_numbers, ' or '.join(sorted(truth[video_id])), label, score,
+                          video_id))
+    if mistakes and not clips:
+        raise InputError(f'{root}: no frames of any of the {len(mistakes)} mistakes can be read; '
+                         f'the first: {error}')
+    return clips
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        description='Draw the confusion matrix, the accuracy of each class and the worst mistakes.')
+    parser.add_argument('result_path', type=Path, metavar='VAL.json', help=RESULT_FILE)
+    parser.add_argument('ground_truth_path', type=Path, metavar='ANNOTATION.json',
+                        help='annotation file')
+    parser.add_argument('--subset', default='validation',
+                        help='training, validation or testing, or train, val, test for short '
+                             '(default: validation)')
+    parser.add_argument('--video_path', type=Path, metavar='DIR',
+                        help='folder of the frames, for the picture of the worst mistakes')
+    parser.add_argument('--file_type', default='jpg', choices=('jpg', 'hdf5', 'video'),
+                        help='how the frames are stored (default: jpg)')
+    parser.add_argument('--n_mistakes', type=int, default=12, metavar='N', choices=range(1, 101),
+                        help='mistakes in that picture, 1 to 100 (default: 12)')
+    parser.add_argument('--output', type=Path, metavar='DIR',
+                        help='folder for the pictures (default: that of the result file)')
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    subset = SUBSETS.get(args.subset, args.subset)
+    class_names, truth = read_truth(args.ground_truth_path, subset)
+    scores = read_results(args.result_path, truth, len(class_names), 1)
+    rankings = {video_id: list(labels) for video_id, labels in scores.items()}
+    check_overlap(truth, rankings, class_names, args)
+    folder = args.output or args.result_path.parent
+    make_folder(folder)
+    counts = count_confusions(truth, rankings, class_names)
+    draw_confusion(counts.numpy(), class_names, folder / 'confusion.png')
+    draw_classes(counts.numpy(), class_names, folder / 'classes.png')
+    drawn = ['confusion.png', 'classes.png']
+    if args.video_path:
+        clips = mistaken_clips(worst_mistakes(truth, scores), truth,
+                               read_annotation(args.ground_truth_path), args, subset)
+        if clips:
+            draw_clips(clips, folder / 'mistakes.png')
+            drawn.append('mistakes.png')
+    print(*map(printable, confused_lines(counts, class_names)), sep='\n')
+    print(*(printable(folder / name) for name in drawn), sep='\n')
+
+
+if __name__ == '__main__':
+    run(main)
