@@ -1,31 +1,62 @@
 """Inference: scores of every window of every video, and the result JSON made of them."""
 
+from typing import NamedTuple
+
 import torch
 
 
-@torch.no_grad()
-def predict(loader, model, normalize, *, device, on_step=None):
-    """Yield (video, scores, segments) for each video, in the loader's order.
+class VideoWindows(NamedTuple):
+    """What was found in one video, K windows of it.
 
-    video: its number in the records; scores: (K, n_classes) softmax, a row a window; segments:
-    (K, 2) first frame and last frame + 1. The windows of a video follow each other in the loader.
+    video:    its number in the records
+    scores:   (K, n_classes) softmax
+    segments: (K, 2) first frame and last frame + 1
+    features: (K, D), None where nothing was tapped
+    """
+
+    video: int
+    scores: torch.Tensor
+    segments: torch.Tensor
+    features: torch.Tensor | None
+
+
+@torch.no_grad()
+def predict(loader, model, normalize, *, device, on_step=None, tap=None):
+    """Yield the `VideoWindows` of each video, in the loader's order.
+
+    The windows of a video follow each other in the loader. `on_step` is called with the number of
+    windows after each batch; `tap` is a features.FeatureTap of the model.
     """
     model.eval()
-    video, scores, segments = None, [], []
+    video, rows = None, []
     for batch in loader:
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
-        windows = zip(batch.videos.tolist(), logits.float().softmax(dim=1).cpu(), batch.segments)
-        for this_video, score, segment in windows:
-            if this_video != video and scores:
-                yield video, torch.stack(scores), torch.stack(segments)
-                scores, segments = [], []
+        scores = logits.float().softmax(dim=1).cpu()
+        features = tap.take() if tap else [None] * len(scores)
+        for this_video, *row in zip(batch.videos.tolist(), scores, batch.segments, features):
+            if this_video != video and rows:
+                yield _gathered(video, rows)
+                rows = []
             video = this_video
-            scores.append(score)
-            segments.append(segment)
+            rows.append(row)
         if on_step:
             on_step(len(batch.videos))
-    if scores:
-        yield video, torch.stack(scores), torch.stack(segments)
+    if rows:
+        yield _gathered(video, rows)
+
+
+def _gathered(video, rows):
+    scores, segments, features = zip(*rows)
+    return VideoWindows(video, torch.stack(scores), torch.stack(segments),
+                        None if features[0] is None else torch.stack(features))
+
+
+def feature_rows(found, average):
+    """(features (n, D), segments (n, 2)) of `VideoWindows`: a row a window, or their average."""
+    if not average:
+        return found.features, found.segments
+    whole = torch.stack([found.segments[:, 0].min(), found.segments[:, 1].max()])
+    return found.features.mean(dim=0, keepdim=True), whole.unsqueeze(0)
 
 
 def video_result(scores, segments, class_names, topk, average):

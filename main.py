@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace as with_fields
 
 import torch
@@ -17,7 +18,8 @@ import logs
 from datasets import build_loader
 from datasets.annotations import AnnotationError, read_annotation
 from errors import InputError, Stopped, StopSignals, run
-from inference import predict, video_result
+from features import FeatureTap, Features, write_features
+from inference import feature_rows, predict, video_result
 from metrics import Sums
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
                    load_pretrained, make_parallel, match_class_names, tune)
@@ -40,6 +42,7 @@ class Run:
     loaders:             by split, those that the run needs
     network:             the network itself; `tuned` is it in its precision, and `model` what is
                          trained, parallel or not
+    tap:                 catches the features that --output_features wants, None without
     normalize:           makes the network's input, on the device
     """
 
@@ -56,6 +59,7 @@ class Run:
     model: nn.Module
     normalize: nn.Module
     criterion: nn.Module
+    tap: FeatureTap | None
 
 
 def main(argv=None):
@@ -132,7 +136,8 @@ def prepare(opts, world, device):
                class_names=annotation.class_names, loaders=loaders, network=network,
                tuned=tuned, model=make_parallel(tuned, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
-               criterion=nn.CrossEntropyLoss().to(device))
+               criterion=nn.CrossEntropyLoss().to(device),
+               tap=FeatureTap(network, opts.feature_module) if opts.output_features else None)
 
 
 def find_resumed(opts, world, log):
@@ -413,30 +418,62 @@ def val_line(metrics):
 
 
 def infer(this_run, stop):
-    """Classify the videos of --inference_subset and write {inference_subset}.json."""
+    """Classify the videos of --inference_subset; write {inference_subset}.json, and features."""
     opts, loader = this_run.opts, this_run.loaders['inference']
-    records = loader.dataset.records
+    average = not opts.inference_no_average
+    model = evaluated_model(this_run)
+    if this_run.tap:  # it is on the network itself, not on copies of it on several GPUs
+        model = this_run.network
 
     def on_step(n_clips):
         progress.update(n_clips)
         if stop.signum:
             raise stopped(this_run, stop.signum)
 
-    results = {}
-    with this_run.log.progress(loader.batch_sampler.n_own_clips(), 'inference',
-                               unit='clip') as progress:
-        for video, scores, segments in predict(loader, evaluated_model(this_run),
-                                               this_run.normalize, device=this_run.device,
-                                               on_step=on_step):
-            results[video] = video_result(scores, segments, this_run.class_names,
-                                          opts.output_topk, not opts.inference_no_average)
-    shares = distributed.gather(results, this_run.world)
-    if this_run.world.is_main:
-        merged = {video: result for share in shares for video, result in share.items()}
-        path = opts.result_path / f'{opts.inference_subset}.json'
-        logs.write_json(path, {'results': {records.video_ids[video]: merged[video]
-                                           for video in sorted(merged)}})
-        this_run.log.say(f'{path}: results of {len(merged)} videos')
+    results, features = {}, {}
+    with (this_run.log.progress(loader.batch_sampler.n_own_clips(), 'inference',
+                                unit='clip') as progress, this_run.tap or nullcontext() as tap):
+        for found in predict(loader, model, this_run.normalize, device=this_run.device,
+                             on_step=on_step, tap=tap):
+            results[found.video] = video_result(found.scores, found.segments,
+                                                this_run.class_names, opts.output_topk, average)
+            if this_run.tap:
+                features[found.video] = feature_rows(found, average)
+    write_results(this_run, merged_shares(results, this_run.world))
+    if this_run.tap:
+        write_all_features(this_run, merged_shares(features, this_run.world))
+
+
+def merged_shares(by_video, world):
+    """What all processes have, {video: value} in the order of the records; {} but on rank 0."""
+    shares = distributed.gather(by_video, world) or ()
+    merged = {video: value for share in shares for video, value in share.items()}
+    return dict(sorted(merged.items()))
+
+
+def write_results(this_run, results):
+    """Write {inference_subset}.json, from rank 0."""
+    if not this_run.world.is_main:
+        return
+    opts, records = this_run.opts, this_run.loaders['inference'].dataset.records
+    path = opts.result_path / f'{opts.inference_subset}.json'
+    logs.write_json(path, {'results': {records.video_ids[video]: result
+                                       for video, result in results.items()}})
+    this_run.log.say(f'{path}: results of {len(results)} videos')
+
+
+def write_all_features(this_run, features):
+    """Write --output_features, from rank 0: {video: (features, segments)}, a row each."""
+    if not this_run.world.is_main:
+        return
+    path, records = this_run.opts.output_features, this_run.loaders['inference'].dataset.records
+    videos = [video for video, (rows, _) in features.items() for _ in rows]
+    write_features(path, Features(
+        torch.cat([rows for rows, _ in features.values()]).numpy(),
+        [records.video_ids[video] for video in videos],
+        torch.cat([segments for _, segments in features.values()]).numpy(),
+        records.labels[videos].numpy(), list(this_run.class_names)))
+    this_run.log.say(f'{path}: {len(videos)} rows of features of {len(features)} videos')
 
 
 if __name__ == '__main__':

@@ -19,7 +19,8 @@ DATASET_STATISTICS = {
     '0.5': ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 # Flags that --root_path is joined in front of; --resume_path also takes the word auto.
-PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path')
+PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
+              'output_features')
 # Flags that decide the names and shapes of the network's weights.
 NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_size',
                  'conv1_t_stride', 'no_max_pool', 'resnet_shortcut', 'resnet_widen_factor',
@@ -249,6 +250,12 @@ def _add_run_flags(parser):
         help='clips in a batch of inference; 0: --batch_size')
     add('--output_topk', type=_INT, default=5, metavar='K',
         help='classes in a result, best first; 0 or less: all')
+    add('--output_features', type=Path, metavar='FILE.h5',
+        help='inference also writes features: a row a video, or with --inference_no_average a '
+             'row a window')
+    add('--feature_module', default='', metavar='NAME',
+        help='module whose output, averaged over time and space, is written there, such as layer4; '
+             'empty: the pooled features that the classifier gets')
     add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
         help='write save_{epoch}.pth every N epochs')
     add('--checkpoint_minutes', type=_RATE, default=0.0, metavar='M',
@@ -377,6 +384,10 @@ def _check(opts):
          '--profile traces training steps: drop --no_train'),
         (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
          '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+        (opts.output_features is not None and not opts.inference,
+         '--output_features are those of an inference: add --inference'),
+        (opts.feature_module and opts.output_features is None,
+         '--feature_module says which features are written: add --output_features FILE.h5'),
         (opts.nesterov and opts.momentum == 0,
          '--nesterov needs a --momentum above 0'),
         (opts.conv1_t_size % 2 == 0,

@@ -17,6 +17,7 @@ ALLOWED = {
     'metrics': set(),
     'checkpoint': set(),
     'distributed': set(),
+    'features': set(),
     'logs': set(),
     'video': set(),
     'datasets': {'opts', 'datasets', 'video', *TRANSFORMS},
@@ -24,9 +25,9 @@ ALLOWED = {
     'model': {'opts', 'models', 'checkpoint', 'spatial_transforms'},
     **{loop: {'metrics', 'distributed'} for loop in LOOPS},
     'main': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'distributed', 'metrics', 'logs',
-             *TRANSFORMS, *LOOPS},
+             'features', *TRANSFORMS, *LOOPS},
     'util_scripts': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'logs', 'metrics',
-                     'video', 'util_scripts', *TRANSFORMS, *LOOPS},
+                     'features', 'video', 'util_scripts', *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
          if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]

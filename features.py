@@ -1,0 +1,100 @@
+"""Features: what a module of the network says of each video or window, and the files they fill.
+
+A file is HDF5 with a row a video, or a row a window:
+
+    features     (n, D) float32
+    video_ids    (n,) names, as in the annotation
+    segments     (n, 2) first frame, last frame + 1
+    labels       (n,) class numbers, -1 for none
+    class_names  (n_classes,)
+"""
+
+import difflib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from errors import InputError
+
+
+class FeatureTap:
+    """Within it, catches what the module `name` of a network gives in each pass.
+
+    Without a name, what its classifier is given: the pooled features. Raises InputError for a name
+    that the network has not.
+    """
+
+    def __init__(self, network, name=''):
+        modules = dict(network.named_modules())
+        self._module, self._is_input = modules.get(name or network.classifier_name), not name
+        if self._module is None:
+            near = difflib.get_close_matches(name, modules, n=3)
+            known = near or [part for part, _ in network.named_children()]
+            raise InputError(f'--feature_module {name}: no such module; the network has '
+                             f'{", ".join(known)} ...')
+
+    def __enter__(self):
+        self._hook = self._module.register_forward_hook(
+            lambda _, inputs, output: self._take(inputs[0] if self._is_input else output))
+        return self
+
+    def __exit__(self, *_):
+        self._hook.remove()
+        self._taken = None
+
+    def _take(self, output):
+        # (N, C, t, h, w): averaged over time and space, as before a classifier.
+        self._taken = output.mean(dim=(2, 3, 4)) if output.dim() == 5 else output.flatten(1)
+
+    def take(self):
+        """(N, D) float32, on the CPU: those of the last pass."""
+        return self._taken.float().cpu()
+
+
+class Features(NamedTuple):
+    """A file's content, as numpy arrays and lists of names; see the module."""
+
+    features: np.ndarray
+    video_ids: list
+    segments: np.ndarray
+    labels: np.ndarray
+    class_names: list
+
+
+def write_features(path, content):
+    """Write `Features` to a file, at once or not at all. Raises InputError."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, 'w') as file:
+            for name, values in content._asdict().items():
+                is_text = name in ('video_ids', 'class_names')
+                file.create_dataset(name, data=list(values) if is_text else values,
+                                    dtype=h5py.string_dtype() if is_text else None)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written ({error.strerror or error}); free space or '
+                         'give another path') from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_features(path):
+    """`Features` of a file. Raises InputError where it is none."""
+    try:
+        with h5py.File(path, 'r') as file:
+            return Features(file['features'][:], list(file['video_ids'].asstr()[:]),
+                            file['segments'][:], file['labels'][:],
+                            list(file['class_names'].asstr()[:]))
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file; make it with main.py --inference '
+                         '--output_features') from None
+    except (OSError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: not a file of features ({error}); make it with main.py '
+                         '--inference --output_features') from None

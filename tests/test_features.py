@@ -1,0 +1,103 @@
+"""Features of windows and videos: what is in the file, whoever computes it."""
+
+import numpy as np
+import pytest
+import torch
+
+import main
+from errors import InputError
+from features import Features, FeatureTap, read_features, write_features
+from model import load_model
+from models import generate_model
+from tests.processes import finish, torchrun
+from tests.tiny_data import CLASSES, run_main
+
+
+@pytest.fixture(scope='module')
+def weights(tiny_data):
+    assert run_main(tiny_data.argv('featured', '--n_epochs', 1)) == 0
+    return tiny_data.root / 'featured' / 'save_1.pth'
+
+
+def argv(tiny_data, folder, weights, *more):
+    return tiny_data.argv(folder, '--resume_path', weights, '--no_train', '--no_val', '--inference',
+                          '--inference_stride', 5, '--output_features', folder / 'f.h5', *more)
+
+
+def test_a_row_a_window_and_their_average(tiny_data, weights, tmp_path):
+    assert run_main(argv(tiny_data, tmp_path / 'a', weights)) == 0
+    assert run_main(argv(tiny_data, tmp_path / 'b', weights, '--inference_no_average')) == 0
+    videos, windows = (read_features(tmp_path / name / 'f.h5') for name in 'ab')
+    assert videos.video_ids == [f'{name}_{i}' for name in CLASSES for i in (4, 5)]
+    assert videos.class_names == list(CLASSES) and videos.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(windows.features) > 6 and windows.features.dtype == np.float32
+    for i, video_id in enumerate(videos.video_ids):
+        own = [row for row, other in enumerate(windows.video_ids) if other == video_id]
+        np.testing.assert_allclose(windows.features[own].mean(axis=0), videos.features[i],
+                                   rtol=1e-5)
+        assert windows.segments[own][0].tolist() == [1, 9]
+        assert videos.segments[i].tolist() == [1, windows.segments[own].max()]
+
+
+def test_they_are_what_the_classifier_gets(tiny_data, weights, tmp_path):
+    more = ['--inference_no_average', '--feature_module']
+    for name, module in (('fc', 'fc'), ('layer4', 'layer4')):
+        assert run_main(argv(tiny_data, tmp_path / name, weights, *more, module)) == 0
+    assert run_main(argv(tiny_data, tmp_path / 'pooled', weights, more[0])) == 0
+    pooled, logits, layer4 = (torch.from_numpy(read_features(tmp_path / name / 'f.h5').features)
+                              for name in ('pooled', 'fc', 'layer4'))
+    network, _ = load_model(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(network.fc(pooled), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer4, pooled)  # the pooled features are those of layer4
+
+
+def test_processes_write_each_row_once(tiny_data, weights, tmp_path):
+    assert run_main(argv(tiny_data, tmp_path / 'one', weights, '--inference_batch_size', 1)) == 0
+    status, stdout, stderr = finish(torchrun(2, argv(tiny_data, tmp_path / 'two', weights,
+                                                     '--inference_batch_size', 1)))
+    assert status == 0, stderr
+    assert stdout.count('6 rows of features of 6 videos') == 1
+    one, two = (read_features(tmp_path / name / 'f.h5') for name in ('one', 'two'))
+    assert one.video_ids == two.video_ids
+    np.testing.assert_allclose(one.features, two.features, rtol=1e-5, atol=1e-7)
+
+
+def test_videos_without_label(tiny_data, weights, tmp_path):
+    assert run_main(argv(tiny_data, tmp_path, weights, '--inference_subset', 'test')) == 0
+    assert read_features(tmp_path / 'f.h5').labels.tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize('model, depth', [('resnet2p1d', 10), ('densenet', 121)])
+def test_other_networks(model, depth):
+    network = generate_model(model, depth, n_classes=3).eval()
+    tap = FeatureTap(network)
+    with torch.no_grad(), tap:
+        network(torch.rand(2, 3, 8, 32, 32))
+        assert tap.take().shape == (2, network.num_features)
+
+
+@pytest.mark.parametrize('more, said', [
+    (['--feature_module', 'layer5'], 'layer5: no such module; the network has layer4'),
+    (['--feature_module', 'layer4', '--output_features'], 'expected one argument')])
+def test_wrong_flags(tiny_data, weights, tmp_path, more, said):
+    with pytest.raises(InputError, match=said):
+        main.main([str(word) for word in argv(tiny_data, tmp_path, weights, *more)])
+
+
+def test_features_need_an_inference(tiny_data, tmp_path):
+    with pytest.raises(InputError, match='add --inference'):
+        main.main(tiny_data.argv(tmp_path, '--output_features', 'f.h5'))
+    with pytest.raises(InputError, match='add --output_features'):
+        main.main(tiny_data.argv(tmp_path, '--feature_module', 'fc'))
+
+
+def test_files_that_are_no_features(tmp_path):
+    with pytest.raises(InputError, match='no such file'):
+        read_features(tmp_path / 'f.h5')
+    (tmp_path / 'f.h5').write_text('text')
+    with pytest.raises(InputError, match='not a file of features'):
+        read_features(tmp_path / 'f.h5')
+    (tmp_path / 'folder').touch()
+    with pytest.raises(InputError, match='cannot be written'):
+        write_features(tmp_path / 'folder' / 'f.h5', Features(*[np.zeros(1)] * 5))
