@@ -102,6 +102,14 @@ _DECAYING = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and bel
 _FLOAT = _number(float, lambda x: abs(x) < float('inf'), 'a number')
 
 
+def _views(text):
+    """10x3 -> (10, 3)"""
+    windows, _, crops = text.partition('x')
+    if not (windows.isdecimal() and crops.isdecimal() and int(windows) and int(crops)):
+        raise argparse.ArgumentTypeError(f'{text!r} is not WINDOWSxCROPS, such as 10x3')
+    return int(windows), int(crops)
+
+
 # ---------------------------------------------------------------- the flags, by group
 
 def _add_data_flags(parser):
@@ -244,6 +252,9 @@ def _add_run_flags(parser):
         help='stride of the sliding window of inference')
     add('--inference_crop', default='center', choices=('center', 'nocrop'),
         help='center: centre crop; nocrop: the whole frame, a batch holds clips of one video')
+    add('--inference_views', type=_views, metavar='WINDOWSxCROPS',
+        help='instead of a sliding window and one crop: so many windows of a video, evenly placed '
+             '(fewer of a short one), in so many crops along the long side; 10x3 is common')
     add('--inference_no_average', action='store_true',
         help='one result a window instead of one a video')
     add('--inference_batch_size', type=_COUNT, default=0, metavar='CLIPS',
@@ -384,6 +395,11 @@ def _check(opts):
          '--profile traces training steps: drop --no_train'),
         (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
          '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+        (opts.inference_views is not None and opts.inference_crop == 'nocrop',
+         '--inference_views are crops, and --inference_crop nocrop is none: drop one'),
+        (opts.inference_views is not None and 'inference_stride' in opts.given,
+         '--inference_views place windows evenly, and --inference_stride places them otherwise: '
+         'drop one'),
         (opts.output_features is not None and not opts.inference,
          '--output_features are those of an inference: add --inference'),
         (opts.feature_module and opts.output_features is None,

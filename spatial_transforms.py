@@ -55,6 +55,27 @@ class CornerCrop:
         return F.resize(square, [self.size, self.size], antialias=True)
 
 
+class EvenCrops:
+    """`n` squares of `size` along the long side of the frames, whose short side is resized to it.
+
+    uint8 (T, C, H, W) -> (n, T, C, size, size): from end to end, evenly placed; one: the centre.
+    """
+
+    def __init__(self, size, n):
+        self.size, self.n, self.resize = size, n, Resize(size)
+
+    def __call__(self, clip):
+        clip = self.resize(clip)
+        if self.n == 1:
+            return F.center_crop(clip, [self.size, self.size]).unsqueeze(0)
+        height, width = clip.shape[-2:]
+        crops = []
+        for i in range(self.n):
+            top, left = (round(i * (side - self.size) / (self.n - 1)) for side in (height, width))
+            crops.append(clip[..., top:top + self.size, left:left + self.size])
+        return torch.stack(crops)
+
+
 class MultiScaleCornerCrop:
     """A `CornerCrop` at a random one of CORNERS and of `scales`."""
 

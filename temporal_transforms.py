@@ -55,6 +55,21 @@ def sliding_window(frames, size, stride):
     return clips
 
 
+def even_windows(frames, size, n):
+    """`n` clips of `size` frames from the first to the last, evenly placed, or one around the
+    middle; fewer where they would begin at the same frame."""
+    n = n_even_windows(len(frames), size, n)
+    if n == 1:
+        return [center_crop(frames, size)]
+    begins = [i * (len(frames) - size) // (n - 1) for i in range(n)]
+    return [loop(frames[begin:begin + size], size) for begin in begins]
+
+
+def n_even_windows(n_frames, size, n):
+    """How many clips `even_windows` makes of `n_frames` frames."""
+    return min(n, max(1, n_frames - size + 1))
+
+
 def stream_windows(frames, size, stride):
     """Yield the clips of `sliding_window`, of frames that come one by one; holds `size` of them."""
     held, n_between = [], 0
@@ -133,6 +148,16 @@ class SlidingWindow:
 
     def __call__(self, frames):
         return sliding_window(frames, self.size, self.stride)
+
+
+class EvenWindows:
+    """frames -> a list of up to `n` clips of `size` frames, evenly placed from end to end."""
+
+    def __init__(self, size, n):
+        self.size, self.n = size, n
+
+    def __call__(self, frames):
+        return even_windows(frames, self.size, self.n)
 
 
 class TemporalSubsampling:

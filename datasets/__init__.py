@@ -168,7 +168,9 @@ def _decode_options(opts, split):
 
 
 def _temporal_transform(opts, split):
-    if split == 'inference':
+    if split == 'inference' and opts.inference_views:
+        crop = T.EvenWindows(opts.sample_duration, opts.inference_views[0])
+    elif split == 'inference':
         crop = T.SlidingWindow(opts.sample_duration, opts.inference_stride)
     elif split == 'val':
         crop = T.TemporalEvenCrop(opts.sample_duration, opts.n_val_samples)
@@ -179,7 +181,12 @@ def _temporal_transform(opts, split):
 
 
 def spatial_transform(opts, split):
-    """What happens to the pixels of a split's clips: uint8 (T, C, H, W) -> uint8 (T, C, h, w)."""
+    """What happens to the pixels of a split's clips: uint8 (T, C, H, W) -> uint8 (T, C, h, w).
+
+    With --inference_views, S crops of each: uint8 (S, T, C, h, w).
+    """
+    if split == 'inference' and opts.inference_views:
+        return S.EvenCrops(opts.sample_size, opts.inference_views[1])
     if split == 'inference' and opts.inference_crop == 'nocrop':
         return S.Resize(opts.sample_size)
     if split != 'train':
@@ -206,7 +213,12 @@ def _batch_sampler(opts, split, records, rank, world_size):
         n_videos = max(1, opts.batch_size // opts.n_val_samples)
         return sampling.VideoBatches(len(records), n_videos, **shares)
     n_frames = -(-(records.ends - records.begins) // opts.sample_t_stride)
-    n_clips = [T.n_windows(n, opts.sample_duration, opts.inference_stride)
-               for n in n_frames.tolist()]
+    n_crops = 1
+    if opts.inference_views:
+        n_views, n_crops = opts.inference_views
+        n_clips = [T.n_even_windows(n, opts.sample_duration, n_views) for n in n_frames.tolist()]
+    else:
+        n_clips = [T.n_windows(n, opts.sample_duration, opts.inference_stride)
+                   for n in n_frames.tolist()]
     return sampling.ClipBatches(n_clips, opts.inference_batch_size or opts.batch_size,
-                                opts.inference_crop == 'nocrop', **shares)
+                                opts.inference_crop == 'nocrop', n_crops=n_crops, **shares)

@@ -109,18 +109,20 @@ class ClipBatches:
 
     `n_clips`: clips of each video. With `one_video` no batch holds clips of two videos. Each
     process takes every world_size-th part, of about BATCHES_A_PART batches and whole videos.
+    `n_crops`: of each clip, which are clips of a batch too.
     """
 
-    def __init__(self, n_clips, batch_size, one_video=False, rank=0, world_size=1):
+    def __init__(self, n_clips, batch_size, one_video=False, rank=0, world_size=1, n_crops=1):
         self.n_clips = np.asarray(n_clips, dtype=np.int64)
-        self.batch_size, self.one_video = batch_size, one_video
+        batch_size = max(1, batch_size // n_crops)
+        self.batch_size, self.one_video, self.n_crops = batch_size, one_video, n_crops
         before = np.cumsum(self.n_clips) - self.n_clips
         self.parts = before // (batch_size * BATCHES_A_PART)
         self.videos = np.flatnonzero(self.parts % world_size == rank)
 
     def n_own_clips(self):
-        """Clips that this process reads."""
-        return int(self.n_clips[self.videos].sum())
+        """Clips that this process reads, each crop counted."""
+        return int(self.n_clips[self.videos].sum()) * self.n_crops
 
     def __len__(self):
         counts = self.n_clips[self.videos]

@@ -50,7 +50,8 @@ class VideoDataset(Dataset):
 
     root:               folder that the records' paths are relative to
     temporal_transform: frame numbers -> a clip of frame numbers, or a list of clips
-    spatial_transform:  uint8 (T, C, H, W) -> uint8 (T, C, h, w)
+    spatial_transform:  uint8 (T, C, H, W) -> uint8 (T, C, h, w), or (S, T, C, h, w) where a clip
+                        is to be S clips
     seed:               of the draws; a sample's draw depends on seed, epoch and index alone
     on_bad_frame:       RAISE the error; REPLACE the sample by the next video of its class that can
                         be read; or LEAVE_OUT the clips that cannot be read
@@ -95,7 +96,12 @@ class VideoDataset(Dataset):
         row = {frame: i for i, frame in enumerate(frames)}
         rows = torch.tensor([[row[frame] for frame in clip] for clip in clips])
         segments = torch.tensor([[min(clip), max(clip) + 1] for clip in clips])
-        return Sample(_take(pixels, rows), int(self.records.labels[index]), index, segments)
+        if pixels.dim() == 5:  # those of a clip follow each other
+            clips = pixels[:, rows].transpose(0, 1).flatten(0, 1)
+            segments = segments.repeat_interleave(len(pixels), dim=0)
+        else:
+            clips = _take(pixels, rows)
+        return Sample(clips, int(self.records.labels[index]), index, segments)
 
     def _next_good(self, key, error):
         """Sample of the next video of the same class, in the order of the records."""
