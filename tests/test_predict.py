@@ -126,6 +126,15 @@ def test_broken_files_are_named_and_the_rest_goes_on(tmp_path, command):
     assert '2 videos, ' in out and ' clips/s; 2 failed' in out
 
 
+@pytest.mark.videos
+def test_files_that_break_pipelines(videos_dir, command):
+    names = ['decord_corrupted.mp4', 'decord_unordered.mov', 'decord_video_90.mov',
+             'tc_h264_10bits.mp4', 'tc_testsrc2_odd_width_vp9.mp4', 'tc_nasa_13013_rotated.mp4']
+    status, data, _, err = command(*(videos_dir / 'odd' / name for name in names))
+    assert status == 1 and len(data['results']) == len(names) and data['failed'] == {}
+    assert [line.split(':')[0] for line in err.splitlines()[1:]] == ['damaged']
+
+
 def test_table_and_csv(tmp_path, command):
     video = coloured_video(tmp_path / 'a.mp4', n_frames=40, fps=20)
     status, data, out, _ = command(video, '--topk', 2, '--timeline', '--csv', tmp_path / 'a.csv')
@@ -171,15 +180,21 @@ def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
                 yield frame
             os.kill(os.getpid(), signal.SIGINT)
             yield from itertools.repeat(frame)
-    monkeypatch.setattr(predict.CameraSource, 'opener', lambda _, number: Camera(video))
+    monkeypatch.setattr(predict, 'Webcam', lambda number: Camera(video))
     status, data, out, _ = command('--webcam', 0)
-    assert status == 0 and list(data['results']) == ['0']
+    assert status == 0 and list(data['results']) == ['camera 0']
     assert out.splitlines()[0].startswith('       0.00 -    0.60 s')
 
 
-def test_no_camera_is_said():
-    done = run_script('predict', '--webcam', 77, '--weights', 'no.pth')
-    assert done.returncode == 2 and 'no such checkpoint' in done.stderr
+def test_no_camera_is_said(command):
+    status, data, _, err = command('--webcam', 77)
+    assert status == 1 and list(data['failed']) == ['camera 77']
+    assert 'failed: camera 77: ' in err
+
+
+def test_as_a_command():
+    done = run_script('predict', 'a.mp4', '--webcam', 0, '--weights', 'no.pth')
+    assert done.returncode == 2 and done.stderr.startswith('error: files and --webcam')
 
 
 @pytest.mark.parametrize('argv, said', [
@@ -187,14 +202,17 @@ def test_no_camera_is_said():
     (['missing.mp4'], 'no such file'),
     (['EMPTY'], 'no video and no frames'),
     (['A', 'B', '--annotate', 'one.mp4'], 'is one file, and there are 2'),
+    (['A', '--annotate', 'SAME'], 'would replace'),
     (['A', '--webcam', '0'], 'drop one'),
     (['A', '--labels', 'none.txt'], 'no such file'),
 ])
 def test_wrong_arguments(tmp_path, command, argv, said):
     (tmp_path / 'EMPTY').mkdir()
+    paths = {'A': tmp_path / 'a.mp4', 'B': tmp_path / 'b.mp4', 'EMPTY': tmp_path / 'EMPTY',
+             'SAME': tmp_path}
     for name in 'AB':
-        (tmp_path / name).touch()
-    argv = [tmp_path / word if word in ('A', 'B', 'EMPTY') else word for word in argv]
+        paths[name].touch()
+    argv = [paths.get(word, word) for word in argv]
     with pytest.raises(InputError, match=said):
         command(*argv)
 

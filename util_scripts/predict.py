@@ -51,10 +51,11 @@ class Frame(NamedTuple):
 class FileSource:
     """A video file, or a camera: its frames upright, with the short side that extraction gives."""
 
-    opener = Video
-
     def __init__(self, path):
         self.path = path
+
+    def _open(self):
+        return Video(self.path)
 
     @contextmanager
     def opened(self, short_side=SHORT_SIDE):
@@ -62,7 +63,7 @@ class FileSource:
 
         short_side: in pixels, None for the video's own
         """
-        with self.opener(self.path) as video:
+        with self._open() as video:
             yield self._frames(video, short_side), video.fps, lambda: video.damage
 
     @staticmethod
@@ -83,7 +84,12 @@ class FileSource:
 class CameraSource(FileSource):
     """A camera by its number; Ctrl-C is the end of its video."""
 
-    opener = Webcam
+    def __init__(self, number):
+        super().__init__(Path(f'camera {number}'))
+        self.number = number
+
+    def _open(self):
+        return Webcam(self.number)
 
     @staticmethod
     def _frames(video, short_side):
@@ -281,21 +287,30 @@ def annotate(source, prediction, path):
 
 
 def annotated_paths(sources, path):
-    """{source: file}: `path` itself for one video, else a file a video in the folder `path`."""
+    """{source: file}: `path` itself for one video, else a file a video in the folder `path`.
+
+    Raises InputError for one file of several videos, and where a video would replace itself.
+    """
     if path.suffix.lower() == '.mp4':
         if len(sources) > 1:
             raise InputError(f'--annotate {path}: is one file, and there are {len(sources)} '
                              'videos; give a folder')
-        return {sources[0]: path}
-    paths = {}
-    for source in sources:
-        target = path / f'{source.path.name.removesuffix(source.path.suffix)}.mp4'
-        number = 1
-        while target in paths.values():
-            number += 1
-            target = target.with_stem(f'{source.path.stem}_{number}')
-        paths[source] = target
-    make_folder(path)
+        paths = {sources[0]: path}
+    else:
+        paths = {}
+        for source in sources:
+            target = path / f'{source.path.name.removesuffix(source.path.suffix)}.mp4'
+            number = 1
+            while target in paths.values():
+                number += 1
+                target = target.with_stem(f'{source.path.stem}_{number}')
+            paths[source] = target
+    originals = {source.path.resolve() for source in sources}
+    for target in paths.values():
+        if target.resolve() in originals:
+            raise InputError(f'--annotate {path}: would replace {target}, which is one of the '
+                             'videos; give another place')
+        make_folder(target.parent)
     return paths
 
 
@@ -422,6 +437,8 @@ def main(argv=None):
     if not info.has_names:
         say(f'{args.weights}: holds no class names, so numbers are shown; give --labels',
             sys.stderr)
+    for path in filter(None, (args.json, args.csv)):
+        make_folder(path.parent)  # not found out when all is done
     predictions, failures = predict_all(sources, network, info, args)
     if args.json:
         write_json(args.json, predictions, failures, args.timeline)
