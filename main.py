@@ -423,7 +423,7 @@ def infer(this_run, stop):
     average = not opts.inference_no_average
     model = evaluated_model(this_run)
     if this_run.tap:  # it is on the network itself, not on copies of it on several GPUs
-        model = this_run.network
+        model = this_run.tuned
 
     def on_step(n_clips):
         progress.update(n_clips)
