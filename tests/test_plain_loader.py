@@ -53,6 +53,7 @@ def test_fast_decoding_is_near(argv, split):
 def test_fast_decoding_never_enlarges(argv):
     """Frames of 240 pixels come at their size where 128 are wanted, and at half of it for 112."""
     for size, height in (('112', 120), ('128', 240)):
-        _, loader = _loader(argv, 'val', '--fast_decode', '--sample_size', size)
+        _, loader = _loader(argv, 'val', '--fast_decode', '--sample_size', size,
+                            '--n_threads', '0')
         dataset = loader.dataset
         assert dataset.reader.read(dataset.path(0), [1, 2]).shape[2] == height
