@@ -59,7 +59,7 @@ def test_a_second_request_ends_at_once(own_data, tmp_path):
     frame.unlink()
     os.mkfifo(frame)
     process = start_main(argv(own_data, tmp_path, '--no-check_paths', '--train_t_crop', 'center',
-                              '--sample_duration', 40), tmp_path / 'output')
+                              '--sample_duration', 40, '--batch_size', 12), tmp_path / 'output')
     _run_until(process, tmp_path / 'train.log')
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGTERM)
