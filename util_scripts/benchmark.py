@@ -361,8 +361,8 @@ def inference_rows(bench):
     step = _Step(bench, bench.opts)
     loader = bench.loader('inference')
     n_clips, n_videos, begin = 0, 0, now()
-    for _, scores, _ in predict(loader, step.model, step.normalize, device=bench.device):
-        n_clips, n_videos = n_clips + len(scores), n_videos + 1
+    for found in predict(loader, step.model, step.normalize, device=bench.device):
+        n_clips, n_videos = n_clips + len(found.scores), n_videos + 1
         if (now() - begin)[0] > bench.seconds:
             break
     return [Row('inference', f'{n_clips / n_videos:.1f} windows a video',
