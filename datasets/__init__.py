@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from multiprocessing.util import Finalize
 
 from torch.utils.data import DataLoader
@@ -72,8 +73,11 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
         context = multiprocessing.get_context(start_method)
         workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
-    return ClipLoader(dataset, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory,
-                      **workers)
+    with warnings.catch_warnings():
+        # More of them than processors are what the user asked for, or the default.
+        warnings.filterwarnings('ignore', 'This DataLoader will create')
+        return ClipLoader(dataset, batch_sampler=batches, collate_fn=collate,
+                          pin_memory=pin_memory, **workers)
 
 
 class _IgnoreStops:
