@@ -13,10 +13,9 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision.io import decode_jpeg
 
+from datasets.frames import JpgFrames
 from errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
@@ -78,14 +77,13 @@ def test_an_image_a_frame_counted_from_1(videos, jpgs):
     assert not leftovers(jpgs)
 
 
-def test_images_are_rgb_for_pillow_and_torchvision(videos, jpgs):
+def test_images_are_rgb_for_pillow_and_the_reader(videos, jpgs):
     write_video(videos / 'Run' / 'a.mp4', grey_frames([50, 100], height=100, width=180))
     extract(videos, jpgs)
     path = jpgs / 'Run' / 'a' / 'image_00001.jpg'
     with Image.open(path) as image:
         assert (image.format, image.mode, image.size) == ('JPEG', 'RGB', (432, 240))
-    data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    assert decode_jpeg(data).shape == (3, 240, 432)
+    assert JpgFrames().read(path.parent, [1]).shape == (1, 3, 240, 432)
 
 
 @pytest.mark.parametrize('width, height, size, expected', [
