@@ -10,15 +10,13 @@ A file is HDF5 with a row a video, or a row a window:
 """
 
 import difflib
-import os
-from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 from errors import InputError
+from logs import replacing
 
 
 class FeatureTap:
@@ -67,22 +65,11 @@ class Features(NamedTuple):
 
 def write_features(path, content):
     """Write `Features` to a file, at once or not at all. Raises InputError."""
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, 'w') as file:
-            for name, values in content._asdict().items():
-                is_text = name in ('video_ids', 'class_names')
-                file.create_dataset(name, data=list(values) if is_text else values,
-                                    dtype=h5py.string_dtype() if is_text else None)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror or error}); free space or '
-                         'give another path') from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, 'w') as file:
+        for name, values in content._asdict().items():
+            is_text = name in ('video_ids', 'class_names')
+            file.create_dataset(name, data=list(values) if is_text else values,
+                                dtype=h5py.string_dtype() if is_text else None)
 
 
 def read_features(path):

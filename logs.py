@@ -1,9 +1,10 @@
-"""What a run tells people: its result folder, tables, TensorBoard, and a progress bar."""
+"""What a run tells people: its result folder, tables, TensorBoard, traces, and a progress bar."""
 
 import json
 import os
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -268,17 +269,30 @@ def _set_aside(folder):
           file=sys.stderr)
 
 
-def write_text(path, text):
-    """Write a file at once: what had the name is replaced by the whole new text."""
+@contextmanager
+def replacing(path):
+    """Gives a temporary path beside `path`, which takes its name if the block ends well.
+
+    Missing folders are made. Raises InputError where nothing can be written.
+    """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary = path.with_name(f'.{path.name[:200]}.{os.getpid()}')
     try:
-        temporary.write_text(text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f'{path}: cannot be written ({error.strerror}); free space or mend the '
-                         'permissions') from None
+        raise InputError(f'{path}: cannot be written: {error.strerror or error}; free space, mend '
+                         'the permissions or give another path') from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write a file at once: what had the name is replaced by the whole new text."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_json(path, value):

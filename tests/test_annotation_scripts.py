@@ -293,7 +293,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         temporary.write_text('half')
         1 / 0
     assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(InputError, match='another destination'):
+    with pytest.raises(InputError, match='another path'):
         write_json(path / 'below a file.json', {})
 
 

@@ -17,7 +17,7 @@ ALLOWED = {
     'metrics': set(),
     'checkpoint': set(),
     'distributed': set(),
-    'features': set(),
+    'features': {'logs'},
     'logs': set(),
     'video': set(),
     'datasets': {'opts', 'datasets', 'video', *TRANSFORMS},

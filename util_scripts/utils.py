@@ -9,11 +9,11 @@ import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from errors import InputError
+from logs import replacing
 from video import VIDEO_EXTENSIONS
 
 # How frames may be stored: a folder of jpg files, an hdf5 file (with `video`, or with optical flow)
@@ -267,25 +267,6 @@ def write_annotations(splits, labels, video_path, video_type):
         twice = f', {n_twice} listed more than once (the last counts)' if n_twice else ''
         print(f'{printable(path)}: {len(database)} videos, {n_missing[path]} of them without '
               f'frames and left out in use{twice}')
-
-
-@contextmanager
-def replacing(path):
-    """Gives a temporary path beside `path`, which takes its name if the block ends well.
-
-    Missing folders are made. Raises InputError where nothing can be written.
-    """
-    path = Path(path)
-    make_folder(path.parent)
-    temporary = path.with_name(f'.{path.name[:200]}.{os.getpid()}')
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}; give another '
-                         'destination') from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path, data):
