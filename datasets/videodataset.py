@@ -1,5 +1,6 @@
 """Samples: the clips of one video, and how samples become a batch."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -24,10 +25,11 @@ class Bad(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """K clips of one video: uint8 (K, T, C, h, w), None for K = 0; its class number; its number in
-    the records; first frame and last frame + 1 of each clip, (K, 2); what was bad, if anything."""
+    """K clips of one video, a list of uint8 (T, C, h, w), which may share memory; its class number;
+    its number in the records; first frame and last frame + 1 of each clip, (K, 2); what was bad, if
+    anything."""
 
-    clips: torch.Tensor | None
+    clips: list
     label: int
     video: int
     segments: torch.Tensor
@@ -94,14 +96,11 @@ class VideoDataset(Dataset):
             n_frames = int(self.records.video_ends[index]) - self.reader.first_frame
             pixels = self.spatial_transform(self.reader.read(self.path(index), frames, n_frames))
         row = {frame: i for i, frame in enumerate(frames)}
-        rows = torch.tensor([[row[frame] for frame in clip] for clip in clips])
-        segments = torch.tensor([[min(clip), max(clip) + 1] for clip in clips])
-        if pixels.dim() == 5:  # those of a clip follow each other
-            clips = pixels[:, rows].transpose(0, 1).flatten(0, 1)
-            segments = segments.repeat_interleave(len(pixels), dim=0)
-        else:
-            clips = _take(pixels, rows)
-        return Sample(clips, int(self.records.labels[index]), index, segments)
+        crops = pixels if pixels.dim() == 5 else [pixels]
+        rows = [[row[frame] for frame in clip] for clip in clips for _ in crops]
+        segments = [[min(clip), max(clip) + 1] for clip in clips for _ in crops]
+        clips = [_take(crop, own) for crop, own in zip(itertools.cycle(crops), rows)]
+        return Sample(clips, int(self.records.labels[index]), index, torch.tensor(segments))
 
     def _next_good(self, key, error):
         """Sample of the next video of the same class, in the order of the records."""
@@ -127,8 +126,8 @@ class VideoDataset(Dataset):
             except FrameError:
                 continue
         if not good:
-            return Sample(None, NO_LABEL, key.index, torch.empty(0, 2, dtype=torch.int64))
-        return good[0]._replace(clips=torch.cat([sample.clips for sample in good]),
+            return Sample([], NO_LABEL, key.index, torch.empty(0, 2, dtype=torch.int64))
+        return good[0]._replace(clips=[clip for sample in good for clip in sample.clips],
                                 segments=torch.cat([sample.segments for sample in good]))
 
     def __getitems__(self, keys):
@@ -144,32 +143,27 @@ class VideoDataset(Dataset):
 
 
 def _take(frames, rows):
-    """uint8 (T, C, h, w), rows (K, t) -> clips (K, t, C, h, w), channels last in memory.
-
-    One clip of all frames is not copied.
-    """
-    if len(rows) == 1 and torch.equal(rows[0], torch.arange(len(frames))):
-        return frames.unsqueeze(0)
-    return frames.permute(0, 2, 3, 1)[rows].permute(0, 1, 4, 2, 3)
+    """Some of the frames, uint8 (T, C, h, w); of rows that follow each other without a copy."""
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return frames[rows[0]:rows[-1] + 1]
+    return frames[rows]
 
 
 def _stack(clips):
-    """Clips (K, T, C, h, w) of samples -> (N, C, T, h, w), channels last in memory.
+    """N clips (T, C, h, w) -> (N, C, T, h, w), channels last in memory.
 
     That is the order in which frames are decoded and networks run fastest, so that the only copy is
     this one; in a loader process it is made into the memory that the main process reads.
     """
-    n_clips = sum(map(len, clips))
-    _, duration, channels, height, width = clips[0].shape
-    shape = n_clips, duration, height, width, channels
+    duration, channels, height, width = clips[0].shape
+    shape = len(clips), duration, height, width, channels
     if get_worker_info() is None:
         batch = torch.empty(shape, dtype=torch.uint8)
     else:
         storage = torch.UntypedStorage._new_shared(math.prod(shape))
         batch = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
-    batch = batch.permute(0, 1, 4, 2, 3)
-    torch.cat(clips, out=batch)
-    return batch.transpose(1, 2)
+    torch.cat(clips, out=batch.flatten(0, 1).permute(0, 3, 1, 2))
+    return batch.permute(0, 4, 1, 2, 3)
 
 
 def collate(samples):
@@ -178,12 +172,12 @@ def collate(samples):
     if isinstance(samples, InputError):
         return samples
     bad = [sample.bad for sample in samples if sample.bad]
-    samples = [sample for sample in samples if sample.clips is not None]
+    samples = [sample for sample in samples if sample.clips]
     if not samples:
         nothing = torch.empty(0)
         return Batch(nothing, nothing, nothing, nothing, bad)
     n_clips = torch.tensor([len(sample.clips) for sample in samples])
-    return Batch(clips=_stack([sample.clips for sample in samples]),
+    return Batch(clips=_stack([clip for sample in samples for clip in sample.clips]),
                  labels=torch.tensor([s.label for s in samples]).repeat_interleave(n_clips),
                  videos=torch.tensor([s.video for s in samples]).repeat_interleave(n_clips),
                  segments=torch.cat([sample.segments for sample in samples]), bad=bad)
