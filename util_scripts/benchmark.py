@@ -73,11 +73,6 @@ class Bench:
         mean, std = normalization(self.opts)
         return Normalize(mean, std, self.opts.value_scale).to(self.device)
 
-    def wait(self):
-        """Until the device has done all it was given."""
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-
 
 def now():
     """Seconds since whenever: as they pass, and those that this process spent on any core.
@@ -85,6 +80,12 @@ def now():
     The second are right on a machine that others use too.
     """
     return np.array([time.perf_counter(), time.process_time()])
+
+
+def wait_for(device):
+    """Until the device has done all it was given."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
 
 
 def times_ours(plain, ours):
@@ -227,11 +228,11 @@ def _per_clip(loader, seconds):
 # ---------------------------------------------------------------- the training step
 
 def step_rows(bench):
-    """Forward, backward and optimiser of one step; alternately fp32 in the plain memory order."""
-    steps = {'ours': _Step(bench, bench.opts)}
+    """Forward, backward and optimiser of one step; alternately a plain one."""
+    steps, plain_step = {'ours': our_step(bench)}, None
     if bench.is_against_plain:
-        steps['plain'] = _Step(bench, replace(bench.opts, precision='fp32', compile=False,
-                                              memory_format='contiguous'))
+        from tests.plain_step import PlainStep
+        steps['plain'] = plain_step = PlainStep(bench.opts, bench.device)
     times = {name: [] for name in steps}
     for step in steps.values():
         step.times()  # the first is slow
@@ -239,6 +240,8 @@ def step_rows(bench):
     while len(times['ours']) < 3 or time.monotonic() < end:
         for name, step in steps.items():
             times[name].append(step.times())
+    if plain_step:
+        plain_step.close()
     n_clips = bench.opts.batch_size
     median = {name: np.median(times[name], axis=0) / n_clips for name in steps}
     ours = median['ours'].sum(axis=0)
@@ -246,33 +249,28 @@ def step_rows(bench):
             for what, sec in zip(('forward', 'backward', 'optimiser'), median['ours'])]
     rows.append(Row('step', f'all, {bench.opts.precision}', *ours, 'clip',
                     _rate_note(bench, ours[0])))
-    if 'plain' in steps:
+    if plain_step:
         plain = median['plain'].sum(axis=0)
         rows.append(Row('step', 'plain: fp32, contiguous', *plain, 'clip',
                         times_ours(plain, ours)))
     return rows
 
 
-class _Step:
-    """A training step on a batch of random clips that lies on the device."""
+class Step:
+    """A training step on a batch of clips that lies on the device, with random labels.
 
-    def __init__(self, bench, opts):
-        self.bench, self.normalize = bench, bench.normalize()
-        network = build_network(opts).to(bench.device)
-        self.model = tune(opts, network, bench.device).train()
-        self.optimizer = build_optimizer(opts, network)
-        self.scaler = build_scaler(opts, bench.device)
-        shape = (opts.batch_size, opts.sample_duration, opts.sample_size, opts.sample_size,
-                 n_input_channels(opts))
-        clips = torch.randint(256, shape, dtype=torch.uint8, device=bench.device)
-        self.clips = clips.permute(0, 4, 1, 2, 3)
-        self.labels = torch.randint(opts.n_classes, shape[:1], device=bench.device)
+    prepare: makes the model's input of the clips
+    """
+
+    def __init__(self, model, prepare, optimizer, scaler, clips, n_classes):
+        self.model, self.prepare, self.optimizer, self.scaler = model, prepare, optimizer, scaler
+        self.clips = clips
+        self.labels = torch.randint(n_classes, clips.shape[:1], device=clips.device)
 
     def times(self):
         """Do a step: (3, 2), the time of forward, backward, optimiser."""
         marks = [self._mark()]
-        logits = self.model(self.normalize(self.clips))
-        loss = nn.functional.cross_entropy(logits, self.labels)
+        loss = nn.functional.cross_entropy(self.model(self.prepare(self.clips)), self.labels)
         marks.append(self._mark())
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -283,8 +281,20 @@ class _Step:
         return np.diff(marks, axis=0)
 
     def _mark(self):
-        self.bench.wait()
+        wait_for(self.clips.device)
         return now()
+
+
+def our_step(bench):
+    """The `Step` that main.py would do, on random clips."""
+    opts, device = bench.opts, bench.device
+    network = build_network(opts).to(device)
+    model = tune(opts, network, device).train()
+    shape = (opts.batch_size, opts.sample_duration, opts.sample_size, opts.sample_size,
+             n_input_channels(opts))
+    clips = torch.randint(256, shape, dtype=torch.uint8, device=device).permute(0, 4, 1, 2, 3)
+    return Step(model, bench.normalize(), build_optimizer(opts, network),
+                build_scaler(opts, device), clips, opts.n_classes)
 
 
 def _rate_note(bench, sec):
@@ -306,10 +316,10 @@ def _product_rate(bench):
     matrix = torch.ones(size, size, device=bench.device, dtype=dtype)
     times = []
     for _ in range(8):
-        bench.wait()
+        wait_for(bench.device)
         begin = time.perf_counter()
         matrix @ matrix
-        bench.wait()
+        wait_for(bench.device)
         times.append(time.perf_counter() - begin)
     return 2 * size ** 3 / min(times)
 
@@ -339,12 +349,12 @@ class _Waited:
 
 def end_to_end_rows(bench):
     """A training with its loader, and which of the two waits for the other."""
-    step = _Step(bench, bench.opts)
+    step = our_step(bench)
     step.times()
     loader = _Waited(bench.loader('train'), bench.seconds)
-    train_epoch(loader, step.model, step.normalize, nn.CrossEntropyLoss(), step.optimizer,
+    train_epoch(loader, step.model, step.prepare, nn.CrossEntropyLoss(), step.optimizer,
                 step.scaler, device=bench.device)
-    bench.wait()
+    wait_for(bench.device)
     passed = now() - loader.begin
     if not loader.n_clips:
         raise InputError('the training data are a single batch, too few to measure; give a '
@@ -358,10 +368,10 @@ def end_to_end_rows(bench):
 
 def inference_rows(bench):
     """Videos a second, from files to scores."""
-    step = _Step(bench, bench.opts)
+    step = our_step(bench)
     loader = bench.loader('inference')
     n_clips, n_videos, begin = 0, 0, now()
-    for found in predict(loader, step.model, step.normalize, device=bench.device):
+    for found in predict(loader, step.model, step.prepare, device=bench.device):
         n_clips, n_videos = n_clips + len(found.scores), n_videos + 1
         if (now() - begin)[0] > bench.seconds:
             break
@@ -397,7 +407,7 @@ def _parse(argv, folder):
                        help='how long to measure each')
     group.add_argument('--against_plain', action='store_true',
                        help='alternately measure a plain loader (Pillow, floats) and a plain step '
-                            '(fp32, contiguous)')
+                            '(fp32, contiguous, in a process of its own)')
     group.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers there')
     given = parser.parse_known_args(argv)[0]
     defaults = ['--result_path', str(folder)]
