@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.resnet import Classifier, conv3d, init_weights, layers_of, recomputable
+from models.convolution import Conv3d
+from models.resnet import Classifier, init_weights, layers_of, recomputable
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
 STEM_PLANES = 64
@@ -22,7 +23,7 @@ BOTTLENECK_PLANES = 4 * GROWTH_RATE
 def norm_relu_conv(index, in_planes, planes, kernel_size):
     """The named steps of the `index`-th convolution of a layer, with what goes before it."""
     return {f'norm{index}': nn.BatchNorm3d(in_planes), f'relu{index}': nn.ReLU(),
-            f'conv{index}': conv3d(in_planes, planes, kernel_size)}
+            f'conv{index}': Conv3d(in_planes, planes, kernel_size)}
 
 
 class DenseLayer(nn.Sequential):
@@ -61,7 +62,7 @@ class HalvingPool(nn.Module):
 def transition(in_planes, planes):
     """Between blocks: a 1x1x1 convolution to `planes`, then half the places in time and space."""
     return nn.Sequential(OrderedDict(
-        norm=nn.BatchNorm3d(in_planes), relu=nn.ReLU(), conv=conv3d(in_planes, planes, 1),
+        norm=nn.BatchNorm3d(in_planes), relu=nn.ReLU(), conv=Conv3d(in_planes, planes, 1),
         pool=HalvingPool()))
 
 
@@ -80,7 +81,7 @@ class DenseNet(Classifier):
         super().__init__()
         planes = STEM_PLANES
         self.features = nn.Sequential(OrderedDict(
-            conv1=conv3d(n_input_channels, planes, (conv1_t_size, 7, 7), (conv1_t_stride, 2, 2)),
+            conv1=Conv3d(n_input_channels, planes, (conv1_t_size, 7, 7), (conv1_t_stride, 2, 2)),
             norm1=nn.BatchNorm3d(planes), relu1=nn.ReLU()))
         if not no_max_pool:
             self.features.add_module('pool1', nn.MaxPool3d(kernel_size=3, stride=2, padding=1))

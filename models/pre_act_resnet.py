@@ -6,13 +6,14 @@ the stem keeps its own norm, shortcuts start from the plain input, and no norm e
 
 from torch import nn
 
-from models.resnet import BASIC_LAYERS, LAYERS, ResidualBlock, ResNet, conv3d, layers_of, run_steps
+from models.convolution import Conv3d
+from models.resnet import BASIC_LAYERS, LAYERS, ResidualBlock, ResNet, layers_of, run_steps
 
 
 def bn_conv(index, in_planes, planes, kernel_size, stride=1):
     """The named steps of the `index`-th convolution of a block, with what goes before it."""
     return {f'bn{index}': nn.BatchNorm3d(in_planes), f'relu{index}': nn.ReLU(),
-            f'conv{index}': conv3d(in_planes, planes, kernel_size, stride)}
+            f'conv{index}': Conv3d(in_planes, planes, kernel_size, stride)}
 
 
 class PreActBlock(ResidualBlock):

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from errors import InputError
+from models.convolution import Conv3d
 
 BASIC_LAYERS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_LAYERS = {
@@ -24,20 +25,9 @@ BOTTLENECK_LAYERS = {
 LAYERS = BASIC_LAYERS | BOTTLENECK_LAYERS
 
 
-def triple(size):
-    """A size as (t, h, w): 3 -> (3, 3, 3)."""
-    return size if isinstance(size, tuple) else (size,) * 3
-
-
-def conv3d(in_planes, planes, kernel_size, stride=1, groups=1):
-    """A convolution without bias, padded by half its kernel; sizes are a number or (t, h, w)."""
-    padding = tuple(size // 2 for size in triple(kernel_size))
-    return nn.Conv3d(in_planes, planes, kernel_size, stride, padding, groups=groups, bias=False)
-
-
 def conv_bn(index, in_planes, planes, kernel_size, stride=1, groups=1):
     """The named steps of the `index`-th convolution of a block: a 3D convolution, normalised."""
-    return {f'conv{index}': conv3d(in_planes, planes, kernel_size, stride, groups),
+    return {f'conv{index}': Conv3d(in_planes, planes, kernel_size, stride, groups),
             f'bn{index}': nn.BatchNorm3d(planes)}
 
 
@@ -128,7 +118,7 @@ def shortcut(shortcut_type, in_planes, out_planes, stride):
         return nn.Identity()
     if shortcut_type == 'A':
         return PadShortcut(in_planes, out_planes, stride)
-    return nn.Sequential(conv3d(in_planes, out_planes, 1, stride), nn.BatchNorm3d(out_planes))
+    return nn.Sequential(Conv3d(in_planes, out_planes, 1, stride), nn.BatchNorm3d(out_planes))
 
 
 class ResidualBlock(nn.Module):

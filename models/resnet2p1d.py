@@ -7,8 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from models.resnet import (BASIC_LAYERS, LAYERS, BasicBlock, Bottleneck, ResNet, conv3d, layers_of,
-                           triple)
+from models.convolution import Conv3d, triple
+from models.resnet import BASIC_LAYERS, LAYERS, BasicBlock, Bottleneck, ResNet, layers_of
 
 
 def conv_bn_2p1d(index, in_planes, planes, kernel_size, stride=1, groups=1):
@@ -20,10 +20,10 @@ def conv_bn_2p1d(index, in_planes, planes, kernel_size, stride=1, groups=1):
     n = max(in_planes, 3)
     mid_planes = max(1, t * h * w * n * planes // (h * w * n + t * planes))
     return {
-        f'conv{index}_s': conv3d(in_planes, mid_planes, (1, h, w), (1, h_stride, w_stride), groups),
+        f'conv{index}_s': Conv3d(in_planes, mid_planes, (1, h, w), (1, h_stride, w_stride), groups),
         f'bn{index}_s': nn.BatchNorm3d(mid_planes),
         f'relu{index}_s': nn.ReLU(),
-        f'conv{index}_t': conv3d(mid_planes, planes, (t, 1, 1), (t_stride, 1, 1), groups),
+        f'conv{index}_t': Conv3d(mid_planes, planes, (t, 1, 1), (t_stride, 1, 1), groups),
         f'bn{index}_t': nn.BatchNorm3d(planes)}
 
 

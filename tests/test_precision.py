@@ -6,6 +6,7 @@ import torch
 import checkpoint
 import models
 from model import InPrecision, memory_format_of
+from models.convolution import Conv3d
 from opts import build_parser, parse_opts
 from tests.tiny_data import run_main
 from training import build_scaler
@@ -34,6 +35,32 @@ def test_recomputed_blocks_change_neither_gradients_nor_statistics(model):
         assert torch.equal(ours, other)
     for name, value in plain.named_buffers():
         assert torch.equal(recomputed.get_buffer(name), value), name
+
+
+def _leave_nan_in_freed_memory():
+    for size in (1_000, 30_000, 1_000_000):
+        [torch.full((size,), float('nan')) for _ in range(6)]
+
+
+@pytest.mark.parametrize('kernel_size, stride', [((3, 3, 3), 1), ((3, 3, 3), 2), ((3, 1, 1), 1),
+                                                 ((7, 7, 7), (1, 2, 2)), ((1, 7, 7), (1, 2, 2))])
+@pytest.mark.parametrize('n_frames, side', [(1, 1), (1, 4), (2, 1), (2, 4), (4, 4), (8, 8)])
+def test_bf16_gradients_of_clips_shorter_than_the_kernel(kernel_size, stride, n_frames, side):
+    torch.manual_seed(0)
+    layer = Conv3d(16, 16, kernel_size, stride).to(memory_format=torch.channels_last_3d)
+    clips = torch.randn(2, 16, n_frames, side, side).to(memory_format=torch.channels_last_3d)
+    clips.requires_grad_()
+    exact = None
+    for precision in (torch.float32, torch.bfloat16, torch.bfloat16):
+        _leave_nan_in_freed_memory()
+        with torch.autocast('cpu', torch.bfloat16, enabled=precision is torch.bfloat16):
+            output = layer(clips)
+        assert output.dtype is precision
+        given = torch.linspace(-1, 1, output.numel()).view(output.shape).to(precision)
+        found = torch.autograd.grad(output, (clips, layer.weight), given)
+        exact = exact or found
+        for ours, right in zip(found, exact):
+            assert (ours - right).norm() < 0.02 * right.norm()
 
 
 def test_recomputing_keeps_less():
