@@ -21,11 +21,13 @@ class VideoWindows(NamedTuple):
 
 
 @torch.no_grad()
-def predict(loader, model, normalize, *, device, on_step=None, tap=None):
+def predict(loader, model, normalize, *, device, on_step=None, tap=None, n_windows=None):
     """Yield the `VideoWindows` of each video, in the loader's order.
 
-    The windows of a video follow each other in the loader. `on_step` is called with the number of
-    windows after each batch; `tap` is a features.FeatureTap of the model.
+    The windows of a video follow each other in the loader; those of no video, whose number is -1,
+    are passed over. `on_step` is called with the number of windows after each batch; `tap` is a
+    features.FeatureTap of the model. A video is yielded once it has `n_windows(video)`; without, or
+    where it has fewer, when the next one begins.
     """
     model.eval()
     video, rows = None, []
@@ -34,13 +36,18 @@ def predict(loader, model, normalize, *, device, on_step=None, tap=None):
         scores = logits.float().softmax(dim=1).cpu()
         features = tap.take() if tap else [None] * len(scores)
         for this_video, *row in zip(batch.videos.tolist(), scores, batch.segments, features):
+            if this_video < 0:
+                continue
             if this_video != video and rows:
                 yield _gathered(video, rows)
                 rows = []
             video = this_video
             rows.append(row)
+            if n_windows and len(rows) == n_windows(video):
+                yield _gathered(video, rows)
+                rows = []
         if on_step:
-            on_step(len(batch.videos))
+            on_step(int((batch.videos >= 0).sum()))
     if rows:
         yield _gathered(video, rows)
 

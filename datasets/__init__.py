@@ -28,6 +28,13 @@ class ClipLoader(DataLoader):
     the end of a pass, in a line on stderr.
     """
 
+    _leaves_out = False
+
+    def leave_out(self, videos):
+        """Do not read these videos, by their numbers in the records: inference knows them."""
+        self._leaves_out = len(videos) > 0
+        self.batch_sampler.leave_out(videos)
+
     def __iter__(self):
         bad, n_clips = [], 0
         for batch in super().__iter__():
@@ -43,7 +50,7 @@ class ClipLoader(DataLoader):
             n_clips += len(batch.labels)
             if len(batch.labels):
                 yield batch
-        if bad and n_clips == 0:
+        if bad and n_clips == 0 and not self._leaves_out:
             raise FrameError(f'no video can be read; the first: {bad[0].reason}')
         if bad:
             n_videos = len({video for video, _ in bad})

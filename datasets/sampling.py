@@ -14,6 +14,9 @@ import torch
 # Inference cuts its videos into parts of so many batches; a process reads whole parts, so that its
 # batches are those of a single process.
 BATCHES_A_PART = 8
+# The index of a key that stands for no video: its clips, `begin_clip`...`end_clip`, are blank and
+# keep the places of clips that need not be read. A network rounds batches of other sizes otherwise.
+NO_VIDEO = -1
 
 
 class Key(NamedTuple):
@@ -110,6 +113,8 @@ class ClipBatches:
     `n_clips`: clips of each video. With `one_video` no batch holds clips of two videos. Each
     process takes every world_size-th part, of about BATCHES_A_PART batches and whole videos.
     `n_crops`: of each clip, which are clips of a batch too.
+
+    A video that is cut is read in parts, and frames that clips of two batches share in both.
     """
 
     def __init__(self, n_clips, batch_size, one_video=False, rank=0, world_size=1, n_crops=1):
@@ -119,18 +124,33 @@ class ClipBatches:
         before = np.cumsum(self.n_clips) - self.n_clips
         self.parts = before // (batch_size * BATCHES_A_PART)
         self.videos = np.flatnonzero(self.parts % world_size == rank)
+        self.is_left_out = np.zeros(len(self.n_clips), dtype=bool)
+
+    def leave_out(self, videos):
+        """Do not read these videos. The others stay where they are in their batches."""
+        self.is_left_out[videos] = True
+
+    def n_windows(self, video):
+        """Clips of a video, each crop counted."""
+        return int(self.n_clips[video]) * self.n_crops
 
     def n_own_clips(self):
         """Clips that this process reads, each crop counted."""
-        return int(self.n_clips[self.videos].sum()) * self.n_crops
+        read = self.videos[~self.is_left_out[self.videos]]
+        return int(self.n_clips[read].sum()) * self.n_crops
 
     def __len__(self):
-        counts = self.n_clips[self.videos]
-        if not self.one_video:
-            counts = np.bincount(self.parts[self.videos], counts) if len(counts) else counts
-        return int(np.ceil(counts / self.batch_size).sum())
+        return sum(1 for _ in self)
 
     def __iter__(self):
+        for batch in self._all_batches():
+            if not all(self.is_left_out[key.index] for key in batch):
+                yield [self._blank(key) if self.is_left_out[key.index] else key for key in batch]
+
+    def _blank(self, key):
+        return Key(NO_VIDEO, end_clip=(key.end_clip - key.begin_clip) * self.n_crops)
+
+    def _all_batches(self):
         batch, room, part = [], self.batch_size, None
         for index in self.videos.tolist():
             if batch and (self.one_video or self.parts[index] != part):

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from datasets.annotations import NO_LABEL
 from datasets.frames import FrameError, video_path
-from datasets.sampling import sample_draw
+from datasets.sampling import NO_VIDEO, sample_draw
 from errors import InputError
 
 
@@ -27,7 +27,7 @@ class Bad(NamedTuple):
 class Sample(NamedTuple):
     """K clips of one video, a list of uint8 (T, C, h, w), which may share memory; its class number;
     its number in the records; first frame and last frame + 1 of each clip, (K, 2); what was bad, if
-    anything."""
+    anything. Clips of NO_VIDEO are None."""
 
     clips: list
     label: int
@@ -38,7 +38,8 @@ class Sample(NamedTuple):
 
 class Batch(NamedTuple):
     """N clips: uint8 (N, C, T, h, w); labels (N,); number of each clip's video in the records (N,);
-    first frame and last frame + 1 of each clip (N, 2); the `Bad` videos that were skipped."""
+    first frame and last frame + 1 of each clip (N, 2); the `Bad` videos that were skipped. Clips of
+    NO_VIDEO are black."""
 
     clips: torch.Tensor
     labels: torch.Tensor
@@ -78,6 +79,10 @@ class VideoDataset(Dataset):
 
     def __getitem__(self, key):
         """Sample of a Key. Raises FrameError where a frame is missing or broken."""
+        if key.index == NO_VIDEO:
+            n_clips = key.end_clip - key.begin_clip
+            return Sample([None] * n_clips, NO_LABEL, NO_VIDEO,
+                          torch.zeros(n_clips, 2, dtype=torch.int64))
         try:
             return self._sample(key, key.index)
         except FrameError as error:
@@ -166,6 +171,12 @@ def _stack(clips):
     return batch.permute(0, 4, 1, 2, 3)
 
 
+def _filled(clips):
+    """Clips with black ones for None; one at least is not None."""
+    some = next(clip for clip in clips if clip is not None)
+    return [torch.zeros_like(some) if clip is None else clip for clip in clips]
+
+
 def collate(samples):
     """Batch of all clips of some samples, which has none where all were left out; an InputError is
     passed on."""
@@ -173,11 +184,11 @@ def collate(samples):
         return samples
     bad = [sample.bad for sample in samples if sample.bad]
     samples = [sample for sample in samples if sample.clips]
-    if not samples:
+    if all(sample.video == NO_VIDEO for sample in samples):
         nothing = torch.empty(0)
         return Batch(nothing, nothing, nothing, nothing, bad)
     n_clips = torch.tensor([len(sample.clips) for sample in samples])
-    return Batch(clips=_stack([clip for sample in samples for clip in sample.clips]),
+    return Batch(clips=_stack(_filled([clip for sample in samples for clip in sample.clips])),
                  labels=torch.tensor([s.label for s in samples]).repeat_interleave(n_clips),
                  videos=torch.tensor([s.video for s in samples]).repeat_interleave(n_clips),
                  segments=torch.cat([sample.segments for sample in samples]), bad=bad)

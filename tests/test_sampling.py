@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from datasets.sampling import ClipBatches, ShuffledBatches, VideoBatches, sample_draw
+from datasets.sampling import (NO_VIDEO, ClipBatches, Key, ShuffledBatches, VideoBatches,
+                               sample_draw)
 
 
 def _indices(batches):
@@ -63,6 +64,24 @@ def test_clip_batches_hold_every_clip_once_and_are_those_of_one_process(one_vide
     for share in shares:
         videos = [key.index for batch in share for key in batch]
         assert videos == sorted(videos)
+
+
+@pytest.mark.parametrize('one_video', [False, True])
+def test_videos_that_are_left_out_leave_blanks_in_batches_of_others(one_video):
+    n_clips, size, left_out = [3, 1, 9, 4, 8, 30, 2, 2, 40, 5], 8, [0, 1, 2, 5, 9]
+    whole = list(ClipBatches(n_clips, size, one_video, n_crops=2))
+    shares = [ClipBatches(n_clips, size, one_video, rank, 2, n_crops=2) for rank in range(2)]
+    for share in shares:
+        share.leave_out(left_out)
+    batches = [batch for share in shares for batch in share]
+    expected = [[Key(NO_VIDEO, end_clip=2 * (key.end_clip - key.begin_clip))
+                 if key.index in left_out else key for key in batch] for batch in whole]
+    assert sorted(batches) == sorted(
+        batch for batch in expected if any(key.index != NO_VIDEO for key in batch))
+    assert 0 < sum(key.index == NO_VIDEO for batch in batches for key in batch) or one_video
+    assert sum(len(share) for share in shares) == len(batches)
+    assert sum(share.n_own_clips() for share in shares) == 2 * sum(
+        n for i, n in enumerate(n_clips) if i not in left_out)
 
 
 def test_draw_depends_on_seed_epoch_and_index_alone_and_is_undone():
