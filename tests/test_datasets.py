@@ -1,6 +1,7 @@
 """Annotations, frame readers, samples, batches and loaders."""
 
 import json
+from collections import Counter
 
 import h5py
 import numpy as np
@@ -222,6 +223,52 @@ def test_inference_windows_cover_each_video_in_order(tiny_data):
         frames = loader.dataset.records.frames(i)
         assert own[:, 0].tolist() == list(frames)[::4][:len(own)]
         assert own[-1, 1] == frames.stop
+
+
+@pytest.mark.parametrize('crop', ['center', 'nocrop'])
+def test_windows_are_batched_over_videos(tiny_data, crop):
+    batches = list(_loader(tiny_data, 'inference', '--inference_stride', 4, '--inference_crop',
+                           crop, '--inference_batch_size', 5))
+    n_videos = [len(batch.videos.unique()) for batch in batches]
+    if crop == 'nocrop':
+        assert max(n_videos) == 1
+    else:
+        assert {len(batch.videos) for batch in batches[:-1]} == {5} and max(n_videos) > 1
+
+
+class CountingReader:
+    """A reader that counts how often it reads which frame."""
+
+    def __init__(self, reader):
+        self._reader, self.counts = reader, Counter()
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    def read(self, path, frames, n_frames=None):
+        self.counts.update((path, frame) for frame in frames)
+        return self._reader.read(path, frames, n_frames)
+
+
+@pytest.mark.parametrize('flags', [('--inference_stride', 1), ('--inference_views', '5x3')])
+@pytest.mark.parametrize('batch_size', [1000, 6])
+def test_frames_of_overlapping_windows_are_read_once(tiny_data, flags, batch_size):
+    """Once in a batch: where a video is cut, in both batches."""
+    loader = _loader(tiny_data, 'inference', *flags, '--inference_batch_size', batch_size)
+    dataset, total, n_batches = loader.dataset, Counter(), 0
+    for keys in loader.batch_sampler:
+        dataset.reader = CountingReader(JpgFrames())
+        for key in keys:
+            dataset[key]
+        assert max(dataset.reader.counts.values()) == 1
+        total += dataset.reader.counts
+        n_batches += 1
+    n_frames = int((dataset.records.ends - dataset.records.begins).sum())
+    assert len(total) == n_frames
+    # A clip of 8 frames shares at most 7 with the next.
+    n_cuts = n_batches - 1
+    assert total.total() <= n_frames + 7 * n_cuts
+    assert n_cuts > 5 or total.total() == n_frames
 
 
 @pytest.mark.parametrize('split', ['train', 'val', 'inference'])
