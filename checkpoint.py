@@ -1,6 +1,7 @@
 """Training states on disk: written at once or not at all, read without running code from them."""
 
 import errno
+import hashlib
 import os
 import pickle
 import platform
@@ -149,6 +150,15 @@ def strip_module(state_dict):
     """The state dict with names as the network's own, without DataParallel's `module.`."""
     return {MODULE_PREFIX.sub('', name) if name.startswith('module.') else name: value
             for name, value in state_dict.items()}
+
+
+def fingerprint(state_dict):
+    """A hash, in hex digits, of the names, types, shapes and values of weights."""
+    digest = hashlib.sha256()
+    for name, value in state_dict.items():
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------- the checkpoints of a folder

@@ -9,6 +9,7 @@ A file is HDF5 with a row a video, or a row a window:
     class_names  (n_classes,)
 """
 
+import base64
 import difflib
 from typing import NamedTuple
 
@@ -70,6 +71,20 @@ def write_features(path, content):
             is_text = name in ('video_ids', 'class_names')
             file.create_dataset(name, data=list(values) if is_text else values,
                                 dtype=h5py.string_dtype() if is_text else None)
+
+
+def pack(features, segments):
+    """Tensors (n, D) float32 and (n, 2) whole numbers -> what JSON can hold, to the bit."""
+    data = features.numpy().astype('<f4').tobytes()
+    return {'segments': segments.tolist(), 'float32': base64.b64encode(data).decode()}
+
+
+def unpack(packed):
+    """What `pack` was given."""
+    import torch  # slow to import
+    segments = torch.tensor(packed['segments'])
+    rows = np.frombuffer(base64.b64decode(packed['float32']), '<f4').astype(np.float32)
+    return torch.from_numpy(rows.reshape(len(segments), -1)), segments
 
 
 def read_features(path):

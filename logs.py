@@ -227,7 +227,8 @@ class RunLog:
 # ---------------------------------------------------------------- the result folder
 
 TRACE_NAME = 'steps.pt.trace.json.gz'
-RUN_FILES = ('save_*.pth', '*.log', '*.json', TRACE_NAME, 'events.out.tfevents.*')
+RUN_FILES = ('save_*.pth', '*.log', '*.json', '*.partial.*.jsonl', TRACE_NAME,
+             'events.out.tfevents.*')
 
 
 def open_result_folder(folder, is_new_training):

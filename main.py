@@ -18,12 +18,14 @@ import logs
 from datasets import build_loader
 from datasets.annotations import AnnotationError, read_annotation
 from errors import InputError, Stopped, StopSignals, run
-from features import FeatureTap, Features, write_features
+from features import FeatureTap, Features, pack, unpack, write_features
 from inference import feature_rows, predict, video_result
 from metrics import Sums
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
                    load_pretrained, make_parallel, match_class_names, tune)
-from opts import Options, n_input_channels, normalization, parse_opts, replace, to_json
+from opts import (CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, Options, n_input_channels,
+                  normalization, parse_opts, replace, to_json)
+from results import PartialResults
 from spatial_transforms import Normalize
 from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,
                       train_epoch)
@@ -366,11 +368,10 @@ class Training:
             self.this_run.log.warn(f'warning: {error}; the run goes on')
 
 
-def stopped(this_run, signum):
+def stopped(this_run, signum, cure='go on with --resume_path auto'):
     """The Stopped to raise: only rank 0 says how to go on."""
     name = signal.Signals(signum).name
-    return Stopped(signum, f'stopped by {name}; go on with --resume_path auto'
-                   if this_run.world.is_main else '')
+    return Stopped(signum, f'stopped by {name}; {cure}' if this_run.world.is_main else '')
 
 
 # ---------------------------------------------------------------- validation and inference
@@ -424,24 +425,82 @@ def infer(this_run, stop):
     model = evaluated_model(this_run)
     if this_run.tap:  # it is on the network itself, not on copies of it on several GPUs
         model = this_run.tuned
+    partial = partial_results(this_run)
+    results, features = take_over(this_run, partial)
+    n_windows, video_ids = loader.batch_sampler.n_windows, loader.dataset.records.video_ids
 
-    def on_step(n_clips):
-        progress.update(n_clips)
-        if stop.signum:
-            raise stopped(this_run, stop.signum)
-
-    results, features = {}, {}
     with (this_run.log.progress(loader.batch_sampler.n_own_clips(), 'inference',
-                                unit='clip') as progress, this_run.tap or nullcontext() as tap):
-        for found in predict(loader, model, this_run.normalize, device=this_run.device,
-                             on_step=on_step, tap=tap):
-            results[found.video] = video_result(found.scores, found.segments,
-                                                this_run.class_names, opts.output_topk, average)
+                                unit='clip') as progress,
+          this_run.tap or nullcontext() as tap, partial):
+        for found in predict(until_stopped(loader, stop), model, this_run.normalize,
+                             device=this_run.device, on_step=progress.update, tap=tap,
+                             n_windows=n_windows):
+            result = video_result(found.scores, found.segments, this_run.class_names,
+                                  opts.output_topk, average)
+            results[found.video], row = result, {'result': result}
             if this_run.tap:
                 features[found.video] = feature_rows(found, average)
+                row['features'] = pack(*features[found.video])
+            # A video with bad frames is read again, so that they are counted again.
+            if len(found.scores) == n_windows(found.video):
+                partial.add(video_ids[found.video], row)
+    end_if_stopped(this_run, stop)
     write_results(this_run, merged_shares(results, this_run.world))
     if this_run.tap:
         write_all_features(this_run, merged_shares(features, this_run.world))
+    distributed.wait_for_all()
+    partial.remove()
+
+
+def partial_results(this_run):
+    """The PartialResults of this process, by what results depend on beyond rounding."""
+    opts, world, loader = this_run.opts, this_run.world, this_run.loaders['inference']
+    settings = None
+    if world.is_main:
+        names = (*NETWORK_FLAGS, *CLIP_FLAGS, *INFERENCE_FLAGS)
+        settings = {**{name: getattr(opts, name) for name in names},
+                    'video_path': str(opts.video_path.resolve()),
+                    'output_features': opts.output_features is not None,
+                    'class_names': this_run.class_names,
+                    'videos': loader.dataset.records.fingerprint(),
+                    'weights': checkpoint.fingerprint(this_run.network.state_dict())}
+    return PartialResults(opts.result_path, opts.inference_subset,
+                          distributed.from_main(settings, world), world.rank)
+
+
+def take_over(this_run, partial):
+    """Results and features of an inference that was not finished, {video: value} each, on rank 0;
+    no process reads those videos again."""
+    world, log, loader = this_run.world, this_run.log, this_run.loaders['inference']
+    kept, rows = partial.read() if world.is_main else {}, {}
+    if kept:
+        video_ids = loader.dataset.records.video_ids
+        rows = {video: kept[video_ids[video]] for video in range(len(video_ids))
+                if video_ids[video] in kept}
+        log.say(f'{partial.pattern}: {len(rows)} of {len(video_ids)} videos are taken over from an '
+                'inference that was not finished')
+    elif world.is_main and (others := partial.others()):
+        log.say(others)
+    loader.leave_out(distributed.from_main(list(rows), world))
+    return ({video: row['result'] for video, row in rows.items()},
+            {video: unpack(row['features']) for video, row in rows.items() if this_run.tap})
+
+
+def until_stopped(loader, stop):
+    """The batches of a loader, up to a request to stop."""
+    for batch in loader:
+        yield batch
+        if stop.signum:
+            return
+
+
+def end_if_stopped(this_run, stop):
+    """Raise Stopped in all processes where any was asked to stop."""
+    asked = torch.tensor([stop.signum], device=this_run.device)
+    if int(distributed.total(asked)):
+        raise stopped(this_run, stop.signum or signal.SIGTERM,
+                      'the same command goes on' if this_run.opts.no_train
+                      else 'go on with --resume_path auto')
 
 
 def merged_shares(by_video, world):

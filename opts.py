@@ -28,6 +28,10 @@ NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_siz
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
               'no_mean_norm', 'no_std_norm', 'value_scale')
+# Flags that decide, beside those and beyond rounding, what inference finds in a video.
+INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
+                   'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
+                   'precision', 'tf32')
 
 
 class Options(argparse.Namespace):

@@ -4,6 +4,7 @@ The columns are torch tensors and packed strings, not one object a video: a mill
 tens of megabytes, which loader processes share.
 """
 
+import hashlib
 import json
 import math
 from array import array
@@ -44,6 +45,10 @@ class Strings:
         begin, end = self._ends[i:i + 2].tolist()
         return self._data[begin:end].numpy().tobytes().decode(errors='surrogatepass')
 
+    def columns(self):
+        """The tensors that hold the strings."""
+        return self._data, self._ends
+
 
 @dataclass(frozen=True)
 class Records:
@@ -71,6 +76,13 @@ class Records:
     def frames(self, i):
         """Frame numbers of sample i, a range."""
         return range(int(self.begins[i]), int(self.ends[i]))
+
+    def fingerprint(self):
+        """A hash, in hex digits, of which frames of which videos these are, in their order."""
+        digest = hashlib.sha256()
+        for column in (*self.video_ids.columns(), *self.paths.columns(), self.begins, self.ends):
+            digest.update(column.numpy().tobytes())
+        return digest.hexdigest()
 
 
 class _Rows:

@@ -12,14 +12,14 @@ import checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _run(argv, output, file_limit):
+def _run(argv, output, file_limit, variables):
     """The body of a process: main.py with its output in a file."""
     import resource
     import signal
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    os.environ['OMP_NUM_THREADS'] = '1'
+    os.environ.update(variables, OMP_NUM_THREADS='1')
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
@@ -30,11 +30,15 @@ def _run(argv, output, file_limit):
     errors.run(main.main, argv)
 
 
-def start_main(argv, output, file_limit=0):
-    """Start main.py; forked from a server that has torch imported, so it begins at once."""
+def start_main(argv, output, file_limit=0, variables=None):
+    """Start main.py; forked from a server that has torch imported, so it begins at once.
+
+    variables: of its environment, beside those there are
+    """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['main', 'tests.processes'])
-    process = context.Process(target=_run, args=(list(map(str, argv)), output, file_limit))
+    process = context.Process(target=_run, args=(list(map(str, argv)), output, file_limit,
+                                                 variables or {}))
     process.start()
     return process
 
@@ -71,9 +75,14 @@ LAUNCHED = {
 def launch(launcher, n_processes, argv):
     """Start main.py n times with the variables that a launcher would set; a list of processes."""
     argv = [*argv, '--dist_url', f'tcp://127.0.0.1:{free_port()}']
-    return [_start(['main.py', *argv], **{
-        name: str({'rank': rank, 'size': n_processes}[what])
-        for name, what in LAUNCHED[launcher].items()}) for rank in range(n_processes)]
+    return [_start(['main.py', *argv], **launched(launcher, rank, n_processes))
+            for rank in range(n_processes)]
+
+
+def launched(launcher, rank, n_processes):
+    """The variables that a launcher would set."""
+    return {name: str({'rank': rank, 'size': n_processes}[what])
+            for name, what in LAUNCHED[launcher].items()}
 
 
 def finish(process, timeout_sec=120):

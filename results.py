@@ -1,0 +1,142 @@
+"""Results of an inference that is not finished: in the result folder, video by video as they come.
+
+Each process appends to a file of its own, {subset}.partial.{key}.{rank}.jsonl. Its first line holds
+the settings that the results depend on, and `key` is a hash of that line. A line a video follows:
+
+    {"format": 1, "settings": {"model": "resnet", ...}}
+    {"video": "VIDEO_ID", "result": [...]}
+
+An inference with the same settings goes on with the lines of all such files, whatever number of
+processes wrote them. Files of other settings stay as they are, for an inference with those.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from errors import InputError
+from logs import write_text
+
+# A file of another format is of other settings.
+FORMAT = 1
+# A sentence names both values of a setting unless they are longer, such as hashes.
+SHOWN_LENGTH = 60
+
+
+class PartialResults:
+    """The files of one inference; within it, `add` appends to that of process `rank`.
+
+    settings: what results depend on, {name: value} as JSON has it
+    pattern:  what the files of all processes are called
+
+    Where nothing can be written, that is said, and the inference goes on without.
+    """
+
+    def __init__(self, folder, subset, settings, rank=0):
+        self._folder, self._subset, self._file = Path(folder), subset, None
+        header = json.dumps({'format': FORMAT, 'settings': settings}, sort_keys=True)
+        self._header = header.encode() + b'\n'
+        self._settings = json.loads(header)['settings']
+        key = hashlib.sha256(self._header).hexdigest()[:8]
+        self.pattern = self._folder / f'{subset}.partial.{key}.*.jsonl'
+        self._path = self._folder / f'{subset}.partial.{key}.{rank}.jsonl'
+
+    def read(self):
+        """{video id: its row} of what all processes have added. Raises InputError."""
+        rows = {}
+        for path in self._files():
+            try:
+                rows |= {row['video']: row for row in self._rows(path)}
+            except OSError as error:
+                raise InputError(f'{path}: cannot be read ({error.strerror}); mend its '
+                                 'permissions, or delete it to begin afresh') from None
+        return rows
+
+    def others(self):
+        """A sentence about files of other settings, '' where there are none."""
+        paths = sorted({*self._folder.glob(f'{self._subset}.partial.*.jsonl')} - {*self._files()})
+        if not paths:
+            return ''
+        more = f' (and {len(paths) - 1} more)' if len(paths) > 1 else ''
+        return (f'{paths[0]}{more}: of an inference with other settings'
+                f'{_differences(paths[0], self._settings)}; it stays as it is, and this inference '
+                'begins afresh')
+
+    def __enter__(self):
+        try:
+            self._file = self._opened()
+        except (InputError, OSError) as error:
+            self._give_up(error)
+        return self
+
+    def __exit__(self, *_):
+        if self._file:
+            self._file.close()
+
+    def add(self, video_id, row):
+        """Append the row of a video, {name: value} as JSON has it."""
+        if not self._file:
+            return
+        line = json.dumps({'video': video_id, **row}).encode() + b'\n'
+        try:
+            while line:
+                line = line[self._file.write(line):]
+        except OSError as error:
+            self._give_up(error)
+
+    def remove(self):
+        """Delete the files of all processes."""
+        for path in self._files():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _files(self):
+        return self._folder.glob(self.pattern.name)
+
+    def _rows(self, path):
+        with open(path, 'rb') as file:
+            if file.readline() != self._header:
+                return
+            for line in file:
+                # One that was cut short when its process was killed is no JSON.
+                with suppress(ValueError):
+                    yield json.loads(line)
+
+    def _opened(self):
+        """The file of this process, to append to: as it is, or a new one."""
+        if not self._path.exists() or _first_line(self._path) != self._header:
+            write_text(self._path, self._header.decode())
+        # Without a buffer: what was added is there whatever becomes of the process.
+        file = open(self._path, 'ab+', buffering=0)
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b'\n':
+            file.write(b'\n')
+        return file
+
+    def _give_up(self, error):
+        print(f'warning: {self._path}: unfinished results are not kept from now on '
+              f'({getattr(error, "strerror", None) or error}); the run goes on', file=sys.stderr)
+        self.__exit__()
+        self._file = None
+
+
+def _first_line(path):
+    with open(path, 'rb') as file:
+        return file.readline()
+
+
+def _differences(path, settings):
+    """In brackets, what is not the same in the file at `path`; '' where it does not say."""
+    try:
+        others = dict(json.loads(_first_line(path))['settings'])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ''
+    words = []
+    for name, value in settings.items():
+        if others.get(name) != value:
+            text = f'{name} {others.get(name)}, here {value}'
+            words.append(text if len(text) <= SHOWN_LENGTH else f'other {name}')
+    return f' ({"; ".join(words)})' if words else ''
