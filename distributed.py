@@ -247,6 +247,24 @@ def total(tensor):
     return tensor
 
 
+def all_rows(rows):
+    """The rows of all processes, by rank, in every process; each may have another number or none.
+
+    rows: (n, ...) tensor
+    """
+    if not dist.is_initialized():
+        return rows
+    n_rows = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(n_rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, n_rows)
+    # What is exchanged has one shape in all processes.
+    padded = rows.new_zeros(int(max(counts)), *rows.shape[1:])
+    padded[:len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:int(n)] for part, n in zip(parts, counts)])
+
+
 def gather(value, world):
     """On rank 0 the values of all processes, by rank; elsewhere None. Any picklable value."""
     if world.size == 1:

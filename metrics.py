@@ -14,6 +14,17 @@ def topk_hits(scores, labels, ks):
     return [hits[:, :k].sum() for k in ks]
 
 
+def topk_any_hits(scores, targets, ks):
+    """For each k, how many rows have one of their labels among the k best scores.
+
+    (N, n_classes) scores, (N, n_classes) targets, 1 for each label -> as `topk_hits`. A row without
+    a label has no hit.
+    """
+    n_best = min(max(ks), scores.shape[1])
+    hits = targets.gather(1, scores.topk(n_best, dim=1).indices) > 0
+    return [hits[:, :k].any(dim=1).sum() for k in ks]
+
+
 def mean_per_group(rows, groups):
     """Mean of the rows of each group, groups in ascending order.
 
@@ -41,6 +52,38 @@ def mean_class_accuracy(counts):
     totals = counts.sum(dim=1)
     occurs = totals > 0
     return float((counts.diagonal()[occurs] / totals[occurs]).mean())
+
+
+def average_precision(scores, targets):
+    """(N,) scores, (N,) targets, 1 or 0 -> average precision of one class; nan without a positive.
+
+    AP = sum over the distinct scores, best first, of (R_i - R_{i-1}) P_i, where P_i and R_i are
+    precision and recall of the rows that score at least as much. So it is not interpolated, rows of
+    equal scores count together, and the order of the rows does not matter: the definition of
+    sklearn.metrics.average_precision_score. It is the area under the curve of Everingham et al.,
+    "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015, before that is made
+    monotonic.
+    """
+    if not targets.any():
+        return float('nan')
+    scores, order = scores.sort(descending=True)
+    is_last = torch.ones_like(scores, dtype=torch.bool)  # of the rows with its score
+    is_last[:-1] = scores[1:] != scores[:-1]
+    ends = is_last.nonzero().flatten()
+    hits = targets[order].double().cumsum(0)[ends]
+    gained = hits.diff(prepend=hits.new_zeros(1))
+    return float((gained * hits / (ends + 1)).sum() / hits[-1])
+
+
+def average_precisions(scores, targets):
+    """(N, n_classes) scores and targets -> (n_classes,) float64 `average_precision`, on the CPU."""
+    columns = zip(scores.cpu().unbind(dim=1), targets.cpu().unbind(dim=1))
+    return torch.tensor([average_precision(*column) for column in columns], dtype=torch.float64)
+
+
+def mean_average_precision(scores, targets):
+    """Mean of `average_precisions` over the classes with a positive; nan where none has one."""
+    return float(average_precisions(scores, targets).nanmean())
 
 
 def most_confused(counts, n):
