@@ -131,6 +131,9 @@ def _add_data_flags(parser):
     add('--n_classes', type=_POSITIVE, default=400, metavar='N',
         help='number of classes: 400 kinetics-400, 700 kinetics-700, 101 ucf101, 51 hmdb51, '
              '339 mit')
+    add('--multi_label', action='store_true',
+        help='a video has a list of labels, of any length: train with binary cross entropy, score '
+             'each class by a sigmoid, and measure mean average precision (mAP)')
     add('--file_type', default='jpg', choices=('jpg', 'hdf5', 'video'),
         help='how the frames are stored: a folder of jpg files or one hdf5 file a video, or the '
              'video files themselves')
@@ -278,7 +281,7 @@ def _add_run_flags(parser):
              'when the run is stopped')
     add('--keep', type=_COUNT, default=0, metavar='N',
         help='keep the newest N of the save_{epoch}.pth; 0: all; save_best.pth, the best by video '
-             'top-1, always stays')
+             'top-1 (with --multi_label by video mAP), always stays')
     add('--skip_nonfinite', action='store_true',
         help='skip steps whose loss is not finite, and count them, instead of stopping')
     add('--tensorboard', action='store_true',

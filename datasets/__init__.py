@@ -122,6 +122,10 @@ def build_records(opts, split, annotation, reader, on_error=None):
         schema = 'a taxonomy (ActivityNet)' if annotation.is_taxonomy else 'a label list'
         raise annotations.AnnotationError(f'{annotation.path}: is {schema} annotation; '
                                           f'it does not go with --dataset {opts.dataset}')
+    if annotation.is_taxonomy and opts.multi_label:
+        raise annotations.AnnotationError(f'{annotation.path}: is a taxonomy (ActivityNet), which '
+                                          'has one label a segment, and --multi_label is for '
+                                          'lists of labels; drop the flag')
     if annotation.is_taxonomy:
         def count_frames(path):
             path = video_path(opts.video_path, path, reader.suffix)
@@ -137,7 +141,7 @@ def build_records(opts, split, annotation, reader, on_error=None):
             trimmed=split != 'inference')
     else:
         records, n_left_out = annotations.label_list_records(
-            annotation, subset, first_frame=reader.first_frame)
+            annotation, subset, first_frame=reader.first_frame, multi_label=opts.multi_label)
     if n_left_out:
         print(f'{annotation.path}: {n_left_out} of {n_left_out + len(records)} videos of subset '
               f'{subset!r} are left out: they have no frames', file=sys.stderr)

@@ -50,6 +50,44 @@ class Strings:
         return self._data, self._ends
 
 
+class LabelSets:
+    """An immutable column of sets of class numbers, stored as the numbers and their end offsets."""
+
+    def __init__(self, sets, n_classes):
+        ends = torch.tensor([0] + [len(numbers) for numbers in sets]).cumsum(0)
+        self._numbers = torch.tensor([number for numbers in sets for number in numbers],
+                                     dtype=torch.int32)
+        self._ends, self._n_classes = ends, n_classes
+
+    def __len__(self):
+        return len(self._ends) - 1
+
+    def numbers(self, i):
+        """Class numbers of sample i."""
+        begin, end = self._ends[i:i + 2].tolist()
+        return self._numbers[begin:end].tolist()
+
+    def __getitem__(self, indices):
+        """Sample numbers -> (n, n_classes) float32, 1 for each label."""
+        rows = torch.zeros(len(indices), self._n_classes)
+        for row, i in zip(rows, indices):
+            row[self.numbers(i)] = 1
+        return rows
+
+    def counts(self):
+        """(n_classes,) samples that have each class."""
+        return self._numbers.bincount(minlength=self._n_classes)
+
+    def in_common(self, numbers):
+        """(n,) whether each sample has one of these classes, or no class where these are none."""
+        if not numbers:
+            return self._ends[1:] == self._ends[:-1]
+        places = torch.isin(self._numbers, torch.tensor(numbers)).nonzero().flatten()
+        found = torch.zeros(len(self), dtype=torch.bool)
+        found[torch.searchsorted(self._ends, places, right=True) - 1] = True
+        return found
+
+
 @dataclass(frozen=True)
 class Records:
     """Samples of one subset, a column each.
@@ -84,6 +122,43 @@ class Records:
             digest.update(column.numpy().tobytes())
         return digest.hexdigest()
 
+    def targets(self, indices):
+        """What networks are to say of these samples: (n,) class numbers."""
+        return self.labels[indices].long()
+
+    def classes(self, i):
+        """Class numbers of sample i, a list."""
+        return [label for label in (int(self.labels[i]),) if label != NO_LABEL]
+
+    def class_counts(self):
+        """(n_classes,) samples of each class."""
+        return self.labels[self.labels != NO_LABEL].bincount(minlength=len(self.class_names))
+
+    def is_alike(self, i):
+        """(n,) whether each sample is of the class of sample i."""
+        return self.labels == self.labels[i]
+
+
+@dataclass(frozen=True)
+class MultiLabelRecords(Records):
+    """Records whose samples have any number of labels: `labels` are LabelSets."""
+
+    labels: LabelSets
+
+    def targets(self, indices):
+        """What networks are to say of these samples: (n, n_classes) float32, 1 for each label."""
+        return self.labels[indices]
+
+    def classes(self, i):
+        return self.labels.numbers(i)
+
+    def class_counts(self):
+        return self.labels.counts()
+
+    def is_alike(self, i):
+        """(n,) whether each sample has a label in common with sample i."""
+        return self.labels.in_common(self.labels.numbers(i))
+
 
 class _Rows:
     """Records while they are made: numbers lie in one array, which is smaller than tuples."""
@@ -102,8 +177,27 @@ class _Rows:
                                   f'{subset!r} has frames (no "segment"); extract the frames '
                                   'first, then make the annotation again')
         columns = torch.frombuffer(self.numbers, dtype=torch.int32).view(-1, 4).t().contiguous()
-        return Records(annotation.class_names, Strings(self.video_ids), Strings(self.paths),
-                       *columns)
+        return self._records(annotation.class_names, Strings(self.video_ids), Strings(self.paths),
+                             *columns)
+
+    def _records(self, *columns):
+        return Records(*columns)
+
+
+class _MultiLabelRows(_Rows):
+    """Rows that are added with a list of class numbers in the place of one."""
+
+    def __init__(self):
+        super().__init__()
+        self.label_sets = []
+
+    def add(self, video_id, path, label, begin, end, video_end):
+        super().add(video_id, path, NO_LABEL, begin, end, video_end)
+        self.label_sets.append(label)
+
+    def _records(self, class_names, video_ids, paths, _, *numbers):
+        return MultiLabelRecords(class_names, video_ids, paths,
+                                 LabelSets(self.label_sets, len(class_names)), *numbers)
 
 
 @dataclass(frozen=True)
@@ -175,29 +269,37 @@ def select_subset(annotation, subset):
 
 # ---------------------------------------------------------------- label lists
 
-def label_list_records(annotation, subset, *, first_frame=1):
+def label_list_records(annotation, subset, *, first_frame=1, multi_label=False):
     """Records of a label-list annotation, one a video, and how many had no segment.
 
-    `first_frame`: number of a stored video's first frame, 1 for jpg and 0 for hdf5.
+    first_frame: number of a stored video's first frame, 1 for jpg and 0 for hdf5
+    multi_label: a video's label may be a list of labels, and the records are MultiLabelRecords
+
     Raises AnnotationError for a label that is not listed and a segment that cannot be.
     """
     numbers = {name: i for i, name in enumerate(annotation.class_names)}
-    rows, n_left_out = _Rows(), 0
+    rows, n_left_out = _MultiLabelRows() if multi_label else _Rows(), 0
+    read_label = _label_numbers if multi_label else _label_number
     for video_id, entry in select_subset(annotation, subset).items():
         where = f'{annotation.path}: video {video_id!r}'
         marks = entry.get('annotations') or {}
         if not isinstance(marks, dict):
             raise AnnotationError(f'{where}: "annotations" is not an object with label and '
                                   'segment; for the ActivityNet schema the file needs "taxonomy"')
-        label = _label_number(marks.get('label'), numbers, where, subset)
+        label = read_label(marks.get('label'), numbers, where, subset)
         if 'segment' not in marks:
             n_left_out += 1
             continue
         begin, end = _frame_segment(marks['segment'], first_frame, where)
-        folder = 'test' if label == NO_LABEL else marks['label']
-        path = _path(entry, f'{folder}/{video_id}', where)
+        path = _path(entry, usual_path(video_id, marks.get('label')), where)
         rows.add(video_id, path, label, begin, end, video_end=end)
     return rows.to_records(annotation, subset, n_left_out), n_left_out
+
+
+def usual_path(video_id, label):
+    """Where a video's frames are, below the video folder, if its entry does not say: in the folder
+    of its label, or of `test` without one (None); a video with a list of labels is in none."""
+    return video_id if isinstance(label, list) else f'{label or "test"}/{video_id}'
 
 
 def _path(entry, usual, where):
@@ -211,10 +313,25 @@ def _path(entry, usual, where):
 def _label_number(label, numbers, where, subset):
     if label is None and subset == 'testing':
         return NO_LABEL
+    if isinstance(label, list):
+        raise AnnotationError(f'{where}: has a list of labels, {label!r}; add --multi_label, or '
+                              'give each video one label')
+    return _listed(label, numbers, where)
+
+
+def _listed(label, numbers, where):
     if not isinstance(label, str) or label not in numbers:
         raise AnnotationError(f'{where}: label {label!r} is not in "labels"; '
                               'add it there or mend the video\'s label')
     return numbers[label]
+
+
+def _label_numbers(labels, numbers, where, subset):
+    """Class numbers of a list of labels, sorted; a single label is a list of one."""
+    if labels is None and subset == 'testing':
+        return []
+    labels = labels if isinstance(labels, list) else [labels]
+    return sorted({_listed(label, numbers, where) for label in labels})
 
 
 def _frame_segment(segment, first_frame, where):

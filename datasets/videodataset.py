@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from datasets.annotations import NO_LABEL
 from datasets.frames import FrameError, video_path
 from datasets.sampling import NO_VIDEO, sample_draw
 from errors import InputError
@@ -25,21 +24,21 @@ class Bad(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """K clips of one video, a list of uint8 (T, C, h, w), which may share memory; its class number;
-    its number in the records; first frame and last frame + 1 of each clip, (K, 2); what was bad, if
-    anything. Clips of NO_VIDEO are None."""
+    """K clips of one video, a list of uint8 (T, C, h, w), which may share memory; its label, as
+    `Records.targets` has it, a row; its number in the records; first frame and last frame + 1 of
+    each clip, (K, 2); what was bad, if anything. Clips of NO_VIDEO are None."""
 
     clips: list
-    label: int
+    label: torch.Tensor
     video: int
     segments: torch.Tensor
     bad: Bad | None = None
 
 
 class Batch(NamedTuple):
-    """N clips: uint8 (N, C, T, h, w); labels (N,); number of each clip's video in the records (N,);
-    first frame and last frame + 1 of each clip (N, 2); the `Bad` videos that were skipped. Clips of
-    NO_VIDEO are black."""
+    """N clips: uint8 (N, C, T, h, w); labels (N,), or multi-label (N, n_classes) float, 1 for each;
+    number of each clip's video in the records (N,); first frame and last frame + 1 of each clip
+    (N, 2); the `Bad` videos that were skipped. Clips of NO_VIDEO are black, of any label."""
 
     clips: torch.Tensor
     labels: torch.Tensor
@@ -81,7 +80,7 @@ class VideoDataset(Dataset):
         """Sample of a Key. Raises FrameError where a frame is missing or broken."""
         if key.index == NO_VIDEO:
             n_clips = key.end_clip - key.begin_clip
-            return Sample([None] * n_clips, NO_LABEL, NO_VIDEO,
+            return Sample([None] * n_clips, self.records.targets([0]), NO_VIDEO,
                           torch.zeros(n_clips, 2, dtype=torch.int64))
         try:
             return self._sample(key, key.index)
@@ -105,20 +104,21 @@ class VideoDataset(Dataset):
         rows = [[row[frame] for frame in clip] for clip in clips for _ in crops]
         segments = [[min(clip), max(clip) + 1] for clip in clips for _ in crops]
         clips = [_take(crop, own) for crop, own in zip(itertools.cycle(crops), rows)]
-        return Sample(clips, int(self.records.labels[index]), index, torch.tensor(segments))
+        return Sample(clips, self.records.targets([index]), index, torch.tensor(segments))
 
     def _next_good(self, key, error):
-        """Sample of the next video of the same class, in the order of the records."""
-        label = int(self.records.labels[key.index])
-        same = (self.records.labels == label).nonzero().flatten()
+        """Sample of the next video of the same class (multi-label: with a label in common), in the
+        order of the records."""
+        same = self.records.is_alike(key.index).nonzero().flatten()
         n_before = int((same < key.index).sum())
         for index in torch.cat([same[n_before + 1:], same[:n_before]]).tolist():
             try:
                 return self._sample(key, index)
             except FrameError:
                 continue
-        raise FrameError(f'{error}; and no other video of class {self.records.class_names[label]!r}'
-                         ' can be read', error.kind)
+        names = [repr(self.records.class_names[i]) for i in self.records.classes(key.index)]
+        raise FrameError(f'{error}; and no other video of class {" or ".join(names) or "none"} can '
+                         'be read', error.kind)
 
     def _good_clips(self, key, _error):
         """Sample of those clips of the video that can be read, maybe none."""
@@ -131,7 +131,8 @@ class VideoDataset(Dataset):
             except FrameError:
                 continue
         if not good:
-            return Sample([], NO_LABEL, key.index, torch.empty(0, 2, dtype=torch.int64))
+            return Sample([], self.records.targets([key.index]), key.index,
+                          torch.empty(0, 2, dtype=torch.int64))
         return good[0]._replace(clips=[clip for sample in good for clip in sample.clips],
                                 segments=torch.cat([sample.segments for sample in good]))
 
@@ -189,6 +190,6 @@ def collate(samples):
         return Batch(nothing, nothing, nothing, nothing, bad)
     n_clips = torch.tensor([len(sample.clips) for sample in samples])
     return Batch(clips=_stack(_filled([clip for sample in samples for clip in sample.clips])),
-                 labels=torch.tensor([s.label for s in samples]).repeat_interleave(n_clips),
+                 labels=torch.cat([s.label for s in samples]).repeat_interleave(n_clips, dim=0),
                  videos=torch.tensor([s.video for s in samples]).repeat_interleave(n_clips),
                  segments=torch.cat([sample.segments for sample in samples]), bad=bad)
