@@ -9,7 +9,7 @@ class VideoWindows(NamedTuple):
     """What was found in one video, K windows of it.
 
     video:    its number in the records
-    scores:   (K, n_classes) softmax
+    scores:   (K, n_classes), as the task reads logits
     segments: (K, 2) first frame and last frame + 1
     features: (K, D), None where nothing was tapped
     """
@@ -21,19 +21,19 @@ class VideoWindows(NamedTuple):
 
 
 @torch.no_grad()
-def predict(loader, model, normalize, *, device, on_step=None, tap=None, n_windows=None):
+def predict(loader, model, normalize, task, *, device, on_step=None, tap=None, n_windows=None):
     """Yield the `VideoWindows` of each video, in the loader's order.
 
     The windows of a video follow each other in the loader; those of no video, whose number is -1,
-    are passed over. `on_step` is called with the number of windows after each batch; `tap` is a
-    features.FeatureTap of the model. A video is yielded once it has `n_windows(video)`; without, or
-    where it has fewer, when the next one begins.
+    are passed over. `task` is a tasks.Task; `on_step` is called with the number of windows after
+    each batch; `tap` is a features.FeatureTap of the model. A video is yielded once it has
+    `n_windows(video)`; without, or where it has fewer, when the next one begins.
     """
     model.eval()
     video, rows = None, []
     for batch in loader:
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
-        scores = logits.float().softmax(dim=1).cpu()
+        scores = task.scores(logits.float()).cpu()
         features = tap.take() if tap else [None] * len(scores)
         for this_video, *row in zip(batch.videos.tolist(), scores, batch.segments, features):
             if this_video < 0:

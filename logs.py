@@ -83,14 +83,19 @@ class TableLog:
 
     keep: go on with the file that is there. Its rows stay whose first numbers are at most these
     (epoch, or epoch and batch), and others are cut, after a copy of the whole was put beside it if
-    more than the rows of an unfinished epoch go. The header stays as it is.
+    more than the rows of an unfinished epoch go. The header stays as it is, unless it has columns
+    that are not among these: then a copy is put beside it, and a new table begun.
     """
 
     def __init__(self, path, columns, keep=None):
         self._path, self._rows = Path(path), []
         self._columns, kept = list(columns), []
         if keep and self._path.exists():
-            self._columns, kept = self._cut(keep)
+            header, rows = self._cut(keep)
+            if set(header) <= set(columns):
+                self._columns, kept = header, rows
+            else:
+                keep_copy(self._path)
         write_text(self._path, '\t'.join(self._columns) + '\n' + ''.join(kept))
         self._file = open(self._path, 'a')
         self._last = time.monotonic()
@@ -140,18 +145,22 @@ class RunLog:
     COLUMNS = {
         'train.log': ('epoch', 'loss', 'acc', 'lr', 'n_trained', 'n_frozen'),
         'train_batch.log': ('epoch', 'batch', 'iter', 'loss', 'acc', 'lr'),
-        'val.log': ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5',
-                    'clip_mean_class', 'video_mean_class'),
+        'val.log': ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5'),
     }
 
     def __init__(self, folder, tensorboard=False):
         self.folder = folder
+        self._columns = dict(self.COLUMNS)
         self._tables = {}
         self._board = Board(folder if tensorboard else None)
 
     @property
     def is_on(self):
         return self.folder is not None
+
+    def add_measures(self, names):
+        """Columns of val.log for what a validation of this run also measures."""
+        self._columns['val.log'] += tuple(names)
 
     def say(self, text):
         """Print a line."""
@@ -177,7 +186,7 @@ class RunLog:
 
     def _open(self, name, keep):
         if self.is_on:
-            self._tables[name] = TableLog(self.folder / name, self.COLUMNS[name], keep)
+            self._tables[name] = TableLog(self.folder / name, self._columns[name], keep)
 
     def _write(self, name, **row):
         if name in self._tables:
@@ -185,7 +194,9 @@ class RunLog:
 
     def options(self, options):
         """The options of the run, {flag: value}."""
-        self._board.options(options, ('val/loss', 'val/clip_top1', 'val/video_top1'))
+        measures = self._columns['val.log'][len(self.COLUMNS['val.log']):]
+        self._board.options(options, [f'val/{name}' for name in
+                                      ('loss', 'clip_top1', 'video_top1', *measures)])
 
     def clips(self, clips, epoch):
         self._board.clips('train/clips', clips, epoch)

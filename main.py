@@ -27,6 +27,7 @@ from opts import (CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, Options, n_input_c
                   normalization, parse_opts, replace, to_json)
 from results import PartialResults
 from spatial_transforms import Normalize
+from tasks import TASKS, Task
 from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,
                       train_epoch)
 from validation import evaluate
@@ -46,6 +47,7 @@ class Run:
                          trained, parallel or not
     tap:                 catches the features that --output_features wants, None without
     normalize:           makes the network's input, on the device
+    task:                what the network is to say of a clip
     """
 
     opts: Options
@@ -60,7 +62,7 @@ class Run:
     tuned: nn.Module
     model: nn.Module
     normalize: nn.Module
-    criterion: nn.Module
+    task: Task
     tap: FeatureTap | None
 
 
@@ -116,6 +118,8 @@ def prepare(opts, world, device):
     is_pretrained = opts.pretrain_path is not None
     if state:
         opts = adopt_options(opts, state, path, is_pretrained, log.warn)
+    task = TASKS[opts.multi_label]
+    log.add_measures(task.measures)
     annotation = read_annotation(opts.annotation_path)
     check_class_count(opts, annotation)
     if state and not is_pretrained:
@@ -138,7 +142,7 @@ def prepare(opts, world, device):
                class_names=annotation.class_names, loaders=loaders, network=network,
                tuned=tuned, model=make_parallel(tuned, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
-               criterion=nn.CrossEntropyLoss().to(device),
+               task=task,
                tap=FeatureTap(network, opts.feature_module) if opts.output_features else None)
 
 
@@ -229,7 +233,7 @@ class Training:
             position = state.get('position', {'epoch': state['epoch'] + 1, 'batch': 0, 'sums': {}})
             self.epoch, self.n_batches = position['epoch'], position['batch']
             self.sums = Sums(position['sums'])
-            self.best = state.get('best_video_top1', -1.0)
+            self.best = state.get(f'best_{this_run.task.best_by}', -1.0)
         self.saved_at, self.save_failed = time.monotonic(), False
         self.trace = logs.StepTrace(this_run.log.folder, opts.profile)
 
@@ -247,7 +251,7 @@ class Training:
             metrics = None
             if not opts.no_val:
                 metrics = validate(self.this_run, self.stop, self.epoch, self.save_last)
-                line += f'; {val_line(metrics)}'
+                line += f'; {val_line(metrics, self.this_run.task)}'
             step_scheduler(self.scheduler, metrics and metrics['loss'])
             log.say(line)
             self.n_batches, self.sums = 0, Sums()
@@ -264,7 +268,7 @@ class Training:
         with this_run.log.progress(len(loader.dataset), f'train {epoch}/{opts.n_epochs}',
                                    unit='clip', describe=self.figures) as self.progress:
             self.progress.skip(self.n_batches * opts.batch_size)
-            metrics = train_epoch(loader, this_run.model, this_run.normalize, this_run.criterion,
+            metrics = train_epoch(loader, this_run.model, this_run.normalize, this_run.task,
                                   self.optimizer, self.scaler, device=this_run.device,
                                   sums=self.sums,
                                   on_step=self.on_step, skip_nonfinite=opts.skip_nonfinite)
@@ -334,7 +338,8 @@ class Training:
                 'state_dict': this_run.network.state_dict(),
                 'optimizer': self.optimizer.state_dict(),
                 'scheduler': self.scheduler.state_dict(),
-                'scaler': self.scaler.state_dict(), 'best_video_top1': self.best,
+                'scaler': self.scaler.state_dict(),
+                f'best_{this_run.task.best_by}': self.best,
                 **describe(this_run.opts, this_run.class_names)}
 
     def save_last(self):
@@ -345,9 +350,10 @@ class Training:
     def save_epoch(self, metrics):
         """Write save_{epoch}.pth every --checkpoint epochs, and save_best.pth when it is."""
         opts, folder = self.this_run.opts, self.this_run.opts.result_path
-        is_best = metrics is not None and metrics['video_top1'] > self.best
+        measure = self.this_run.task.best_by
+        is_best = metrics is not None and metrics[measure] > self.best
         if is_best:
-            self.best = metrics['video_top1']
+            self.best = metrics[measure]
             self.write('save_best.pth', self.state(self.epoch))
         if self.epoch % opts.checkpoint == 0 or self.epoch == opts.n_epochs:
             self.write(f'save_{self.epoch}.pth', self.state(self.epoch))
@@ -403,19 +409,18 @@ def validate(this_run, stop, epoch, save=None):
     with this_run.log.progress(loader.batch_sampler.n_own_videos(), f'validate {epoch}',
                                unit='video') as progress:
         metrics, confusion = evaluate(loader, evaluated_model(this_run), this_run.normalize,
-                                      this_run.criterion, device=this_run.device,
+                                      this_run.task, device=this_run.device,
                                       n_classes=len(this_run.class_names), on_step=on_step)
     this_run.log.validation(epoch, metrics, confusion)
     if this_run.opts.no_train:
-        this_run.log.say(val_line(metrics))
+        this_run.log.say(val_line(metrics, this_run.task))
     return metrics
 
 
-def val_line(metrics):
+def val_line(metrics, task):
     """Metrics of a validation in words."""
-    return (f'validation loss {metrics["loss"]:.4f}, clip top-1 {metrics["clip_top1"]:.3f}, '
-            f'video top-1 {metrics["video_top1"]:.3f}, top-5 {metrics["video_top5"]:.3f}, '
-            f'mean-class {metrics["video_mean_class"]:.3f}')
+    shown = [f'{words} {metrics[name]:.3f}' for name, words in task.shown.items()]
+    return ', '.join([f'validation loss {metrics["loss"]:.4f}', *shown])
 
 
 def infer(this_run, stop):
@@ -433,8 +438,8 @@ def infer(this_run, stop):
                                 unit='clip') as progress,
           this_run.tap or nullcontext() as tap, partial):
         for found in predict(until_stopped(loader, stop), model, this_run.normalize,
-                             device=this_run.device, on_step=progress.update, tap=tap,
-                             n_windows=n_windows):
+                             this_run.task, device=this_run.device, on_step=progress.update,
+                             tap=tap, n_windows=n_windows):
             result = video_result(found.scores, found.segments, this_run.class_names,
                                   opts.output_topk, average)
             results[found.video], row = result, {'result': result}
@@ -531,7 +536,7 @@ def write_all_features(this_run, features):
         torch.cat([rows for rows, _ in features.values()]).numpy(),
         [records.video_ids[video] for video in videos],
         torch.cat([segments for _, segments in features.values()]).numpy(),
-        records.labels[videos].numpy(), list(this_run.class_names)))
+        records.labels[videos].int().numpy(), list(this_run.class_names)))
     this_run.log.say(f'{path}: {len(videos)} rows of features of {len(features)} videos')
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from models.identify import identify
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, Options, build_parser, n_input_channels,
                   normalization, replace)
 from spatial_transforms import Normalize
+from tasks import TASKS
 
 # How many tensors an error about a file of weights lists.
 LISTED = 4
@@ -132,12 +134,15 @@ class ModelInfo:
     class_names: in the order of the logits
     has_names:   whether these are names, or numbers since nobody said any
     normalize:   uint8 clips (N, C, T, H, W) -> the network's input, on its device
+    scores:      logits -> (N, n_classes) in 0...1: softmax, or sigmoid if the network is
+                 multi-label
     opts:        sample_size, sample_duration, sample_t_stride ... as main.py's flags of that name
     """
 
     class_names: tuple
     has_names: bool
     normalize: nn.Module
+    scores: Callable
     opts: Options
 
 
@@ -146,6 +151,7 @@ def load_model(path, device='cpu', class_names=None):
 
         network, info = load_model('results/save_200.pth')
         logits = network(info.normalize(clips))  # uint8 (N, C, T, H, W) -> (N, n_classes)
+        scores = info.scores(logits)
 
     Released weights get the preprocessing that they were trained with; their `class_names` are to
     be given, or are '0', '1', ... Raises WeightsError where these contradict the file, and
@@ -162,7 +168,8 @@ def load_model(path, device='cpu', class_names=None):
     mean, std = normalization(opts)
     names = _names_of_classes(state, path, opts.n_classes, class_names)
     return network, ModelInfo(names or tuple(map(str, range(opts.n_classes))), names is not None,
-                              Normalize(mean, std, opts.value_scale).to(device), opts)
+                              Normalize(mean, std, opts.value_scale).to(device),
+                              TASKS[opts.multi_label].scores, opts)
 
 
 def _default_options(*argv):
@@ -189,7 +196,8 @@ def _names_of_classes(state, path, n_classes, class_names):
 # ---------------------------------------------------------------- what a file says of itself
 
 def adopt_options(opts, state, path, pretrained=False, warn=_to_stderr):
-    """The options with what the file says of its network, where no flag was given for it.
+    """The options with what the file says of its network, where no flag was given for it, and
+    whether that is multi-label.
 
     For a file that records them, also its clip and normalisation flags (of a pretrained one the
     normalisation only). `warn` takes lines: what is taken, and where the inputs would not be those
@@ -207,7 +215,8 @@ def adopt_options(opts, state, path, pretrained=False, warn=_to_stderr):
     if found['input_type'] == 'flow' and opts.file_type != 'hdf5':
         raise WeightsError(f'{path}: takes optical flow, which is read from hdf5: add '
                            '--file_type hdf5')
-    adopted = replace(opts, **found, **_clip_flags(given, state, path, pretrained))
+    adopted = replace(opts, **found, **_clip_flags(given, state, path, pretrained),
+                      multi_label=_is_multi_label(opts, state, path, pretrained))
     changed = {name: value for name, value in vars(adopted).items() if value != vars(opts)[name]}
     if changed:
         shown = ', '.join(f'{name} {_plain(value)}' for name, value in changed.items())
@@ -266,6 +275,17 @@ def _clip_flags(given, state, path, pretrained):
         return not pretrained and name not in given
 
     return {name: value for name, value in recorded.items() if is_taken(name)}
+
+
+def _is_multi_label(opts, state, path, pretrained):
+    """What the file says, or the flag of one that does not, or that gets a new classifier."""
+    if pretrained or not is_ours(state):
+        return opts.multi_label
+    recorded = state.get('multi_label', False)
+    if opts.multi_label and not recorded:
+        raise WeightsError(f'{path}: was trained with one label a video, and --multi_label was '
+                           'given; drop the flag, or fine-tune the file with --pretrain_path')
+    return bool(recorded)
 
 
 def _recorded(state, key, names, path):
@@ -364,7 +384,7 @@ def describe(opts, class_names):
             'clip_options': {name: getattr(opts, name) for name in CLIP_FLAGS},
             'preprocessing': {'value_scale': opts.value_scale, 'mean': list(mean),
                               'std': list(std), 'size': opts.sample_size},
-            'class_names': list(class_names)}
+            'class_names': list(class_names), 'multi_label': opts.multi_label}
 
 
 # ---------------------------------------------------------------- fine-tuning, parallel

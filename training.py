@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
 import distributed
 from errors import InputError
-from metrics import Sums, topk_hits
+from metrics import Sums
 
 
 class Step(NamedTuple):
@@ -25,12 +25,15 @@ class Step(NamedTuple):
     acc: torch.Tensor
 
 
-def train_epoch(loader, model, normalize, criterion, optimizer, scaler, *, device, sums=None,
+def train_epoch(loader, model, normalize, task, optimizer, scaler, *, device, sums=None,
                 on_step=None, skip_nonfinite=False):
     """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
 
+    'acc' is top-1: how many clips have their label, or one of their labels, as the best class.
+
     model:     (N, C, T, H, W) float -> (N, n_classes) logits
     normalize: uint8 clips -> float, on the device
+    task:      a tasks.Task
     scaler:    torch.amp.GradScaler, of `build_scaler`
     sums:      metrics.Sums of the epoch's earlier batches, added to
     on_step:   called with the Step after each
@@ -50,8 +53,8 @@ def train_epoch(loader, model, normalize, criterion, optimizer, scaler, *, devic
         buffers = [b.clone() for b in model.buffers()] if skip_nonfinite else ()
 
         logits = model(clips)
-        loss_sum = criterion(logits, labels) * (len(labels) * is_own)
-        hits, = topk_hits(logits.detach(), labels, (1,))
+        loss_sum = task.criterion(logits, labels) * (len(labels) * is_own)
+        hits, = task.hits(logits.detach(), labels, (1,))
         loss, acc = distributed.total(torch.stack([loss_sum.detach(), hits * is_own])) / n_total
         optimizer.zero_grad(set_to_none=True)
         # Parallel processes average their gradients; so each gives its share of the mean.

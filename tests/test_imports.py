@@ -20,15 +20,16 @@ ALLOWED = {
     'features': {'logs'},
     'logs': set(),
     'results': {'logs'},
+    'tasks': {'metrics', 'distributed'},
     'video': set(),
     'datasets': {'opts', 'datasets', 'video', *TRANSFORMS},
     'models': {'models'},
-    'model': {'opts', 'models', 'checkpoint', 'spatial_transforms'},
+    'model': {'opts', 'models', 'checkpoint', 'spatial_transforms', 'tasks'},
     **{loop: {'metrics', 'distributed'} for loop in LOOPS},
     'main': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'distributed', 'metrics', 'logs',
-             'features', 'results', *TRANSFORMS, *LOOPS},
+             'features', 'results', 'tasks', *TRANSFORMS, *LOOPS},
     'util_scripts': {'opts', 'datasets', 'model', 'models', 'checkpoint', 'logs', 'metrics',
-                     'features', 'video', 'util_scripts', *TRANSFORMS, *LOOPS},
+                     'features', 'tasks', 'video', 'util_scripts', *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
          if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]

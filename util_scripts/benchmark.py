@@ -33,6 +33,7 @@ from logs import write_json
 from model import AUTOCAST_TYPES, build_network, tune
 from opts import Options, build_parser, n_input_channels, normalization, parse_opts, replace
 from spatial_transforms import Normalize
+from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
 from util_scripts.utils import n_processors
 
@@ -352,8 +353,8 @@ def end_to_end_rows(bench):
     step = our_step(bench)
     step.times()
     loader = _Waited(bench.loader('train'), bench.seconds)
-    train_epoch(loader, step.model, step.prepare, nn.CrossEntropyLoss(), step.optimizer,
-                step.scaler, device=bench.device)
+    train_epoch(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
+                step.optimizer, step.scaler, device=bench.device)
     wait_for(bench.device)
     passed = now() - loader.begin
     if not loader.n_clips:
@@ -371,7 +372,8 @@ def inference_rows(bench):
     step = our_step(bench)
     loader = bench.loader('inference')
     n_clips, n_videos, begin = 0, 0, now()
-    for found in predict(loader, step.model, step.prepare, device=bench.device):
+    for found in predict(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
+                         device=bench.device):
         n_clips, n_videos = n_clips + len(found.scores), n_videos + 1
         if (now() - begin)[0] > bench.seconds:
             break

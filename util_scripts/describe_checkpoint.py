@@ -93,10 +93,11 @@ def _weights(state):
 
 def _classes(state, opts):
     names = state.get('class_names')
+    several = ', any number a video (multi-label)' if opts.multi_label else ''
     if names is None:
-        return f'{opts.n_classes}, without names'
+        return f'{opts.n_classes}{several}, without names'
     more = f', ... {names[-1]}' if len(names) > LISTED else ''
-    return f'{len(names)}: {", ".join(names[:LISTED])}{more}'
+    return f'{len(names)}{several}: {", ".join(names[:LISTED])}{more}'
 
 
 def _clip(state, opts):

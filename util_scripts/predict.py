@@ -150,7 +150,7 @@ def _below(folder, fps):
 # ---------------------------------------------------------------- scores
 
 class Window(NamedTuple):
-    """segment: (first frame, last frame + 1); scores: (n_classes,) softmax."""
+    """segment: (first frame, last frame + 1); scores: (n_classes,) in 0...1."""
 
     segment: tuple
     begin_sec: float
@@ -173,7 +173,7 @@ def classify(frames, fps, network, info, *, stride=16, batch_size=16):
                              for window in batch])
         with torch.inference_mode():
             logits = network(info.normalize(clips.to(device)))
-        for window, scores in zip(batch, logits.float().softmax(dim=1).cpu()):
+        for window, scores in zip(batch, info.scores(logits.float()).cpu()):
             first, last = window[0], max(window, key=lambda frame: frame.number)
             yield Window((first.number, last.number + 1), first.begin_sec,
                          last.begin_sec + 1 / fps, scores)
