@@ -5,7 +5,7 @@ A file is HDF5 with a row a video, or a row a window:
     features     (n, D) float32
     video_ids    (n,) names, as in the annotation
     segments     (n, 2) first frame, last frame + 1
-    labels       (n,) class numbers, -1 for none
+    labels       (n,) class numbers, -1 for none; multi-label (n, n_classes), 1 for each label
     class_names  (n_classes,)
 """
 

@@ -31,7 +31,7 @@ CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
                    'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
-                   'precision', 'tf32')
+                   'multi_label', 'precision', 'tf32')
 
 
 class Options(argparse.Namespace):

@@ -85,6 +85,21 @@ def launched(launcher, rank, n_processes):
             for name, what in LAUNCHED[launcher].items()}
 
 
+def start_ranks(n_processes, argv, output):
+    """Start main.py n times by `start_main`, as one run: a list of processes."""
+    argv = [*argv, '--dist_url', f'tcp://127.0.0.1:{free_port()}']
+    return [start_main(argv, output, variables=launched('Open MPI', rank, n_processes))
+            for rank in range(n_processes)]
+
+
+def run_ranks(n_processes, argv, output):
+    """The same to their end: a list of exit statuses."""
+    processes = start_ranks(n_processes, argv, output)
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
 def finish(process, timeout_sec=120):
     """(exit status, stdout, stderr) of a process; killed where it does not end in time."""
     try:

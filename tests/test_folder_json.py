@@ -223,3 +223,38 @@ def test_wrong_input_is_one_sentence(tmp_path, name):
 def test_as_a_command(jpgs, tmp_path):
     made = run_script('folder_json', jpgs, tmp_path / 'own.json', '--val_fraction', '1.5')
     assert made.returncode == 2 and '1.5' in made.stderr
+
+
+# ---------------------------------------------------------------- lists of labels
+
+def test_several_labels_of_a_video(jpgs, tmp_path, capsys):
+    lines = [f'a/x{i},run | jump' for i in range(6)] + [f'b/y{i},jump' for i in range(6)]
+    path = write_csv(tmp_path / 'list.csv', *lines, 'b/y6,|', 'b/y7,run|run')
+    made = call(path, tmp_path / 'own.json', '--video_path', jpgs, '--val_fraction', 0.5)
+    assert made['labels'] == ['jump', 'run']
+    labels = {video_id: entry['annotations']['label']
+              for video_id, entry in made['database'].items()}
+    assert labels['x0'] == ['run', 'jump'] and labels['y0'] == ['jump']
+    assert labels['y6'] == [] and labels['y7'] == ['run']
+    assert made['database']['x0']['video_path'] == 'a/x0'
+    chosen = [label for video_id, entry in made['database'].items()
+              if entry['subset'] == 'validation' for label in labels[video_id]]
+    assert Counter(chosen)['jump'] == 6 and Counter(chosen)['run'] in (3, 4)
+    out = capsys.readouterr().out
+    assert '--n_classes 2' in out and '--multi_label' in out
+    assert [line.split() for line in out.splitlines() if line.startswith('jump')] == [
+        ['jump', '6', '6']]
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'training',
+                                    multi_label=True)
+    assert all(records.paths[i].count('/') == 1 for i in range(len(records)))
+
+
+def test_videos_that_lie_together_need_no_path(tmp_path):
+    root = make_frames(tmp_path / 'jpg', {'x': 3, 'y': 3})
+    made = call(write_csv(root / 'list.csv', 'x,run|jump', 'y,run'), tmp_path / 'own.json')
+    assert not any('video_path' in entry for entry in made['database'].values())
+
+
+def test_no_video_has_a_label(jpgs, tmp_path):
+    with pytest.raises(InputError, match='none of its videos has a label'):
+        call(write_csv(jpgs / 'list.csv', 'a/x0,|'), tmp_path / 'own.json')

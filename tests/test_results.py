@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from features import read_features
-from tests.processes import free_port, launched, start_main
+from tests.processes import start_main, start_ranks
 from tests.tiny_data import CLASSES, TinyData, run_main
 
 # Windows of two videos share batches, and of the six videos the fourth is where a run ends.
@@ -231,9 +231,7 @@ def test_stopped(data, frames, tmp_path, signum):
 
 
 def start_two(data, folder, output, *more):
-    url = f'tcp://127.0.0.1:{free_port()}'
-    return [start_main(argv(data, folder, '--dist_url', url, *more), output,
-                       variables=launched('Open MPI', rank, 2)) for rank in range(2)]
+    return start_ranks(2, argv(data, folder, *more), output)
 
 
 # Batches of one window, so that two processes have a share each.

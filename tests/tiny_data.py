@@ -63,7 +63,32 @@ class TinyData:
                 '--learning_rate', '0.05', '--no_cuda', *map(str, more)]
 
 
+class MultiLabelData(TinyData):
+    """The same with videos of any number of colours: jpg/video/image_00001.jpg ..."""
+
+    def __init__(self, root):
+        self.root = root
+        rng = np.random.default_rng(0)
+        database = {}
+        for subset, n_videos in (('training', 14), ('validation', 7)):
+            for i in range(n_videos):
+                # The bits of 1 to 7 are colours; every seventh video has none.
+                colours = [number for number in range(3) if (i + 1) % 7 >> number & 1]
+                n_frames = int(rng.integers(9, 20))
+                video_id = f'{subset}_{i}'
+                database[video_id] = {'subset': subset, 'annotations': {
+                    'label': [CLASSES[number] for number in colours],
+                    'segment': [1, n_frames + 1]}}
+                _write_frames(self.root / 'jpg' / video_id, n_frames, colours, rng)
+        self.write({'labels': list(CLASSES), 'database': database})
+
+    def argv(self, result_path, *more):
+        return super().argv(result_path, '--multi_label', '--batch_size', 7, '--learning_rate',
+                            0.03, *more)
+
+
 def _write_frames(folder, n_frames, channel, rng):
+    """channel: the number of a colour, or a list of some"""
     folder.mkdir(parents=True)
     for i in range(n_frames):
         pixels = rng.integers(0, 120, (HEIGHT, WIDTH, 3))

@@ -155,8 +155,7 @@ def find_short(opts, jobs):
 def find_unused_labels(records_by_split):
     """Problems of classes that training, or else whatever is read, has no video of."""
     split, records = next(iter(records_by_split.items()))
-    counts = records.labels[records.labels >= 0].bincount(minlength=len(records.class_names))
-    for name, n in zip(records.class_names, counts.tolist()):
+    for name, n in zip(records.class_names, records.class_counts().tolist()):
         if n == 0 and split != 'inference':
             yield Problem(NO_VIDEOS, SUBSETS[split], name, 'the label has no video in this subset')
 

@@ -1,6 +1,8 @@
 """Top-k accuracy of a result file against an annotation file: videos that are right, by videos.
 
     python -m util_scripts.eval_accuracy GROUND_TRUTH.json RESULTS/val.json -k 1 5 --subset val
+
+Where videos have lists of labels, also the mean over the classes of average precision (mAP).
 """
 
 import argparse
@@ -11,7 +13,7 @@ import torch
 
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from errors import InputError, run
-from metrics import most_confused
+from metrics import average_precisions, most_confused
 from util_scripts.utils import printable, read_json, replacing
 
 RESULT_FILE = 'a result file of main.py --inference'
@@ -20,33 +22,49 @@ RESULT_FILE = 'a result file of main.py --inference'
 # ---------------------------------------------------------------- what is right
 
 def read_truth(path, subset):
-    """(class names, {video id: set of its labels}) of a subset, of either annotation schema.
+    """(class names, {video id: set of its labels}, whether any has a list of labels) of a subset,
+    of either annotation schema.
 
     ActivityNet's videos have a label a segment. Raises InputError.
     """
     annotation = read_annotation(path)
-    truth = {}
-    for video_id, entry in select_subset(annotation, subset).items():
+    entries = select_subset(annotation, subset)
+    truth, has_lists = {}, False
+    for video_id, entry in entries.items():
         marks = entry.get('annotations') or ()
         marks = marks if annotation.is_taxonomy else [marks] if marks else []
         try:
-            truth[video_id] = {mark['label'] for mark in marks if 'label' in mark}
+            given = [mark['label'] for mark in marks if 'label' in mark]
+            has_lists |= any(isinstance(labels, list) for labels in given)
+            if given:
+                truth[video_id] = {label for labels in given for label in
+                                   (labels if isinstance(labels, list) else [labels])}
         except TypeError:
             raise InputError(f'{path}: the annotations of video {video_id!r} are not of the form '
                              'of the file\'s schema; make the file again') from None
-    labelled = {video_id: labels for video_id, labels in truth.items() if labels}
-    if not labelled:
-        raise InputError(f'{path}: none of the {len(truth)} videos of subset {subset!r} has a '
+    if not any(truth.values()):
+        raise InputError(f'{path}: none of the {len(entries)} videos of subset {subset!r} has a '
                          'label; name a subset that is labelled with --subset')
-    return annotation.class_names, labelled
+    if has_lists:
+        check_labels(path, truth, annotation.class_names)
+    return annotation.class_names, truth, has_lists
+
+
+def check_labels(path, truth, class_names):
+    """Raises InputError for a label that is no class."""
+    for video_id, labels in truth.items():
+        for label in labels.difference(class_names):
+            raise InputError(f'{path}: video {video_id!r}: label {label!r} is not in "labels"; add '
+                             'it there or mend the video\'s label')
 
 
 # ---------------------------------------------------------------- what was predicted
 
-def read_results(path, video_ids, n_classes, k):
+def read_results(path, video_ids, n_classes, k, all_classes=False):
     """{video id: {label: score}}, best first, of a result file, for the videos in `video_ids`.
 
-    A video that has results window by window gets the mean of its windows' scores.
+    A video that has results window by window gets the mean of its windows' scores. Raises
+    InputError where there are fewer than k, or with `all_classes` fewer than n_classes.
     """
     results = read_json(path, RESULT_FILE).get('results')
     if not isinstance(results, dict):
@@ -58,6 +76,12 @@ def read_results(path, video_ids, n_classes, k):
     except (TypeError, LookupError):
         raise InputError(f'{path}: its "results" are not lists of label and score a video; give '
                          f'{RESULT_FILE}') from None
+    n_kept = min((len(window) for video_id in scores for window in windows_of(results[video_id])),
+                 default=n_classes)
+    if all_classes and n_kept < n_classes:
+        raise InputError(f'{path}: average precision needs the scores of all {n_classes} classes, '
+                         f'and there are {n_kept} a result; run the inference again with '
+                         '--output_topk 0')
     shortest = min(map(len, scores.values()), default=k)
     if shortest < min(k, n_classes):
         raise InputError(f'{path}: top-{k} needs {k} labels a video and there are {shortest}; run '
@@ -68,9 +92,14 @@ def read_results(path, video_ids, n_classes, k):
     return scores
 
 
+def windows_of(entries):
+    """[{label, score}] or [{segment, result: [{label, score}]}] -> the [{label, score}], a list."""
+    return [entry['result'] for entry in entries] if 'result' in entries[0] else [entries]
+
+
 def mean_scores(entries):
-    """[{label, score}] or [{segment, result: [{label, score}]}] -> {label: score}, best first."""
-    windows = [entry['result'] for entry in entries] if 'result' in entries[0] else [entries]
+    """The mean over the `windows_of` a video, {label: score}, best first."""
+    windows = windows_of(entries)
     scores = defaultdict(float)
     for window in windows:
         for entry in window:
@@ -122,6 +151,17 @@ def count_confusions(truth, rankings, class_names):
     return counts
 
 
+def precisions(truth, scores, class_names):
+    """((n_classes,) average precision, nan for a class of no video; (n_classes,) its videos).
+
+    A video without a result comes last for every class.
+    """
+    values = torch.tensor([[scores.get(video_id, {}).get(name, float('-inf'))
+                            for name in class_names] for video_id in truth], dtype=torch.float64)
+    targets = torch.tensor([[name in labels for name in class_names] for labels in truth.values()])
+    return average_precisions(values, targets), targets.sum(dim=0)
+
+
 def confused_lines(counts, class_names, n=10):
     """The `n` most frequent mistakes, a line each, under a heading; [] where there is none."""
     pairs = [(f'{class_names[true]} taken for {class_names[predicted]}',
@@ -142,6 +182,27 @@ def print_by_class(counts, k):
         print(printable(f'  {label:{width}} {right / n:.4f} ({right} of {n} videos)'))
 
 
+def report_precisions(truth, scores, class_names, args):
+    """Print mAP, and with --per_class the classes, worst first; --save writes map.txt."""
+    found, n_videos = precisions(truth, scores, class_names)
+    n_occur = int((n_videos > 0).sum())
+    mean = float(found.nanmean())
+    print(f'mAP: {mean:.4f} ({n_occur} classes{", worst first" if args.per_class else ""})')
+    if args.per_class:
+        width = max(map(len, class_names))
+        for number in found.argsort(stable=True)[:n_occur].tolist():  # nan comes last
+            print(printable(f'  {class_names[number]:{width}} {found[number]:.4f} '
+                            f'({n_videos[number]} of {len(truth)} videos)'))
+    if args.save:
+        save(args, 'map.txt', mean)
+
+
+def save(args, name, value):
+    """Write a number to a file beside the results."""
+    with replacing(args.result_path.with_name(name)) as temporary:
+        temporary.write_text(f'{value}\n')
+
+
 # ---------------------------------------------------------------- the command
 
 def positive(text):
@@ -155,48 +216,57 @@ def build_parser():
     parser.add_argument('ground_truth_path', type=Path, help='annotation file (JSON)')
     parser.add_argument('result_path', type=Path, help=RESULT_FILE + ', such as val.json')
     parser.add_argument('-k', type=positive, nargs='+', default=[1],
-                        help='a video is right if its label is among the k best; several k may be '
-                             'given, after the two paths (default: 1)')
+                        help='a video is right if its label, or one of its labels, is among the k '
+                             'best; several k may be given, after the two paths (default: 1)')
     parser.add_argument('--subset', default='validation',
                         help='training, validation or testing, or train, val, test for short '
                              '(default: validation)')
     parser.add_argument('--save', action='store_true',
-                        help='also write each accuracy, 0 to 1, to top{k}.txt beside result_path')
+                        help='also write each accuracy, 0 to 1, to top{k}.txt beside result_path, '
+                             'and mAP to map.txt')
     parser.add_argument('--ignore', action='store_true',
                         help='leave out videos without a result; they count as wrong otherwise')
     parser.add_argument('--per_class', action='store_true',
                         help='also print mean-class accuracy, a table of the classes and the pairs '
-                             'that are most confused')
+                             'that are most confused; of lists of labels, the average precision '
+                             'of each class')
     return parser
 
 
 def leave_out_missing(truth, rankings, ignore):
-    """`truth`, without the videos that have no result if `ignore`; says how many those are."""
+    """`truth`, without the videos that have no result if `ignore`; says how many those are, and
+    how many have no label."""
     n_missing = len(truth) - len(rankings)
     if n_missing:
         done = 'are left out' if ignore else 'count as wrong (--ignore leaves them out)'
         print(f'{n_missing} of {len(truth)} videos without a result: they {done}')
-    return {video_id: truth[video_id] for video_id in rankings} if ignore else truth
+    truth = {video_id: truth[video_id] for video_id in rankings} if ignore else truth
+    n_empty = sum(not labels for labels in truth.values())
+    if n_empty:
+        print(f'{n_empty} of {len(truth)} videos have an empty list of labels: top-k counts them '
+              'as wrong')
+    return truth
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     subset = SUBSETS.get(args.subset, args.subset)
-    class_names, truth = read_truth(args.ground_truth_path, subset)
-    rankings = {video_id: list(scores) for video_id, scores in read_results(
-        args.result_path, truth, len(class_names), max(args.k)).items()}
+    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
+    scores = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
+    rankings = {video_id: list(labels) for video_id, labels in scores.items()}
     check_overlap(truth, rankings, class_names, args)
     truth = leave_out_missing(truth, rankings, args.ignore)
     for k in args.k:
         n_right = count_right(truth, rankings, k)
         accuracy = n_right / len(truth)
         print(f'top-{k} accuracy: {accuracy:.4f} ({n_right} of {len(truth)} videos)')
-        if args.per_class:
+        if args.per_class and not has_lists:
             print_by_class(count_by_class(truth, rankings, k), k)
         if args.save:
-            with replacing(args.result_path.with_name(f'top{k}.txt')) as temporary:
-                temporary.write_text(f'{accuracy}\n')
-    if args.per_class:
+            save(args, f'top{k}.txt', accuracy)
+    if has_lists:
+        report_precisions(truth, scores, class_names, args)
+    elif args.per_class:
         counts = count_confusions(truth, rankings, class_names)
         print(*map(printable, confused_lines(counts, class_names)), sep='\n')
 

@@ -5,6 +5,7 @@
 VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
 VIDEOS is a CSV file with the columns path, label and, where it is known, group: the videos of a
 group, such as clips cut from one recording, are all in training or all in validation.
+Where any label is several, as in run|jump, each video gets a list of labels, for --multi_label.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.annotations import usual_path
 from datasets.frames import FrameError, Hdf5Flow
 from errors import InputError, run
 from util_scripts.generate_video_jpgs import number
@@ -33,11 +35,23 @@ N_LOOKED_AT = 1000
 
 
 class Listed(NamedTuple):
-    """A video: path below the root without suffix, class, and what must stay together with it."""
+    """A video: path below the root without suffix, class, and what must stay together with it.
+
+    `label` may be several with a | between them; | alone is none.
+    """
 
     path: str
     label: str
     group: str
+
+    @property
+    def labels(self):
+        return list(dict.fromkeys(filter(None, map(str.strip, self.label.split('|')))))
+
+
+def has_lists(listed):
+    """Whether any video has several labels, or none."""
+    return any('|' in video.label for video in listed)
 
 
 # ---------------------------------------------------------------- what there is
@@ -153,9 +167,9 @@ def split(listed, val_fraction, seed):
     groups = defaultdict(list)
     for video in listed:
         groups[video.group].append(video)
-    groups = [(videos, Counter(video.label for video in videos)) for videos in groups.values()]
+    groups = [(videos, count_labels(videos)) for videos in groups.values()]
     n_groups = Counter(label for _, counts in groups for label in counts)
-    n_videos = Counter(video.label for video in listed)
+    n_videos = count_labels(listed)
     wanted = {label: max(val_fraction * n, 1 if val_fraction and n_groups[label] > 1 else 0)
               for label, n in n_videos.items()}
     draw = random.Random(seed)
@@ -165,6 +179,11 @@ def split(listed, val_fraction, seed):
         tries.append(place(order, wanted))
     _, chosen = min(tries, key=lambda one: one[0])
     return {video.path for videos in chosen for video in videos}
+
+
+def count_labels(videos):
+    """{label: videos that have it}; those without one are as of a class of their own."""
+    return Counter(label for video in videos for label in video.labels or [None])
 
 
 def place(groups, wanted):
@@ -188,15 +207,17 @@ def place(groups, wanted):
 def make_database(listed, validation, counts, first):
     """Annotation entries by video id, which is the file's name where no other video has it."""
     n_named = Counter(video.path.rpartition('/')[2] for video in listed)
+    is_multi = has_lists(listed)
     database = {}
-    for path, label, _ in listed:
+    for video in listed:
+        path, label = video.path, video.labels if is_multi else video.label
         name = path.rpartition('/')[2]
         video_id = name if n_named[name] == 1 else path
         entry = {'subset': 'validation' if path in validation else 'training',
                  'annotations': {'label': label}}
         if counts[path]:
             entry['annotations']['segment'] = [first, first + counts[path]]
-        if path != f'{label}/{video_id}':
+        if path != usual_path(video_id, label):
             entry['video_path'] = path
         database[video_id] = entry
     return database
@@ -210,8 +231,11 @@ def print_summary(args, listed, labels, database):
           'of them without frames and left out in use')
     width = max(map(len, map(printable, labels)))
     print(f'{"class":{width}}  training  validation')
-    counts = Counter((entry['annotations']['label'], entry['subset']) for entry in database.values()
-                     if 'segment' in entry['annotations'])
+    is_multi, counts = has_lists(listed), Counter()
+    for entry in database.values():
+        if 'segment' in entry['annotations']:
+            own = entry['annotations']['label']
+            counts.update((label, entry['subset']) for label in (own if is_multi else [own]))
     for label in labels:
         print(f'{printable(label):{width}}  {counts[label, "training"]:8}  '
               f'{counts[label, "validation"]:10}')
@@ -219,6 +243,7 @@ def print_summary(args, listed, labels, database):
     print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
           f'{printable(args.dst_path)} --n_classes {len(labels)} --file_type {file_type}'
           + (' --input_type flow' if input_type == 'flow' else '')
+          + (' --multi_label' if is_multi else '')
           + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
 
 
@@ -228,7 +253,7 @@ def parse_args(argv):
         epilog='Exit status: 0, 2 for a wrong argument.')
     parser.add_argument('videos', type=Path,
                         help='folder with a folder for each class, or a CSV file of path,label or '
-                             'path,label,group')
+                             'path,label,group; several labels of a video as run|jump')
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     parser.add_argument('--val_fraction', type=number(float, 0, 0.99), default=0.2, metavar='X',
                         help='part of each class for validation (default: 0.2)')
@@ -266,7 +291,9 @@ def main(argv=None):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
                          'check the path')
     validation = split(listed, args.val_fraction, args.seed)
-    labels = sorted({video.label for video in listed})
+    labels = sorted({label for video in listed for label in video.labels})
+    if not labels:
+        raise InputError(f'{args.videos}: none of its videos has a label; add them')
     database = make_database(listed, validation, counts, FIRST_FRAME[args.video_type])
     write_json(args.dst_path, {'labels': labels, 'database': database})
     print_summary(args, listed, labels, database)

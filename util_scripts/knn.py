@@ -27,8 +27,13 @@ N_PARTS = 10
 def videos_of(content):
     """(features (n, D), labels (n,), video ids) with a row a video that has a label.
 
-    The windows of a video are averaged. Raises InputError where no video has one.
+    The windows of a video are averaged. Raises InputError where no video has one, or where videos
+    have several.
     """
+    if content.labels.ndim > 1:
+        raise InputError('the videos have lists of labels (--multi_label), and are classified by '
+                         'one label here; write the features with an annotation that gives each '
+                         'video one')
     ids, inverse = np.unique(content.video_ids, return_inverse=True)
     counts = np.bincount(inverse)
     sums = np.zeros((len(ids), content.features.shape[1]))

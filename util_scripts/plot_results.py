@@ -3,6 +3,8 @@
     python -m util_scripts.plot_results results/val.json annotation.json --video_path jpg
 
 Written beside the result file: confusion.png, classes.png and, with --video_path, mistakes.png.
+Where videos have lists of labels there is no confusion.png, classes.png is of average precision,
+and a mistake is the best class that a video does not have.
 """
 
 import argparse
@@ -14,8 +16,9 @@ from datasets.annotations import (SUBSETS, label_list_records, read_annotation, 
 from datasets.frames import READERS, FrameError, video_path
 from errors import InputError, run
 from util_scripts.eval_accuracy import (RESULT_FILE, check_overlap, confused_lines,
-                                        count_confusions, read_results, read_truth)
-from util_scripts.plotting import Clip, draw_clips, draw_classes, draw_confusion
+                                        count_confusions, precisions, read_results,
+                                        read_truth)
+from util_scripts.plotting import Clip, draw_bars, draw_clips, draw_classes, draw_confusion
 from util_scripts.utils import existing_folder, make_folder, printable
 
 FRAMES_A_STRIP = 8
@@ -28,6 +31,14 @@ def worst_mistakes(truth, scores):
     return sorted(wrong, key=lambda entry: -entry[2])
 
 
+def surest_wrong(truth, scores):
+    """[(video id, label, score)] of the best label that each video does not have, the surest first.
+    """
+    wrong = [(video_id, *entry) for video_id, labels in scores.items()
+             for entry in [item for item in labels.items() if item[0] not in truth[video_id]][:1]]
+    return sorted(wrong, key=lambda entry: -entry[2])
+
+
 def find_records(annotation, subset, root, reader):
     """Records of whole videos, and the number of each by video id."""
     if annotation.is_taxonomy:
@@ -36,7 +47,8 @@ def find_records(annotation, subset, root, reader):
         records, _ = taxonomy_records(annotation, subset, count, first_frame=reader.first_frame,
                                       trimmed=False)
     else:
-        records, _ = label_list_records(annotation, subset, first_frame=reader.first_frame)
+        records, _ = label_list_records(annotation, subset, first_frame=reader.first_frame,
+                                        multi_label=True)
     return records, {records.video_ids[i]: i for i in range(len(records))}
 
 
@@ -63,12 +75,34 @@ def mistaken_clips(mistakes, truth, annotation, args, subset):
         except (KeyError, FrameError) as missing:
             error = error or missing
             continue
-        clips.append(Clip(frames, frame_numbers, ' or '.join(sorted(truth[video_id])), label, score,
-                          video_id))
+        names = ' or '.join(sorted(truth[video_id])) or 'no label'
+        clips.append(Clip(frames, frame_numbers, names, label, score, video_id))
     if mistakes and not clips:
         raise InputError(f'{root}: no frames of any of the {len(mistakes)} mistakes can be read; '
                          f'the first: {error}')
     return clips
+
+
+def draw_single_labels(truth, scores, class_names, folder):
+    """(names of the pictures that are drawn in the folder, lines to print)."""
+    rankings = {video_id: list(labels) for video_id, labels in scores.items()}
+    counts = count_confusions(truth, rankings, class_names)
+    draw_confusion(counts.numpy(), class_names, folder / 'confusion.png')
+    draw_classes(counts.numpy(), class_names, folder / 'classes.png')
+    return ['confusion.png', 'classes.png'], confused_lines(counts, class_names)
+
+
+def draw_lists_of_labels(truth, scores, class_names, folder):
+    """As `draw_single_labels`, of the videos that have a result, as it counts those too."""
+    truth = {video_id: truth[video_id] for video_id in scores}
+    found, n_videos = (column.numpy() for column in precisions(truth, scores, class_names))
+    if not n_videos.any():
+        raise InputError(f'none of the {len(truth)} videos with a result has a label: nothing can '
+                         'be drawn; infer more videos')
+    notes = [f'{n} video{"s" * (n != 1)}' for n in n_videos.tolist()]
+    draw_bars(found, n_videos, notes, class_names, 'average precision by class, of videos',
+              folder / 'classes.png')
+    return ['classes.png'], ['no confusion matrix: videos have lists of labels']
 
 
 def build_parser():
@@ -94,23 +128,22 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     subset = SUBSETS.get(args.subset, args.subset)
-    class_names, truth = read_truth(args.ground_truth_path, subset)
-    scores = read_results(args.result_path, truth, len(class_names), 1)
+    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
+    scores = read_results(args.result_path, truth, len(class_names), 1, has_lists)
     rankings = {video_id: list(labels) for video_id, labels in scores.items()}
     check_overlap(truth, rankings, class_names, args)
     folder = args.output or args.result_path.parent
     make_folder(folder)
-    counts = count_confusions(truth, rankings, class_names)
-    draw_confusion(counts.numpy(), class_names, folder / 'confusion.png')
-    draw_classes(counts.numpy(), class_names, folder / 'classes.png')
-    drawn = ['confusion.png', 'classes.png']
+    draw = draw_lists_of_labels if has_lists else draw_single_labels
+    drawn, lines = draw(truth, scores, class_names, folder)
     if args.video_path:
-        clips = mistaken_clips(worst_mistakes(truth, scores), truth,
+        find_mistakes = surest_wrong if has_lists else worst_mistakes
+        clips = mistaken_clips(find_mistakes(truth, scores), truth,
                                read_annotation(args.ground_truth_path), args, subset)
         if clips:
             draw_clips(clips, folder / 'mistakes.png')
             drawn.append('mistakes.png')
-    print(*map(printable, confused_lines(counts, class_names)), sep='\n')
+    print(*map(printable, lines), sep='\n')
     print(*(printable(folder / name) for name in drawn), sep='\n')
 
 

@@ -28,6 +28,8 @@ PANELS = {
     'loss': [('training', 'loss'), ('validation', 'loss')],
     'clip accuracy': [('training', 'acc'), ('validation', 'acc')],
     'video top-1 accuracy (validation)': [('validation', 'video_top1')],
+    'clip mAP (validation)': [('validation', 'clip_map')],
+    'video mAP (validation)': [('validation', 'video_map')],
     'learning rate': [('training', 'lr')],
 }
 
@@ -111,7 +113,7 @@ def draw_runs(runs, path):
         if title == 'learning rate':
             axes.set_yscale('log')
         else:
-            axes.set_ylim(0, 1.03 if 'accuracy' in title else None)
+            axes.set_ylim(0, None if title == 'loss' else 1.03)
         if len(PANELS[title]) > 1 and len(runs) == 1:
             axes.legend(frameon=False, fontsize=9)
     if len(runs) > 1:
@@ -186,12 +188,21 @@ def draw_confusion(counts, class_names, path):
 def draw_classes(counts, class_names, path):
     """Draw the accuracy of each class as a bar, worst first, with the number of its videos.
 
-    `counts` as of `draw_confusion`; classes without a video are left out. Of more classes than can
-    be read, the worst and the best are drawn.
+    `counts` as of `draw_confusion`; otherwise as `draw_bars`.
     """
     counts = np.asarray(counts)
     totals = counts.sum(axis=1)
-    shares = counts.diagonal() / np.maximum(totals, 1)
+    notes = [f'{right} of {total}' for right, total in zip(counts.diagonal(), totals)]
+    draw_bars(counts.diagonal() / np.maximum(totals, 1), totals, notes, class_names,
+              'accuracy by class, of videos', path)
+
+
+def draw_bars(shares, totals, notes, class_names, title, path):
+    """Draw a bar a class, worst first, with a note at its end and a line at their mean.
+
+    shares: (n,) 0...1, of `totals` (n,) videos; classes without a video are left out. Of more
+    classes than can be read, the worst and the best are drawn.
+    """
     order = sorted(np.flatnonzero(totals), key=lambda number: (shares[number], -totals[number]))
     mean = shares[order].mean()
     n_left_out = len(order) - sum(SHOWN_CLASSES)
@@ -204,8 +215,7 @@ def draw_classes(counts, class_names, path):
     drawn = [rows[place] for place in places]
     axes.barh(places, shares[drawn], height=0.72, color=COLOURS['validation'])
     for place, number in zip(places, drawn):
-        axes.text(shares[number] + 0.008, place, f'{counts[number, number]} of {totals[number]}',
-                  va='center', fontsize=8, color=INK,
+        axes.text(shares[number] + 0.008, place, notes[number], va='center', fontsize=8, color=INK,
                   bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1})
     axes.axvline(mean, color=COLOURS['training'], linewidth=1.2)
     names = [f'… {n_left_out} more …' if number is None else class_names[number]
@@ -216,8 +226,7 @@ def draw_classes(counts, class_names, path):
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.tick_params(length=0, labelsize=8, colors=INK)
     axes.spines[:].set_visible(False)
-    axes.set_title(f'accuracy by class, of videos; mean {mean:.1%} (line)', loc='left',
-                   fontsize=11, color=INK)
+    axes.set_title(f'{title}; mean {mean:.1%} (line)', loc='left', fontsize=11, color=INK)
     save(figure, path)
 
 
