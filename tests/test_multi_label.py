@@ -370,11 +370,13 @@ def test_pictures(data, trained, tmp_path, capsys):
 
 
 def test_the_worst_mistake_is_the_surest_wrong_class():
-    truth = {'a': {'red'}, 'b': {'red', 'green'}, 'c': set(), 'd': set(CLASSES)}
-    scores = {'a': {'red': .9, 'blue': .6}, 'b': {'green': .5, 'red': .4, 'blue': .3},
-              'c': {'red': .7, 'green': .1}, 'd': {'red': .9, 'green': .9, 'blue': .9}}
+    truth = {'a': {'red'}, 'b': {'red', 'green'}, 'c': set(), 'd': set(CLASSES), 'e': {'blue'},
+             'f': set()}
+    scores = {'a': {'red': .9, 'blue': .6}, 'b': {'green': .5, 'blue': .4, 'red': .3},
+              'c': {'red': .7, 'green': .1}, 'd': {'red': .9, 'green': .9, 'blue': .9},
+              'e': {'blue': .6, 'red': .4}, 'f': {'red': .2}}
     assert plot_results.surest_wrong(truth, scores) == [
-        ('c', 'red', .7), ('a', 'blue', .6), ('b', 'blue', .3)]
+        ('c', 'red', .7), ('a', 'blue', .6), ('b', 'blue', .4)]
 
 
 # ---------------------------------------------------------------- the other scripts

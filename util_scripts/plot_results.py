@@ -4,7 +4,7 @@
 
 Written beside the result file: confusion.png, classes.png and, with --video_path, mistakes.png.
 Where videos have lists of labels there is no confusion.png, classes.png is of average precision,
-and a mistake is the best class that a video does not have.
+and a mistake is a class that a video does not have, scored above 0.5 or above one that it has.
 """
 
 import argparse
@@ -32,10 +32,15 @@ def worst_mistakes(truth, scores):
 
 
 def surest_wrong(truth, scores):
-    """[(video id, label, score)] of the best label that each video does not have, the surest first.
-    """
-    wrong = [(video_id, *entry) for video_id, labels in scores.items()
-             for entry in [item for item in labels.items() if item[0] not in truth[video_id]][:1]]
+    """[(video id, label, score)] of the best label that each video does not have, the surest first,
+    as far as it is said (above 0.5) or comes before a label that the video has."""
+    wrong = []
+    for video_id, labels in scores.items():
+        lowest = min((labels.get(label, 0) for label in truth[video_id]), default=1)
+        others = (item for item in labels.items() if item[0] not in truth[video_id])
+        label, score = next(others, (None, 0))
+        if score > min(0.5, lowest):
+            wrong.append((video_id, label, score))
     return sorted(wrong, key=lambda entry: -entry[2])
 
 
@@ -75,7 +80,7 @@ def mistaken_clips(mistakes, truth, annotation, args, subset):
         except (KeyError, FrameError) as missing:
             error = error or missing
             continue
-        names = ' or '.join(sorted(truth[video_id])) or 'no label'
+        names = ', '.join(sorted(truth[video_id])) or 'no label'
         clips.append(Clip(frames, frame_numbers, names, label, score, video_id))
     if mistakes and not clips:
         raise InputError(f'{root}: no frames of any of the {len(mistakes)} mistakes can be read; '
