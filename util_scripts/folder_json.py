@@ -46,6 +46,8 @@ class Listed(NamedTuple):
 
     @property
     def labels(self):
+        if '|' not in self.label:
+            return [self.label]
         return list(dict.fromkeys(filter(None, map(str.strip, self.label.split('|')))))
 
 
