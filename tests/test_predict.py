@@ -123,7 +123,7 @@ def test_broken_files_are_named_and_the_rest_goes_on(tmp_path, command):
     assert [path.rsplit('/')[-1] for path in data['results']] == ['cut.avi', 'good.mp4']
     assert [path.rsplit('/')[-1] for path in data['failed']] == ['empty.mkv', 'sound.mp4']
     assert 'no video stream' in err and 'damaged: ' in err
-    assert '2 videos, ' in out and ' clips/s; 2 failed' in out
+    assert '2 videos, ' in out and ' clips/s; 1 damaged, 2 failed' in out
 
 
 @pytest.mark.videos

@@ -222,9 +222,8 @@ def predict_video(source, network, info, *, topk=5, stride=16, batch_size=16, on
 
 def as_lines(prediction, timeline):
     """The table of one video."""
-    n_windows = len(prediction.windows)
-    lines = [f'{prediction.path}  ({prediction.end_sec:.2f} s, {n_windows} '
-             f'window{"s" * (n_windows != 1)})']
+    lines = [f'{prediction.path}  ({prediction.end_sec:.2f} s, '
+             f'{n_of(len(prediction.windows), "window")})']
     lines += [f'    {entry["score"]:.3f}  {entry["label"]}' for entry in prediction.result]
     if timeline:
         lines += [window_line(window) for window in prediction.windows]
@@ -359,8 +358,15 @@ def predict_all(sources, network, info, args):
                     annotate(source, prediction, targets[source])
             progress.update(1)
         rate = n_clips / (time.monotonic() - begin)
-    say(f'{len(predictions)} videos, {n_clips} clips, {rate:.1f} clips/s; {len(failures)} failed')
+    n_damaged = sum(bool(prediction.damage) for prediction in predictions)
+    say(f'{n_of(len(predictions), "video")}, {n_of(n_clips, "clip")}, {rate:.1f} clips/s; '
+        f'{n_damaged} damaged, {len(failures)} failed')
     return predictions, failures
+
+
+def n_of(number, noun):
+    """1 video, 2 videos."""
+    return f'{number} {noun}{"s" * (number != 1)}'
 
 
 def say(line, file=None):
