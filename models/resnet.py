@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from errors import InputError
-from models.convolution import Conv3d
+from models.layers import Conv3d, MaxPool3d
 
 BASIC_LAYERS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_LAYERS = {
@@ -220,7 +220,7 @@ class ResNet(Classifier):
         stem = {**convolution(1, n_input_channels, in_planes,
                               (conv1_t_size, 7, 7), (conv1_t_stride, 2, 2)), 'relu': nn.ReLU()}
         if not no_max_pool:
-            stem['maxpool'] = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
+            stem['maxpool'] = MaxPool3d(kernel_size=3, stride=2, padding=1)
         self.stem = add_steps(self, stem)
 
         for i, (n_blocks, width) in enumerate(zip(layers, planes), start=1):

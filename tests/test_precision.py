@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import checkpoint
 import models
 from model import InPrecision, memory_format_of
-from models.convolution import Conv3d
+from models.layers import Conv3d, MaxPool3d
 from opts import build_parser, parse_opts
 from tests.tiny_data import run_main
 from training import build_scaler
@@ -61,6 +62,14 @@ def test_bf16_gradients_of_clips_shorter_than_the_kernel(kernel_size, stride, n_
         exact = exact or found
         for ours, right in zip(found, exact):
             assert (ours - right).norm() < 0.02 * right.norm()
+
+
+def test_pooling_keeps_the_precision():
+    clips = torch.randn(2, 4, 4, 8, 8).bfloat16()
+    with torch.autocast('cpu', torch.bfloat16):
+        pooled = MaxPool3d(3, stride=2, padding=1)(clips)
+    assert pooled.dtype == torch.bfloat16
+    assert torch.equal(pooled.float(), F.max_pool3d(clips.float(), 3, stride=2, padding=1))
 
 
 def test_recomputing_keeps_less():

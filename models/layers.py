@@ -1,4 +1,4 @@
-"""The convolution of all networks: torch's, with right gradients where torch's CPU kernel errs."""
+"""Layers of all networks: torch's, where its CPU kernels err or do too much."""
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,8 @@ class Conv3d(nn.Conv3d):
         weight, zeros, padding = self.weight, [], []
         for axis, (size, full_pad) in enumerate(zip(x.shape[2:], self.padding), start=2):
             pad = min(full_pad, size - 1)
-            weight = weight.narrow(axis, full_pad - pad, 2 * pad + 1)
+            if pad < full_pad:
+                weight = weight.narrow(axis, full_pad - pad, 2 * pad + 1)
             is_beforehand = size < 2 * pad + 1 and ERRS_IN_BF16 and _is_bf16(x)
             zeros = [pad * is_beforehand] * 2 + zeros
             padding.append(pad * (not is_beforehand))
@@ -57,3 +58,12 @@ def _is_bf16(x):
     if torch.is_autocast_enabled('cpu'):
         return torch.get_autocast_dtype('cpu') is torch.bfloat16
     return x.dtype is torch.bfloat16
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """nn.MaxPool3d that keeps the precision of its input, of which autocast on the CPU makes fp32,
+    and so of the whole first stage."""
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
