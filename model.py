@@ -442,7 +442,8 @@ def tune(opts, network, device):
     Weights change their order in memory, not their values.
     """
     memory_format = memory_format_of(opts, device)
-    network.to(memory_format=memory_format)
+    if device.type != 'cpu':  # there kernels reorder weights by themselves, but not gradients back
+        network.to(memory_format=memory_format)
     if opts.grad_checkpointing:
         network.recompute_blocks()
     if opts.compile:
