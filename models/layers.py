@@ -65,5 +65,5 @@ class MaxPool3d(nn.MaxPool3d):
     and so of the whole first stage."""
 
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast('cpu', enabled=False):
             return super().forward(x)
