@@ -8,6 +8,13 @@
                                          begin...end - 1 are not there
     reader.read(path, frames, n_frames)  those frames: uint8 (T, C, H, W)
 
+and readers of JPEG frames beside it, for decoding them elsewhere:
+
+    reader.mode                          what they are decoded to: 'RGB' or 'GRAY'
+    reader.encoded(path, frames)         their images, bytes each, checked as far as that is cheap
+    reader.names(path, frames)           what an error calls each frame
+    reader.stack(pictures)               what those images were decoded to -> uint8 (T, C, H, W)
+
 `path` is a video's folder or file; `frames` is a sequence of frame numbers; `n_frames` (optional)
 is how many the whole video has, where that is known.
 """
@@ -30,6 +37,9 @@ MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (
     'wrong frame count')
 
 
+START_OF_SCAN, END_OF_IMAGE = b'\xff\xda', b'\xff\xd9'
+
+
 class FrameError(InputError):
     """A video's frames are missing, broken, or not those that the annotation names.
 
@@ -47,18 +57,35 @@ class FrameError(InputError):
 def _decode(images, names, colorspace='RGB', is_fast=False, min_side=0):
     """JPEG images of one size (bytes) -> uint8 (T, C, H, W), channels last in memory.
 
-    C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is no image, truncated, of
-    another size than the first, or grey among frames in colour.
+    C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is truncated, and as
+    `_check_headers` does.
 
     is_fast:  colours and cosines are rounded more coarsely
     min_side: frames may come at half, a quarter ... of their size, with sides of at least this
     """
-    shape, colours = _header(images[0], names[0])
+    _check_headers(images, names)
     options = {'fastdct': is_fast, 'fastupsample': is_fast}
     if min_side:
         options |= {'min_height': min_side, 'min_width': min_side, 'min_factor': 2}
     clip = None
     for i, (data, name) in enumerate(zip(images, names)):
+        try:
+            picture = simplejpeg.decode_jpeg(data, colorspace, **options,
+                                             buffer=None if clip is None else clip[i])
+        except ValueError as error:
+            kind = TRUNCATED if 'Premature end' in str(error) else UNDECODABLE
+            raise _broken_frame(name, kind, error) from None
+        if clip is None:  # the size that it has now
+            clip = np.empty((len(images), *picture.shape), np.uint8)
+            clip[0] = picture
+    return torch.from_numpy(clip).permute(0, 3, 1, 2)
+
+
+def _check_headers(images, names):
+    """Raise FrameError where a JPEG image is none, of another size than the first, or grey among
+    images in colour."""
+    shape, colours = _header(images[0], names[0])
+    for data, name in zip(images, names):
         own_shape, own_colours = _header(data, name)
         if own_shape != shape:
             raise FrameError(f'{name}: the frame is {_size(own_shape)} and {names[0]} is '
@@ -66,17 +93,18 @@ def _decode(images, names, colorspace='RGB', is_fast=False, min_side=0):
         if 'Gray' in (colours, own_colours) and colours != own_colours:
             raise FrameError(f'{name if own_colours == "Gray" else names[0]}: the frame is grey '
                              'among frames in colour; extract the video again', MIXED)
-        try:
-            picture = simplejpeg.decode_jpeg(data, colorspace, **options,
-                                             buffer=None if clip is None else clip[i])
-        except ValueError as error:
-            kind = TRUNCATED if 'Premature end' in str(error) else UNDECODABLE
-            raise FrameError(f'{name}: the frame is {kind} ({error}); extract the video again',
-                             kind) from None
-        if clip is None:  # the size that it has now
-            clip = np.empty((len(images), *picture.shape), np.uint8)
-            clip[0] = picture
-    return torch.from_numpy(clip).permute(0, 3, 1, 2)
+
+
+def _check_ends(images, names):
+    """Raise FrameError where a JPEG image is truncated, as far as its markers tell."""
+    for data, name in zip(images, names):
+        # A header may hold a small picture with an end of its own; bytes may follow the last.
+        if not data.endswith(END_OF_IMAGE) and END_OF_IMAGE not in data[data.rfind(START_OF_SCAN):]:
+            raise _broken_frame(name, TRUNCATED, 'it has no end-of-image marker')
+
+
+def _broken_frame(name, kind, reason):
+    return FrameError(f'{name}: the frame is {kind} ({reason}); extract the video again', kind)
 
 
 def _header(data, name):
@@ -95,14 +123,46 @@ def _size(shape):
     return f'{shape[1]}x{shape[0]}'
 
 
-class JpgFrames:
+class _JpegFrames:
+    """What readers of JPEG frames share.
+
+    A subclass has `load(path, frames)`: lists of the images' bytes, one a data set, of which
+    optical flow has two, and the frames' names.
+    """
+
+    mode = 'RGB'
+    datasets = ('video',)
+
+    def __init__(self, **decode_options):
+        self.decode_options = decode_options
+
+    def read(self, path, frames, n_frames=None):
+        return self.decode(*self.load(path, frames))
+
+    def decode(self, stored, names):
+        """What `load` gave -> uint8 (T, C, H, W)."""
+        clips = [_decode(images, names, self.mode, **self.decode_options) for images in stored]
+        return clips[0] if len(clips) == 1 else torch.cat(clips, dim=1)
+
+    def encoded(self, path, frames):
+        """The images of the first data set, then those of the next. Raises FrameError."""
+        stored, names = self.load(path, frames)
+        for images in stored:
+            _check_headers(images, names)
+            _check_ends(images, names)
+        return [data for images in stored for data in images]
+
+    def stack(self, pictures):
+        """uint8 (1 or 3, H, W) each, in the order of `encoded` -> uint8 (T, C, H, W)."""
+        pictures = torch.stack(pictures).unflatten(0, (len(self.datasets), -1))
+        return pictures.transpose(0, 1).flatten(1, 2)
+
+
+class JpgFrames(_JpegFrames):
     """A folder a video with image_00001.jpg, image_00002.jpg, ..."""
 
     suffix = ''
     first_frame = 1
-
-    def __init__(self, **decode_options):
-        self.decode_options = decode_options
 
     def count(self, path):
         try:
@@ -129,17 +189,12 @@ class JpgFrames:
                          f'folder has {n_frames}; extract the video or make the annotation again',
                          WRONG_COUNT)
 
-    def read(self, path, frames, n_frames=None):
-        return self.decode(*self.load(path, frames))
+    def names(self, path, frames):
+        return [_frame_path(path, frame) for frame in frames]
 
     def load(self, path, frames):
-        """(JPEG bytes, file name) of each frame, as two lists."""
-        names = [_frame_path(path, frame) for frame in frames]
-        return [self._load(name) for name in names], names
-
-    def decode(self, images, names):
-        """What `load` gave -> uint8 (T, C, H, W)."""
-        return _decode(images, names, **self.decode_options)
+        names = self.names(path, frames)
+        return [[self._load(name) for name in names]], names
 
     @staticmethod
     def _load(name):
@@ -161,16 +216,11 @@ def _is_frame(name):
     return name.startswith('image_') and name.endswith('.jpg')
 
 
-class Hdf5Frames:
+class Hdf5Frames(_JpegFrames):
     """A file a video with dataset `video`: the bytes of a JPEG image a frame, from 0."""
 
     suffix = '.hdf5'
     first_frame = 0
-    datasets = ('video',)
-    colorspace = 'RGB'
-
-    def __init__(self, **decode_options):
-        self.decode_options = decode_options
 
     def count(self, path):
         return min(map(len, self._open(path).values())) if os.path.isfile(path) else 0
@@ -184,20 +234,12 @@ class Hdf5Frames:
                              f'file has {n_frames} (from 0); make the file or the annotation again',
                              WRONG_COUNT)
 
-    def read(self, path, frames, n_frames=None):
-        return self.decode(*self.load(path, frames))
+    def names(self, path, frames):
+        return [f'{path}: frame {frame}' for frame in frames]
 
     def load(self, path, frames):
-        """JPEG bytes of each frame by data set, and names of the frames."""
-        names = [f'{path}: frame {frame}' for frame in frames]
         return [[image for run in _runs(frames) for image in self._load(data, run, path)]
-                for data in self._open(path).values()], names
-
-    def decode(self, stored, names):
-        """What `load` gave -> uint8 (T, C, H, W)."""
-        clips = [_decode(images, names, self.colorspace, **self.decode_options)
-                 for images in stored]
-        return clips[0] if len(clips) == 1 else torch.cat(clips, dim=1)
+                for data in self._open(path).values()], self.names(path, frames)
 
     def _open(self, path):
         try:
@@ -243,7 +285,7 @@ class Hdf5Flow(Hdf5Frames):
     """
 
     datasets = ('video_u', 'video_v')
-    colorspace = 'GRAY'
+    mode = 'GRAY'
 
 
 class VideoFrames:

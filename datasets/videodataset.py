@@ -1,5 +1,6 @@
 """Samples: the clips of one video, and how samples become a batch."""
 
+import contextlib
 import itertools
 import math
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from datasets.frames import FrameError, video_path
-from datasets.sampling import NO_VIDEO, sample_draw
+from datasets.sampling import NO_VIDEO, Key, sample_draw
 from errors import InputError
 
 
@@ -21,6 +22,15 @@ class Bad(NamedTuple):
 
     video: int
     reason: str
+
+
+class Frames(NamedTuple):
+    """What the clips of a key are made of: frames of video `index`, which may stand for the key's
+    own, as `VideoDataset.load` gives them; None of NO_VIDEO."""
+
+    key: Key
+    index: int
+    frames: object
 
 
 class Sample(NamedTuple):
@@ -78,42 +88,78 @@ class VideoDataset(Dataset):
 
     def __getitem__(self, key):
         """Sample of a Key. Raises FrameError where a frame is missing or broken."""
+        return self.sample(*self.read(key))
+
+    def read(self, key):
+        """A list of `Frames` for a Key, and the `Bad` video or None. Raises FrameError.
+
+        It is one, unless clips are left out: then it is one a clip that is not, or none.
+        """
         if key.index == NO_VIDEO:
-            n_clips = key.end_clip - key.begin_clip
-            return Sample([None] * n_clips, self.records.targets([0]), NO_VIDEO,
-                          torch.zeros(n_clips, 2, dtype=torch.int64))
+            return [Frames(key, NO_VIDEO, None)], None
         try:
-            return self._sample(key, key.index)
+            return [self._read(key, key.index)], None
         except FrameError as error:
             if self.on_bad_frame == RAISE:
                 raise
             skip = self._next_good if self.on_bad_frame == REPLACE else self._good_clips
-            return skip(key, error)._replace(bad=Bad(key.index, str(error)))
+            return skip(key, error), Bad(key.index, str(error))
 
-    def _sample(self, key, index):
-        """Video `index` in the place of that of the key, with the draw of the key."""
+    def load(self, index, frames):
+        """Those frames of video `index`, uint8 (T, C, H, W)."""
+        n_frames = int(self.records.video_ends[index]) - self.reader.first_frame
+        return self.reader.read(self.path(index), frames, n_frames)
+
+    def wanted(self, key, index):
+        """Numbers of the frames of video `index` that the clips of a key need, in order."""
+        with self._draw(key, index) as (_, frames):
+            return frames
+
+    @contextlib.contextmanager
+    def _draw(self, key, index):
+        """Within it, the draw of a key: the clips of video `index` in its place, lists of frame
+        numbers, and the numbers of all of these, in order."""
         with sample_draw(self.seed, key.epoch, key.index):
             clips = self.temporal_transform(self.records.frames(index))
             clips = clips if isinstance(clips[0], list) else [clips]
             clips = clips[key.begin_clip:key.end_clip]
-            frames = sorted(set().union(*clips))
-            n_frames = int(self.records.video_ends[index]) - self.reader.first_frame
-            pixels = self.spatial_transform(self.reader.read(self.path(index), frames, n_frames))
-        row = {frame: i for i, frame in enumerate(frames)}
+            yield clips, sorted(set().union(*clips))
+
+    def _read(self, key, index):
+        return Frames(key, index, self.load(index, self.wanted(key, index)))
+
+    def sample(self, parts, bad=None):
+        """Sample of what `read` gave, its frames uint8 (T, C, H, W) now."""
+        index = parts[0].index if parts else bad.video
+        if index == NO_VIDEO:
+            n_clips = parts[0].key.end_clip - parts[0].key.begin_clip
+            return Sample([None] * n_clips, self.records.targets([0]), NO_VIDEO,
+                          torch.zeros(n_clips, 2, dtype=torch.int64))
+        cropped = [self._crop(*part) for part in parts]
+        clips = [clip for own, _ in cropped for clip in own]
+        segments = [segment for _, own in cropped for segment in own]
+        return Sample(clips, self.records.targets([index]), index,
+                      torch.tensor(segments, dtype=torch.int64).view(-1, 2), bad)
+
+    def _crop(self, key, index, frames):
+        """The clips of a key, a list of uint8 (T, C, h, w), and first frame and last frame + 1 of
+        each."""
+        with self._draw(key, index) as (clips, numbers):
+            pixels = self.spatial_transform(frames)
+        row = {number: i for i, number in enumerate(numbers)}
         crops = pixels if pixels.dim() == 5 else [pixels]
-        rows = [[row[frame] for frame in clip] for clip in clips for _ in crops]
+        rows = [[row[number] for number in clip] for clip in clips for _ in crops]
         segments = [[min(clip), max(clip) + 1] for clip in clips for _ in crops]
-        clips = [_take(crop, own) for crop, own in zip(itertools.cycle(crops), rows)]
-        return Sample(clips, self.records.targets([index]), index, torch.tensor(segments))
+        return [_take(crop, own) for crop, own in zip(itertools.cycle(crops), rows)], segments
 
     def _next_good(self, key, error):
-        """Sample of the next video of the same class (multi-label: with a label in common), in the
+        """Frames of the next video of the same class (multi-label: with a label in common), in the
         order of the records."""
         same = self.records.is_alike(key.index).nonzero().flatten()
         n_before = int((same < key.index).sum())
         for index in torch.cat([same[n_before + 1:], same[:n_before]]).tolist():
             try:
-                return self._sample(key, index)
+                return [self._read(key, index)]
             except FrameError:
                 continue
         names = [repr(self.records.class_names[i]) for i in self.records.classes(key.index)]
@@ -121,20 +167,16 @@ class VideoDataset(Dataset):
                          'be read', error.kind)
 
     def _good_clips(self, key, _error):
-        """Sample of those clips of the video that can be read, maybe none."""
+        """Frames of those clips of the video that can be read, maybe none."""
         good, begin, end = [], key.begin_clip, key.end_clip
         n_clips = len(self.temporal_transform(self.records.frames(key.index))[begin:end])
         for clip in range(begin, begin + n_clips):
             try:
-                good.append(self._sample(key._replace(begin_clip=clip, end_clip=clip + 1),
-                                         key.index))
+                good.append(self._read(key._replace(begin_clip=clip, end_clip=clip + 1),
+                                       key.index))
             except FrameError:
                 continue
-        if not good:
-            return Sample([], self.records.targets([key.index]), key.index,
-                          torch.empty(0, 2, dtype=torch.int64))
-        return good[0]._replace(clips=[clip for sample in good for clip in sample.clips],
-                                segments=torch.cat([sample.segments for sample in good]))
+        return good
 
     def __getitems__(self, keys):
         """Samples of a list of keys, or the InputError that one of them met.
@@ -164,7 +206,7 @@ def _stack(clips):
     duration, channels, height, width = clips[0].shape
     shape = len(clips), duration, height, width, channels
     if get_worker_info() is None:
-        batch = torch.empty(shape, dtype=torch.uint8)
+        batch = torch.empty(shape, dtype=torch.uint8, device=clips[0].device)
     else:
         storage = torch.UntypedStorage._new_shared(math.prod(shape))
         batch = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
