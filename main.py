@@ -15,7 +15,7 @@ from torch import nn
 import checkpoint
 import distributed
 import logs
-from datasets import build_loader
+from datasets import build_loader, decoding_device
 from datasets.annotations import AnnotationError, read_annotation
 from errors import InputError, Stopped, StopSignals, run
 from features import FeatureTap, Features, pack, unpack, write_features
@@ -127,7 +127,8 @@ def prepare(opts, world, device):
             annotation.class_names, state, path, log.warn))
     shared = share_batches(opts, world, log)
     loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
-                                   world_size=world.size, pin_memory=device.type == 'cuda')
+                                   world_size=world.size, pin_memory=device.type == 'cuda',
+                                   decode_device=decoding_device(opts, device))
                for split in wanted_splits(opts)}
     network = make_network(opts, state, path, log).to(device)
     if not opts.no_train:

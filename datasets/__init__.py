@@ -13,6 +13,7 @@ from tqdm import tqdm
 import spatial_transforms as S
 import temporal_transforms as T
 from datasets import annotations, sampling
+from datasets.decoding import Decoder, EncodedDataset, pack
 from datasets.frames import READERS, FrameError, video_path
 from datasets.videodataset import LEAVE_OUT, RAISE, REPLACE, VideoDataset, collate
 from errors import InputError, StopSignals
@@ -24,11 +25,17 @@ CHECKED_VIDEOS = 10_000
 class ClipLoader(DataLoader):
     """A DataLoader of `Batch`es that raises an InputError met in a loader process as it was.
 
+    decode: what loader processes give -> Batch or InputError; None where they give that already
+
     A batch all of whose videos were left out is not yielded. How many videos were bad is said at
     the end of a pass, in a line on stderr.
     """
 
     _leaves_out = False
+
+    def __init__(self, dataset, *, decode=None, **options):
+        super().__init__(dataset, **options)
+        self._decode = decode or (lambda batch: batch)
 
     def leave_out(self, videos):
         """Do not read these videos, by their numbers in the records: inference knows them."""
@@ -37,7 +44,7 @@ class ClipLoader(DataLoader):
 
     def __iter__(self):
         bad, n_clips = [], 0
-        for batch in super().__iter__():
+        for batch in map(self._decode, super().__iter__()):
             if isinstance(batch, InputError):
                 try:
                     raise batch
@@ -59,11 +66,13 @@ class ClipLoader(DataLoader):
 
 
 def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=False,
-                 start_method=None):
+                 start_method=None, decode_device=None):
     """Loader of one split: 'train', 'val', or 'inference' (of opts.inference_subset).
 
     `annotation` comes from annotations.read_annotation; `start_method` is multiprocessing's, the
-    platform's by default. `loader.dataset.records` says which videos there are.
+    platform's by default. `loader.dataset.records` says which videos there are. Where there is a
+    `decode_device` (of `decoding_device`), JPEG frames are decoded and cropped on it, by the
+    process that reads the batches, and clips lie there.
     """
     reader = READERS[opts.file_type, opts.input_type](**_decode_options(opts, split))
     records = build_records(opts, split, annotation, reader,
@@ -71,7 +80,8 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
     _check_paths(opts, records, reader)
     # A video that stood for another one would be counted twice where each is to count once.
     skip = REPLACE if split == 'train' else LEAVE_OUT
-    dataset = VideoDataset(records, opts.video_path, reader, _temporal_transform(opts, split),
+    dataset_type = EncodedDataset if decode_device else VideoDataset
+    dataset = dataset_type(records, opts.video_path, reader, _temporal_transform(opts, split),
                            spatial_transform(opts, split), opts.manual_seed,
                            skip if opts.bad_frames == 'skip' else RAISE)
     batches = _batch_sampler(opts, split, records, rank, world_size)
@@ -83,8 +93,23 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
     with warnings.catch_warnings():
         # More of them than processors are what the user asked for, or the default.
         warnings.filterwarnings('ignore', 'This DataLoader will create')
-        return ClipLoader(dataset, batch_sampler=batches, collate_fn=collate,
-                          pin_memory=pin_memory, **workers)
+        return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
+                          collate_fn=pack if decode_device else collate,
+                          decode=Decoder(dataset, decode_device) if decode_device else None,
+                          **workers)
+
+
+def decoding_device(opts, device):
+    """Where a run on `device` decodes frames outside of loader processes, None for nowhere.
+
+    Raises InputError where --decode_device wants a GPU and the run is on none.
+    """
+    if opts.decode_device == 'cpu':
+        return None
+    if device.type != 'cuda':
+        raise InputError('--decode_device cuda decodes on a GPU, and no CUDA device was found: '
+                         'drop the flag')
+    return device
 
 
 class _IgnoreStops:
