@@ -24,7 +24,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from datasets import build_loader
+from datasets import build_loader, decoding_device
 from datasets.annotations import read_annotation
 from datasets.videodataset import collate
 from errors import InputError, run
@@ -67,8 +67,9 @@ class Bench:
     is_against_plain: bool
 
     def loader(self, split, **changes):
-        return build_loader(replace(self.opts, **changes), split, self.annotation,
-                            pin_memory=self.device.type == 'cuda')
+        opts = replace(self.opts, **changes)
+        return build_loader(opts, split, self.annotation, pin_memory=self.device.type == 'cuda',
+                            decode_device=decoding_device(opts, self.device))
 
     def normalize(self):
         mean, std = normalization(self.opts)
@@ -187,8 +188,8 @@ def _parts_rows(bench, split):
 
 
 def _timed_parts(bench, split, clock):
-    """The split's data set with a clock in its parts, and the keys of its batches."""
-    loader = bench.loader(split, n_threads=0)
+    """The split's data set with a clock in its parts, on the CPU, and the keys of its batches."""
+    loader = bench.loader(split, n_threads=0, decode_device='cpu')
     dataset, reader = copy.copy(loader.dataset), copy.copy(loader.dataset.reader)
     if hasattr(reader, 'load'):
         reader.load = clock.timed('read', reader.load)
