@@ -24,9 +24,10 @@ import numpy as np
 from PIL import Image
 
 from errors import InputError, run
+from logs import replacing
 from util_scripts import plotting
 from util_scripts.demo_videos import HEIGHT, MOTIONS, N_FRAMES, add_data_flags, at_least
-from util_scripts.utils import read_json, replacing
+from util_scripts.utils import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = 'made_by_demo.txt'

@@ -26,12 +26,11 @@ from datasets import spatial_transform
 from datasets.frames import FrameError, JpgFrames
 from errors import InputError, StopSignals, run
 from inference import ranked
-from logs import Progress
+from logs import Progress, replacing
 from model import load_model, preprocessing_line
 from temporal_transforms import stream_windows
 from util_scripts.captions import draw_scores, write_mp4
-from util_scripts.utils import (is_video, make_folder, printable, read_json, read_lines,
-                                replacing)
+from util_scripts.utils import is_video, make_folder, printable, read_json, read_lines
 from video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
 
 DRAWN_LABELS = 3

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import InputError
-from logs import replacing
 from video import VIDEO_EXTENSIONS
 
 # How frames may be stored: a folder of jpg files, an hdf5 file (with `video`, or with optical flow)
@@ -271,6 +270,7 @@ def write_annotations(splits, labels, video_path, video_type):
 
 def write_json(path, data):
     """Write an annotation file, at once or not at all: a line a video, so that it can be read."""
+    from logs import replacing  # here, as above: it brings the progress bar along
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         separator = '{'
         for name, value in data.items():
