@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import av
@@ -15,15 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import video
 from datasets.frames import JpgFrames
 from errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
 from util_scripts import generate_video_jpgs
-from util_scripts.generate_video_jpgs import JpgFolders, main, temporary_path
+from util_scripts.generate_video_jpgs import (Job, JpgFolders, main, shared_out,
+                                              temporary_path)
 from util_scripts.utils import run_jobs
 from util_scripts.video_io import frames_at, jpegs, resample, steady_times
-from video import Video, scaled_size
+from video import Scaler, Video, scaled_size
 
 LEVELS = range(20, 220, 10)
 
@@ -120,6 +123,27 @@ def test_colours(videos, jpgs):
     expected = frames[0, [[24, 24], [72, 72]], [[32, 96], [32, 96]]]
     # Averages are pulled together by a few levels where the colours meet.
     assert np.abs(shown - expected).max() < 6
+
+
+def random_frame(colour_space, colour_range, width=64, height=48):
+    frame = av.VideoFrame(width, height, 'yuv420p')
+    rng = np.random.default_rng(0)
+    for plane in frame.planes:
+        plane.update(rng.integers(0, 256, plane.buffer_size, np.uint8).tobytes())
+    frame.colorspace, frame.color_range = colour_space, colour_range
+    return frame
+
+
+@pytest.mark.parametrize('pix_fmt', Scaler.STEPS)
+@pytest.mark.parametrize('colour_space', [1, 2, 5, 6, 9])
+@pytest.mark.parametrize('colour_range', [0, 1, 2])
+def test_frames_that_keep_their_size_get_the_same_pixels_faster(pix_fmt, colour_space,
+                                                                colour_range, monkeypatch):
+    frame = random_frame(colour_space, colour_range)
+    ours = Scaler(48, pix_fmt=pix_fmt)(frame)
+    monkeypatch.setattr(video, 'BT601_SPACES', ())
+    exact = Scaler(48, pix_fmt=pix_fmt)(frame)
+    assert np.array_equal(ours.to_ndarray(), exact.to_ndarray())
 
 
 @pytest.mark.skipif(not hasattr(av.VideoStream, 'set_display_rotation'),
@@ -338,6 +362,41 @@ def test_processes_give_the_same_images(videos, jpgs, tmp_path):
     theirs = {path.relative_to(tmp_path / 'pool'): path.read_bytes()
               for path in (tmp_path / 'pool').rglob('*.jpg')}
     assert len(ours) == 3 * len(LEVELS) and ours == theirs
+
+
+@pytest.mark.parametrize('fps', [None, 10, 40])
+def test_threads_give_the_same_images(videos, fps):
+    path = write_video(videos / 'Run' / 'a.avi', noise_frames(60))
+    made = {}
+    for n_threads in (1, 3):
+        with Video(path) as opened:
+            made[n_threads] = list(jpegs(opened, size=96, quality=6, fps=fps, n_threads=n_threads))
+    assert made[1] == made[3] and len(set(made[1])) > 20
+
+
+def test_threads_pass_errors_on(videos):
+    (videos / 'Run').mkdir(parents=True)
+    path = write_video(videos / 'Run' / 'a.avi', grey_frames(LEVELS))
+    with Video(path) as opened, pytest.raises(av.error.FFmpegError):
+        list(jpegs(opened, size=100_000, quality=6, n_threads=2))
+
+
+def test_processors_are_shared_out_and_long_videos_come_first(videos, jpgs):
+    jobs = [Job(write_video(videos / f'{n}.avi', noise_frames(n)), jpgs, JpgFolders, 240, 6, None)
+            for n in (5, 50, 20)]
+    jobs.append(replace(jobs[0], video=videos / 'gone.avi'))
+    names = ['50.avi', '20.avi', '5.avi', 'gone.avi']
+    for n_jobs, n_threads in ((1, 1), (7, 1), (8, 2), (100, 4)):
+        found = shared_out(jobs, n_jobs)
+        assert [job.video.name for job in found] == names
+        assert {job.n_threads for job in found} == {n_threads}
+
+
+def test_processes_start_without_what_is_slow_to_import():
+    names = subprocess.run([sys.executable, '-c', 'import sys, util_scripts.generate_video_jpgs; '
+                            'print(*sys.modules)'], cwd=ROOT, capture_output=True, text=True,
+                           check=True).stdout.split()
+    assert not {'torch', 'numpy', 'tqdm'} & set(names)
 
 
 def test_ctrl_c(videos, jpgs):

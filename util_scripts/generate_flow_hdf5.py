@@ -80,9 +80,9 @@ class DisFlow(Hdf5File):
         return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     @classmethod
-    def encode(cls, video, **settings):
+    def encode(cls, video, *, n_threads, **settings):
         import cv2
-        cv2.setNumThreads(1)  # videos are shared out among processes
+        cv2.setNumThreads(1)  # not `n_threads`: what DIS finds varies with their number
         return flow_images(video, cls.method(), **settings)
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -26,6 +26,8 @@ from video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
 DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
 KEEP_FPS = ALL_PROCESSORS = -1
 TEMPORARY_PREFIX = '.extracting-'
+# A decoder does not keep more threads busy.
+MAX_THREADS = 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -54,7 +56,10 @@ class JpgFolders:
 
 @dataclass(frozen=True)
 class Job:
-    """One video to extract; `fps` None keeps the rate of the video."""
+    """One video to extract; `fps` None keeps the rate of the video.
+
+    n_threads: threads that make images while another one decodes; 1 for one that does both
+    """
 
     video: Path
     destination: Path
@@ -62,6 +67,7 @@ class Job:
     size: int
     quality: int
     fps: float | None
+    n_threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def extract(job):
         temporary.parent.mkdir(parents=True, exist_ok=True)
         with Video(job.video) as video:
             job.storage.write(temporary, job.storage.encode(
-                video, size=job.size, quality=job.quality, fps=job.fps))
+                video, size=job.size, quality=job.quality, fps=job.fps, n_threads=job.n_threads))
             damage = video.damage
         os.rename(temporary, job.destination)
     except OSError as error:
@@ -165,12 +171,31 @@ def remove_temporaries(jobs):
                     remove(path)
 
 
+def shared_out(jobs, n_jobs):
+    """The jobs, largest files first, with the threads that `n_jobs` processors have for each.
+
+    Were a long video the last, all processors but one would wait for it.
+    """
+    n_threads = min(max(1, n_jobs // len(jobs)), MAX_THREADS)
+    return [replace(job, n_threads=n_threads)
+            for job in sorted(jobs, key=lambda job: n_bytes(job.video), reverse=True)]
+
+
+def n_bytes(path):
+    """Size of a file, 0 where it has gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def extract_all(jobs, n_jobs):
     """{video: Outcome}, with a progress bar."""
     # Here, because it takes seconds: worker processes import this module too.
     from logs import Progress
     outcomes = {}
     n_jobs = n_processors() if n_jobs == ALL_PROCESSORS else n_jobs
+    jobs = shared_out(jobs, n_jobs)
     with Progress(len(jobs), 'extract', unit='video') as progress:
         def report(job, outcome):
             outcomes[job.video] = outcome or LOST

@@ -6,6 +6,7 @@
 """
 
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from heapq import heappop, heappush
 
@@ -20,6 +21,8 @@ REORDERED_FRAMES = 4
 SOON = 0.4
 # A longer wait for the next frame is a broken clock and no still picture.
 MAX_STILL_SEC = 60
+# Frames under way for each thread, since the decoder does not take as long for each.
+QUEUE = 4
 
 
 # ---------------------------------------------------------------- frame rates
@@ -105,14 +108,47 @@ class JpegEncoder:
         return codec
 
 
-def jpegs(video, *, size, quality, fps=None):
+def jpegs(video, *, size, quality, fps=None, n_threads=1):
     """JPEG bytes of each frame of a Video: short side `size` pixels, resampled where `fps` is set.
 
-    Raises VideoError where no frame decodes.
+    With several threads these scale and encode beside the one that decodes; the bytes are the
+    same. Raises VideoError where no frame decodes.
     """
-    scale, encode = Scaler(size, video.pixel_aspect), JpegEncoder(quality)
+    frames = frames_at(video, fps)
+    if n_threads > 1:
+        return _jpegs_by_threads(frames, video.pixel_aspect, size, quality, n_threads)
+    return _jpegs(frames, Scaler(size, video.pixel_aspect), JpegEncoder(quality))
+
+
+def _jpegs(frames, scale, encode):
     last = data = None
-    for frame in frames_at(video, fps):
+    for frame in frames:
         if frame is not last:  # resampling repeats frames
             last, data = frame, encode(scale(frame))
         yield data
+
+
+def _jpegs_by_threads(frames, pixel_aspect, size, quality, n_threads):
+    """`_jpegs` in order; each thread has a scaler and an encoder while it does a frame."""
+    free = [(Scaler(size, pixel_aspect), JpegEncoder(quality)) for _ in range(n_threads)]
+
+    def image(frame):
+        scale, encode = tools = free.pop()
+        try:
+            return encode(scale(frame))
+        finally:
+            free.append(tools)
+
+    last, running = None, deque()
+    with ThreadPoolExecutor(n_threads) as threads:
+        for frame in frames:
+            if last is None:
+                for scale, _ in free:  # all images have the size of the first
+                    scale.fit(frame)
+            if frame is not last:
+                last, future = frame, threads.submit(image, frame)
+            running.append(future)
+            if len(running) > QUEUE * n_threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
