@@ -1,10 +1,12 @@
 """The benchmark runs and writes what it says; no test asserts a time."""
 
 import json
+import shutil
 
 import pytest
 
 import errors
+from tests.helpers import grey_frames, write_video
 from util_scripts import benchmark
 
 
@@ -42,3 +44,49 @@ def test_on_the_data_of_the_flags(tiny_data, tmp_path, capsys):
 def test_plain_loader_of_other_crops_is_refused(tmp_path, capsys):
     assert _benchmark('--against_plain', '--train_crop', 'center', '--parts', 'loader') == 2
     assert '--train_crop' in capsys.readouterr().err
+
+
+def _extraction(folder, *flags):
+    """{what: row} of the part extraction."""
+    path = folder / 'numbers.json'
+    assert _benchmark('--parts', 'extraction', '--seconds', 0.01, '--json', path, *flags) == 0
+    return {row['what']: row for row in json.loads(path.read_text())['rows']}
+
+
+@pytest.mark.parametrize('command', ['ffprobe', 'ffmpeg'])
+def test_extraction_against_a_command_that_is_missing(command, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, 'which', lambda name: None if name == command else name)
+    assert _benchmark('--parts', 'extraction', '--against_plain') == 2
+    assert f'needs {command} on the PATH' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (shutil.which('ffprobe') and shutil.which('ffmpeg')),
+                    reason='the plain side needs ffprobe and ffmpeg on the PATH')
+def test_extraction_against_the_plain_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, 'LONG_SEC', 1)
+    for name, n_frames in (('Run/a.avi', 5), ('Walk/a.avi', 5), ('b.mp4', 50)):
+        write_video(tmp_path / 'videos' / name, grey_frames(range(n_frames)))
+    rows = _extraction(tmp_path, '--videos', tmp_path / 'videos', '--against_plain')
+    assert len(rows) == 6 and all(row['sec'] > 0 < row['cpu_sec'] for row in rows.values())
+    for title, n_frames in (('2 short videos', 10), ('1 long video', 50)):
+        for name in ('ours', 'plain', 'plain, without -q:v'):
+            row = rows[f'{title}: {name}']
+            assert f'{n_frames} frames of ' in row['note']
+            assert ('x ours' in row['note']) == (name != 'ours')
+
+
+def test_extraction_of_videos_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, 'MADE_VIDEOS', ((2, 1), (1, 2)))
+    monkeypatch.setattr(benchmark, 'MADE_FRAMES', 6)
+    rows = _extraction(tmp_path)
+    assert rows.keys() == {'3 short videos: ours'}
+    assert '24 frames of ' in rows['3 short videos: ours']['note']
+
+
+def test_extraction_of_what_is_no_video(tmp_path, capsys):
+    argv = '--parts', 'extraction', '--videos', tmp_path
+    assert _benchmark(*argv) == 2
+    assert 'no video in it' in capsys.readouterr().err
+    (tmp_path / 'a.mp4').write_text('text')
+    assert _benchmark(*argv) == 2
+    assert 'a.mp4: cannot be opened' in capsys.readouterr().err

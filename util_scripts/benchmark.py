@@ -4,12 +4,15 @@
 
 Without --video_path it makes 320x240 frames of its own. The loader is measured in its parts and
 as a whole, then the training step, then both together, then inference. Times are medians, or
-means over what fits into --seconds.
+means over what fits into --seconds. --parts extraction measures how fast frames are extracted from
+videos.
 """
 
 import copy
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 import torch
 from PIL import Image
@@ -35,18 +39,26 @@ from opts import Options, build_parser, n_input_channels, normalization, parse_o
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
-from util_scripts.utils import n_processors
+from util_scripts.demo_videos import write_video
+from util_scripts.generate_video_jpgs import QUALITY
+from util_scripts.utils import existing_folder, is_video, n_processors
+from video import reason
 
 HEIGHT, WIDTH = 240, 320
 # Of the synthetic data: every class is one video, named by so many entries of the annotation.
 N_ENTRIES = {'training': 16, 'validation': 2}
 # A matrix product of this size is what a device does at its best.
 PRODUCT_SIZE = {'cpu': 2048, 'cuda': 8192}
+# Videos from this length on are long ones.
+LONG_SEC = 60
+# Synthetic videos to extract, two seconds each: how many, and how often each is repeated.
+MADE_FRAMES, MADE_VIDEOS = 50, ((24, 1), (1, 60))
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Row(NamedTuple):
     """A line of the table: seconds for one `unit`, as they pass and those that the main process
-    spends on all cores."""
+    (for extraction, its child processes) spends on all cores."""
 
     part: str
     what: str
@@ -65,6 +77,7 @@ class Bench:
     device: torch.device
     seconds: float
     is_against_plain: bool
+    videos: Path | None = None
 
     def loader(self, split, **changes):
         opts = replace(self.opts, **changes)
@@ -131,15 +144,20 @@ def make_data(folder, n_videos=8, n_frames=40):
 
 
 def _write_video(folder, n_frames, rng):
-    """A picture of coarse and fine structure that moves, in files of about 10 kB a frame."""
+    """`_moving` in files of about 10 kB a frame."""
     folder.mkdir(parents=True)
+    for i, frame in enumerate(_moving(n_frames, rng)):
+        Image.fromarray(frame).save(folder / f'image_{i + 1:05d}.jpg', quality=75)
+
+
+def _moving(n_frames, rng):
+    """A picture of coarse and fine structure that moves: uint8 (HEIGHT, WIDTH, 3), one a frame."""
     coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
     size = WIDTH + 2 * n_frames, HEIGHT + n_frames
     picture = np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC), np.int16)
     picture = (picture + rng.normal(0, 3, (*picture.shape[:2], 1))).clip(0, 255).astype(np.uint8)
     for i in range(n_frames):
-        frame = picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
-        Image.fromarray(frame).save(folder / f'image_{i + 1:05d}.jpg', quality=75)
+        yield picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
 
 
 # ---------------------------------------------------------------- the loader
@@ -382,10 +400,114 @@ def inference_rows(bench):
                 *(now() - begin) / n_videos, 'video')]
 
 
+# ---------------------------------------------------------------- extraction
+
+def extraction_rows(bench):
+    """From videos to folders of jpg frames; alternately ffprobe and ffmpeg for each video."""
+    jobs = {'ours': _extract_ours}
+    if bench.is_against_plain:
+        from tests.plain_extraction import check_commands, extract_plain
+        check_commands()
+        jobs['plain'] = lambda links, dst_path: extract_plain(links, dst_path, QUALITY)
+        # The 2020 code left the quality to ffmpeg, which makes much smaller files.
+        jobs['plain, without -q:v'] = extract_plain
+    rows = []
+    with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
+        folder = Path(folder)
+        videos = find_below(bench.videos) if bench.videos else make_videos(folder)
+        for kind, some in by_length(videos).items():
+            links = _link(some, folder / kind / 'class')
+            title = f'{len(links)} {kind} video{"s" * (len(links) != 1)}'
+            rows += _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
+    return rows
+
+
+def _extraction_rows(title, links, jobs, dst_path, seconds):
+    times, sizes = {name: [] for name in jobs}, {}
+    end = time.monotonic() + seconds
+    while not sizes or time.monotonic() < end:
+        for name, job in jobs.items():
+            begin = now_of_children()
+            job(links, dst_path)
+            times[name].append(now_of_children() - begin)
+            sizes[name] = [path.stat().st_size for path in dst_path.rglob('*.jpg')]
+            shutil.rmtree(dst_path, ignore_errors=True)
+    median = {name: np.median(rows, axis=0) for name, rows in times.items()}
+    rows = []
+    for name, passed in median.items():
+        if not sizes[name]:
+            raise InputError(f'{title}: no frame came out of them; give others')
+        note = (f'{len(sizes[name])} frames of {np.mean(sizes[name]) / 1e3:.1f} kB, '
+                f'{len(sizes[name]) / passed[0]:.0f} a second')
+        if name != 'ours':
+            note = f'{times_ours(passed, median["ours"])}; {note}'
+        rows.append(Row('extraction', f'{title}: {name}', *passed / len(links), 'video', note))
+    return rows
+
+
+def now_of_children():
+    """As `now`, but of the processes that this one started and that have ended."""
+    import resource  # here, because Windows has none
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return np.array([time.perf_counter(), usage.ru_utime + usage.ru_stime])
+
+
+def _extract_ours(links, dst_path):
+    done = subprocess.run([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
+                           str(links[0].parent.parent), str(dst_path), 'kinetics'],
+                          cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: some video is damaged
+        raise InputError(done.stderr.removeprefix('error: '))
+
+
+def make_videos(folder):
+    """Paths of synthetic videos in the folder."""
+    rng, paths = np.random.default_rng(0), []
+    for n_videos, n_times in MADE_VIDEOS:
+        for _ in range(n_videos):
+            paths.append(folder / f'{len(paths)}.avi')
+            write_video(paths[-1], n_times * list(_moving(MADE_FRAMES, rng)))
+    return paths
+
+
+def find_below(folder):
+    """Paths of the videos in a folder and those in it. Raises InputError where there are none."""
+    folder = existing_folder(folder, 'a folder of videos').resolve()
+    videos = sorted(path for path in folder.rglob('*') if is_video(path.name) and path.is_file())
+    if not videos:
+        raise InputError(f'{folder}: no video in it or in its folders; check --videos')
+    return videos
+
+
+def by_length(videos):
+    """{'short' or 'long': paths}; each file is read once, so that no later reader is the first."""
+    kinds = {}
+    for path in videos:
+        path.read_bytes()
+        try:
+            with av.open(f'file:{path}', metadata_errors='replace') as container:
+                is_long = (container.duration or 0) / av.time_base >= LONG_SEC
+        except av.error.FFmpegError as error:
+            raise InputError(f'{path}: cannot be opened: {reason(error)}; leave it out') from None
+        kinds.setdefault('long' if is_long else 'short', []).append(path)
+    return kinds
+
+
+def _link(paths, folder):
+    """Links to files, in a folder of their own: names may be the same in several folders."""
+    folder.mkdir(parents=True)
+    links = [folder / f'{i:05d}{path.suffix}' for i, path in enumerate(paths)]
+    for link, path in zip(links, paths):
+        link.symlink_to(path)
+    return links
+
+
 # ---------------------------------------------------------------- the command
 
 PARTS = {'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows,
-         'inference': inference_rows}
+         'inference': inference_rows, 'extraction': extraction_rows}
+# A run of main.py begins when frames are there already.
+DEFAULT_PARTS = tuple(part for part in PARTS if part != 'extraction')
 
 
 def table(rows):
@@ -404,13 +526,17 @@ def _parse(argv, folder):
     """(own flags, options); without --video_path on frames made in the folder."""
     parser = build_parser('-m util_scripts.benchmark', __doc__.splitlines()[0])
     group = parser.add_argument_group('benchmark')
-    group.add_argument('--parts', nargs='+', choices=tuple(PARTS), default=tuple(PARTS),
-                       help='what to measure')
+    group.add_argument('--parts', nargs='+', choices=tuple(PARTS), default=DEFAULT_PARTS,
+                       help='what to measure (default: all but extraction)')
+    group.add_argument('--videos', type=Path, metavar='DIR',
+                       help='videos for --parts extraction, in this folder and those in it; '
+                            'without it some are made')
     group.add_argument('--seconds', type=float, default=5.0, metavar='SEC',
                        help='how long to measure each')
     group.add_argument('--against_plain', action='store_true',
                        help='alternately measure a plain loader (Pillow, floats) and a plain step '
-                            '(fp32, contiguous, in a process of its own)')
+                            '(fp32, contiguous, in a process of its own); for extraction ffprobe '
+                            'and ffmpeg')
     group.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers there')
     given = parser.parse_known_args(argv)[0]
     defaults = ['--result_path', str(folder)]
@@ -429,7 +555,7 @@ def main(argv=None):
         device = torch.device('cuda' if is_gpu else 'cpu')
         name = torch.cuda.get_device_name() if is_gpu else f'CPU, {torch.get_num_threads()} threads'
         bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
-                      own.against_plain)
+                      own.against_plain, own.videos)
         print(f'{opts.model}-{opts.model_depth} on {name}, {os.cpu_count()} cores; '
               f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'
               f'{opts.sample_size}, {opts.precision}', flush=True)

@@ -166,12 +166,13 @@ def make_frames(seed, class_name, number):
 
 
 def write_video(path, frames):
-    """Write frames (T, H, W, 3) uint8 as MPEG-4 in an AVI: the same bytes for the same frames."""
+    """Write T frames, (H, W, 3) uint8 each, as MPEG-4 in an AVI; the same ones make the same
+    bytes."""
     with av.open(str(path), 'w', options={'fflags': '+bitexact'}) as container:
         # The finest quantiser everywhere: blocks that blur with motion would be a hint in a frame.
         stream = container.add_stream('mpeg4', rate=Fraction(FPS),
                                       options={'qmin': '1', 'qmax': '2', 'flags': '+bitexact'})
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = 'yuv420p', 10_000_000
         stream.thread_count = 1  # threads cut a frame into slices, and other machines into others
         for frame in frames:

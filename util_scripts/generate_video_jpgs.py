@@ -25,6 +25,7 @@ from video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
 # Whether the videos of a data set lie in label folders.
 DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
 KEEP_FPS = ALL_PROCESSORS = -1
+QUALITY = 6
 TEMPORARY_PREFIX = '.extracting-'
 # A decoder does not keep more threads busy.
 MAX_THREADS = 4
@@ -260,9 +261,10 @@ def build_parser(description):
 def extract_frames(argv, storage, description):
     """The whole command for one way to store frames; returns the exit status."""
     parser = build_parser(description)
-    parser.add_argument('--quality', type=number(int, 1, 31), default=6, metavar='Q',
+    parser.add_argument('--quality', type=number(int, 1, 31), default=QUALITY,
+                        metavar='Q',
                         help='of the JPEG images, as FFmpeg\'s -q:v: 1 (best) to 31; 6 makes about '
-                             '7 KB at 320x240 (default: 6)')
+                             '7 KB at 320x240 (default: %(default)s)')
     return extract_videos(parser.parse_args(argv), storage)
 
 
