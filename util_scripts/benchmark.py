@@ -41,7 +41,7 @@ from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
 from util_scripts.demo_videos import write_video
 from util_scripts.generate_video_jpgs import QUALITY
-from util_scripts.utils import existing_folder, is_video, n_processors
+from util_scripts.utils import existing_folder, is_video, n_of, n_processors
 from video import reason
 
 HEIGHT, WIDTH = 240, 320
@@ -417,7 +417,7 @@ def extraction_rows(bench):
         videos = find_below(bench.videos) if bench.videos else make_videos(folder)
         for kind, some in by_length(videos).items():
             links = _link(some, folder / kind / 'class')
-            title = f'{len(links)} {kind} video{"s" * (len(links) != 1)}'
+            title = n_of(len(links), f'{kind} video')
             rows += _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
     return rows
 

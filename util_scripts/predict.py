@@ -30,7 +30,7 @@ from logs import Progress, replacing
 from model import load_model, preprocessing_line
 from temporal_transforms import stream_windows
 from util_scripts.captions import draw_scores, write_mp4
-from util_scripts.utils import is_video, make_folder, printable, read_json, read_lines
+from util_scripts.utils import is_video, make_folder, n_of, printable, read_json, read_lines
 from video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
 
 DRAWN_LABELS = 3
@@ -361,11 +361,6 @@ def predict_all(sources, network, info, args):
     say(f'{n_of(len(predictions), "video")}, {n_of(n_clips, "clip")}, {rate:.1f} clips/s; '
         f'{n_damaged} damaged, {len(failures)} failed')
     return predictions, failures
-
-
-def n_of(number, noun):
-    """1 video, 2 videos."""
-    return f'{number} {noun}{"s" * (number != 1)}'
 
 
 def say(line, file=None):

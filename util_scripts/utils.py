@@ -41,6 +41,11 @@ def make_folder(path):
                          'destination') from None
 
 
+def n_of(number, noun):
+    """1 video, 2 videos."""
+    return f'{number} {noun}{"s" * (number != 1)}'
+
+
 def printable(text):
     """`text` as any terminal takes it: file names may hold bytes that are no UTF-8."""
     encoding = sys.stdout.encoding or 'utf-8'
