@@ -381,15 +381,20 @@ def test_threads_pass_errors_on(videos):
         list(jpegs(opened, size=100_000, quality=6, n_threads=2))
 
 
-def test_processors_are_shared_out_and_long_videos_come_first(videos, jpgs):
-    jobs = [Job(write_video(videos / f'{n}.avi', noise_frames(n)), jpgs, JpgFolders, 240, 6, None)
-            for n in (5, 50, 20)]
-    jobs.append(replace(jobs[0], video=videos / 'gone.avi'))
-    names = ['50.avi', '20.avi', '5.avi', 'gone.avi']
-    for n_jobs, n_threads in ((1, 1), (7, 1), (8, 2), (100, 4)):
-        found = shared_out(jobs, n_jobs)
-        assert [job.video.name for job in found] == names
-        assert {job.n_threads for job in found} == {n_threads}
+@pytest.mark.parametrize('n_jobs, n_threads', [(1, 1), (5, 1), (6, 2), (100, 4)])
+def test_idle_processors_are_shared_out(n_jobs, n_threads):
+    jobs = [Job(f'{name}.avi', name, JpgFolders, 240, 6, None) for name in 'abc']
+    found = shared_out(jobs, n_jobs)
+    assert found == [replace(job, n_threads=n_threads) for job in jobs]
+
+
+def test_a_video_alone_is_done_by_threads(videos, jpgs, tmp_path):
+    write_video(videos / 'Run' / 'a.avi', noise_frames(30))
+    extract(videos, jpgs)
+    assert main([str(videos), str(tmp_path / 'pool'), 'ucf101', '--n_jobs', '3']) == 0
+    ours, theirs = ([path.read_bytes() for path in images(root / 'Run' / 'a')]
+                    for root in (jpgs, tmp_path / 'pool'))
+    assert len(ours) == 30 and ours == theirs
 
 
 def test_processes_start_without_what_is_slow_to_import():

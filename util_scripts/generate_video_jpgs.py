@@ -173,21 +173,9 @@ def remove_temporaries(jobs):
 
 
 def shared_out(jobs, n_jobs):
-    """The jobs, largest files first, with the threads that `n_jobs` processors have for each.
-
-    Were a long video the last, all processors but one would wait for it.
-    """
+    """The jobs with the threads that `n_jobs` processors have for each."""
     n_threads = min(max(1, n_jobs // len(jobs)), MAX_THREADS)
-    return [replace(job, n_threads=n_threads)
-            for job in sorted(jobs, key=lambda job: n_bytes(job.video), reverse=True)]
-
-
-def n_bytes(path):
-    """Size of a file, 0 where it has gone."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    return [replace(job, n_threads=n_threads) for job in jobs]
 
 
 def extract_all(jobs, n_jobs):
