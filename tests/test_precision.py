@@ -46,21 +46,21 @@ def _leave_nan_in_freed_memory():
 @pytest.mark.parametrize('kernel_size, stride', [((3, 3, 3), 1), ((3, 3, 3), 2), ((3, 1, 1), 1),
                                                  ((7, 7, 7), (1, 2, 2)), ((1, 7, 7), (1, 2, 2))])
 @pytest.mark.parametrize('n_frames, side', [(1, 1), (1, 4), (2, 1), (2, 4), (4, 4), (8, 8)])
-def test_bf16_gradients_of_clips_shorter_than_the_kernel(kernel_size, stride, n_frames, side):
+def test_gradients_of_clips_shorter_than_the_kernel(kernel_size, stride, n_frames, side):
     torch.manual_seed(0)
     layer = Conv3d(16, 16, kernel_size, stride).to(memory_format=torch.channels_last_3d)
     clips = torch.randn(2, 16, n_frames, side, side).to(memory_format=torch.channels_last_3d)
     clips.requires_grad_()
-    exact = None
+    exact = F.conv3d(clips, layer.weight, None, layer.stride, layer.padding)
+    given = torch.linspace(-1, 1, exact.numel()).view(exact.shape)
+    expected = exact, *torch.autograd.grad(exact, (clips, layer.weight), given)
     for precision in (torch.float32, torch.bfloat16, torch.bfloat16):
         _leave_nan_in_freed_memory()
         with torch.autocast('cpu', torch.bfloat16, enabled=precision is torch.bfloat16):
             output = layer(clips)
         assert output.dtype is precision
-        given = torch.linspace(-1, 1, output.numel()).view(output.shape).to(precision)
-        found = torch.autograd.grad(output, (clips, layer.weight), given)
-        exact = exact or found
-        for ours, right in zip(found, exact):
+        found = torch.autograd.grad(output, (clips, layer.weight), given.to(precision))
+        for ours, right in zip((output, *found), expected):
             assert (ours - right).norm() < 0.02 * right.norm()
 
 
