@@ -55,7 +55,8 @@ def mean_class_accuracy(counts):
 
 
 def average_precision(scores, targets):
-    """(N,) scores, (N,) targets, 1 or 0 -> average precision of one class; nan without a positive.
+    """(N,) scores, (N,) targets, 1 or 0 -> average precision of one class; nan without a positive,
+    and where a score is nan.
 
     AP = sum over the distinct scores, best first, of (R_i - R_{i-1}) P_i, where P_i and R_i are
     precision and recall of the rows that score at least as much. So it is not interpolated, rows of
@@ -64,7 +65,7 @@ def average_precision(scores, targets):
     "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015, before that is made
     monotonic.
     """
-    if not targets.any():
+    if not targets.any() or scores.isnan().any():
         return float('nan')
     scores, order = scores.sort(descending=True)
     is_last = torch.ones_like(scores, dtype=torch.bool)  # of the rows with its score

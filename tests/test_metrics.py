@@ -67,6 +67,12 @@ def test_average_precision_by_hand(scores, targets, expected):
     assert average_precision(scores[order], targets[order]) == average_precision(scores, targets)
 
 
+def test_scores_that_are_nan_have_no_precision():
+    for order in ([0, 1], [1, 0]):
+        targets = torch.tensor([1, 0])[order]
+        assert math.isnan(average_precision(torch.full((2,), math.nan), targets))
+
+
 def by_definition(scores, targets):
     """Sum over the thresholds of gained recall times precision."""
     value, recall_before = 0.0, 0.0
