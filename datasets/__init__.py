@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import warnings
 from multiprocessing.util import Finalize
 
 from torch.utils.data import DataLoader
@@ -36,6 +35,9 @@ class ClipLoader(DataLoader):
     def __init__(self, dataset, *, decode=None, **options):
         super().__init__(dataset, **options)
         self._decode = decode or (lambda batch: batch)
+
+    def check_worker_number_rationality(self):
+        """No warning of torch's: more processes than processors are asked for, or the default."""
 
     def leave_out(self, videos):
         """Do not read these videos, by their numbers in the records: inference knows them."""
@@ -90,13 +92,10 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
         context = multiprocessing.get_context(start_method)
         workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
-    with warnings.catch_warnings():
-        # More of them than processors are what the user asked for, or the default.
-        warnings.filterwarnings('ignore', 'This DataLoader will create')
-        return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
-                          collate_fn=pack if decode_device else collate,
-                          decode=Decoder(dataset, decode_device) if decode_device else None,
-                          **workers)
+    return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
+                      collate_fn=pack if decode_device else collate,
+                      decode=Decoder(dataset, decode_device) if decode_device else None,
+                      **workers)
 
 
 def decoding_device(opts, device):

@@ -1,6 +1,8 @@
 """Annotations, frame readers, samples, batches and loaders."""
 
 import json
+import os
+import warnings
 from collections import Counter
 
 import h5py
@@ -303,6 +305,13 @@ def test_epochs_differ(tiny_data):
     first = next(iter(loader)).clips
     loader.batch_sampler.set_position(1)
     assert not torch.equal(next(iter(loader)).clips, first)
+
+
+def test_more_loader_processes_than_processors_are_no_warning(tiny_data):
+    n_threads = len(os.sched_getaffinity(0)) + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(next(iter(_loader(tiny_data, 'val', '--n_threads', n_threads))).labels)
 
 
 @pytest.mark.parametrize('n_threads', [0, 2])
