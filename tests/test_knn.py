@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from errors import InputError
-from features import Features, write_features
+from features import Features, read_features, write_features
 from tests.helpers import run_script
 from util_scripts import knn
 
@@ -88,3 +88,11 @@ def test_files_that_do_not_go_together(apart, tmp_path):
     other = write(tmp_path / 'g.h5', [[1, 2]], [0], class_names=('x', 'y'))
     done = run_script('knn', apart, '--test', other)
     assert done.returncode == 2 and 'other classes or another module' in done.stderr
+
+
+def test_rows_of_one_label_each_are_labels(apart, tmp_path, capsys):
+    """As a network trained with --multi_label gives them."""
+    content = read_features(apart)
+    rows = np.eye(2, dtype=np.int32)[content.labels]
+    write_features(tmp_path / 'rows.h5', content._replace(labels=rows))
+    assert table([tmp_path / 'rows.h5'], capsys) == table([apart], capsys)

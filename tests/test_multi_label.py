@@ -400,7 +400,7 @@ def test_features_have_a_row_of_labels_and_knn_refuses_them(clear, tmp_path):
     assert labels.tolist() == [[i >> bit & 1 for bit in range(3)] for i in (1, 2, 3, 4, 5, 6, 0)]
     with h5py.File(tmp_path / 'f.h5') as file:
         assert file['labels'].dtype == np.int32
-    with pytest.raises(InputError, match='lists of labels .--multi_label., and are classified by'):
+    with pytest.raises(InputError, match='several labels or none .--multi_label.'):
         knn.main([str(tmp_path / 'f.h5')])
 
 

@@ -30,16 +30,18 @@ def videos_of(content):
     The windows of a video are averaged. Raises InputError where no video has one, or where videos
     have several.
     """
-    if content.labels.ndim > 1:
-        raise InputError('the videos have lists of labels (--multi_label), and are classified by '
-                         'one label here; write the features with an annotation that gives each '
-                         'video one')
+    row_labels = content.labels
+    if row_labels.ndim > 1:  # --multi_label
+        if (row_labels.sum(axis=1) != 1).any():
+            raise InputError('some videos have several labels or none (--multi_label), and are '
+                             'classified by one label here; write the features of videos with one')
+        row_labels = row_labels.argmax(axis=1)
     ids, inverse = np.unique(content.video_ids, return_inverse=True)
     counts = np.bincount(inverse)
     sums = np.zeros((len(ids), content.features.shape[1]))
     np.add.at(sums, inverse, content.features)
     labels = np.empty(len(ids), int)
-    labels[inverse] = content.labels
+    labels[inverse] = row_labels
     has_label = labels >= 0
     if not has_label.any():
         raise InputError('none of the videos has a label; write the features of another '
