@@ -241,6 +241,10 @@ class Training:
     def run(self):
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
         opts, log = self.this_run.opts, self.this_run.log
+        if self.epoch > opts.n_epochs and opts.inference:
+            log.say(f'{self.this_run.weights_path}: the training is complete; the inference '
+                    'follows')
+            return 0
         if self.epoch > opts.n_epochs:
             log.warn(f'{self.this_run.weights_path}: is of epoch {self.epoch - 1} and --n_epochs '
                      f'is {opts.n_epochs}: nothing is trained; raise --n_epochs to go on, or '

@@ -213,6 +213,14 @@ def test_finished_training_says_so(tiny_data, trained, tmp_path, capsys):
     assert 'nothing is trained' in error and '--n_epochs' in error
 
 
+def test_finished_training_with_inference_goes_on_with_that(tiny_data, trained, tmp_path, capsys):
+    assert run_main(tiny_data.argv(tmp_path, '--resume_path', trained / 'save_4.pth',
+                                   '--inference')) == 0
+    output, error = capsys.readouterr()
+    assert 'the training is complete; the inference follows' in output
+    assert 'nothing is trained' not in error and (tmp_path / 'val.json').exists()
+
+
 def test_new_milestones_on_resume(tiny_data, tmp_path):
     assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 3)) == 0
     argv = tiny_data.argv(tmp_path, '--n_epochs', 4, '--resume_path', tmp_path / 'save_3.pth',
