@@ -247,6 +247,10 @@ def test_a_run_is_the_same(tiny_data, tmp_path, on_cpu):
     results, others = (json.loads((tmp_path / folder / 'val.json').read_text())['results']
                        for folder in ('cpu', 'device'))
     assert results.keys() == others.keys()
+    for video_id, entries in results.items():
+        scores, near = ({entry['label']: entry['score'] for entry in found}
+                        for found in (entries, others[video_id]))
+        assert near == pytest.approx(scores, abs=0.02)
 
 
 @needs_no_gpu
