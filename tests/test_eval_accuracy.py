@@ -106,6 +106,9 @@ def test_windows_are_averaged(evaluate):
     said = evaluate(TRUTH, {'results': {'a': windows, 'd': windows}}, '-k', 1, 2, '--ignore')
     assert '6 windows' in said
     assert 'top-1 accuracy: 0.5000' in said and 'top-2 accuracy: 1.0000' in said
+    assert 'clip top-1 accuracy: 0.5000 (3 of 6 clips)' in said  # a by the last, d by two
+    assert 'clip top-2 accuracy: 0.6667 (4 of 6 clips)' in said
+    assert 'clip top-1 mean-class accuracy: 0.5000' in said
 
 
 def test_activitynet_any_label_of_the_video(evaluate):

@@ -62,9 +62,11 @@ def check_labels(path, truth, class_names):
 # ---------------------------------------------------------------- what was predicted
 
 def read_results(path, video_ids, n_classes, k, all_classes=False):
-    """{video id: {label: score}}, best first, of a result file, for the videos in `video_ids`.
+    """({video id: {label: score}}, best first, {(video id, number): the same} of clips) of a result
+    file, for the videos in `video_ids`.
 
-    A video that has results window by window gets the mean of its windows' scores. Raises
+    A video that has results window by window gets the mean of its windows' scores; without those
+    there are no clips. Raises
     InputError where there are fewer than k, or with `all_classes` fewer than n_classes.
     """
     results = read_json(path, RESULT_FILE).get('results')
@@ -73,7 +75,9 @@ def read_results(path, video_ids, n_classes, k, all_classes=False):
     try:
         scores = {video_id: mean_scores(entries) for video_id, entries in results.items()
                   if video_id in video_ids}
-        n_windows = sum('result' in entry for video_id in scores for entry in results[video_id])
+        clips = {(video_id, number): mean_scores(window) for video_id in scores
+                 if 'result' in results[video_id][0]
+                 for number, window in enumerate(windows_of(results[video_id]))}
     except (TypeError, LookupError):
         raise InputError(f'{path}: its "results" are not lists of label and score a video; give '
                          f'{RESULT_FILE}') from None
@@ -87,10 +91,10 @@ def read_results(path, video_ids, n_classes, k, all_classes=False):
     if shortest < min(k, n_classes):
         raise InputError(f'{path}: top-{k} needs {k} labels a video and there are {shortest}; run '
                          f'the inference again with --output_topk {k} or more')
-    if n_windows:
-        print(f'{n_windows} windows of --inference_no_average: their scores are averaged for each '
+    if clips:
+        print(f'{len(clips)} windows of --inference_no_average: their scores are averaged for each '
               'video, as far as --output_topk kept them')
-    return scores
+    return scores, clips
 
 
 def windows_of(entries):
@@ -173,14 +177,40 @@ def confused_lines(counts, class_names, n=10):
     return heading + [f'  {pair:{width}} {times}' for pair, times in pairs]
 
 
+def mean_class(counts):
+    """Mean accuracy of classes, of what `count_by_class` gives."""
+    return sum(right / n for right, n in counts.values()) / len(counts)
+
+
 def print_by_class(counts, k):
     """Mean-class accuracy, then the classes, worst first."""
-    mean = sum(right / n for right, n in counts.values()) / len(counts)
-    print(f'top-{k} mean-class accuracy: {mean:.4f} ({len(counts)} classes, worst first)')
+    print(f'top-{k} mean-class accuracy: {mean_class(counts):.4f} ({len(counts)} classes, '
+          'worst first)')
     width = max(map(len, counts))
     for label, (right, n) in sorted(counts.items(),
                                     key=lambda item: (item[1][0] / item[1][1], item[0])):
         print(printable(f'  {label:{width}} {right / n:.4f} ({right} of {n} videos)'))
+
+
+def report_clips(truth, clips, class_names, args, has_lists):
+    """Print the measures of single clips, where the results have them: {(video id, number):
+    {label: score}}."""
+    clips = {clip: scores for clip, scores in clips.items() if clip[0] in truth}
+    clip_truth = {clip: truth[clip[0]] for clip in clips}
+    rankings = {clip: list(scores) for clip, scores in clips.items()}
+    n_kept = min(map(len, rankings.values()), default=0)
+    for k in args.k:
+        if k > n_kept:
+            continue  # --output_topk left out what decides it
+        n_right = count_right(clip_truth, rankings, k)
+        print(f'clip top-{k} accuracy: {n_right / len(clips):.4f} ({n_right} of {len(clips)} '
+              'clips)')
+        if not has_lists:
+            counts = count_by_class(clip_truth, rankings, k)
+            print(f'clip top-{k} mean-class accuracy: {mean_class(counts):.4f}')
+    if has_lists and clips:
+        found, _ = precisions(clip_truth, clips, class_names)
+        print(f'clip mAP: {float(found.nanmean()):.4f}')
 
 
 def report_precisions(truth, scores, class_names, args):
@@ -253,7 +283,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     subset = SUBSETS.get(args.subset, args.subset)
     class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
-    scores = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
+    scores, clips = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
     rankings = {video_id: list(labels) for video_id, labels in scores.items()}
     check_overlap(truth, rankings, class_names, args)
     truth = leave_out_missing(truth, rankings, args.ignore)
@@ -270,6 +300,7 @@ def main(argv=None):
     elif args.per_class:
         counts = count_confusions(truth, rankings, class_names)
         print(*map(printable, confused_lines(counts, class_names)), sep='\n')
+    report_clips(truth, clips, class_names, args, has_lists)
 
 
 if __name__ == '__main__':

@@ -134,7 +134,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     subset = SUBSETS.get(args.subset, args.subset)
     class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
-    scores = read_results(args.result_path, truth, len(class_names), 1, has_lists)
+    scores, _ = read_results(args.result_path, truth, len(class_names), 1, has_lists)
     rankings = {video_id: list(labels) for video_id, labels in scores.items()}
     check_overlap(truth, rankings, class_names, args)
     folder = args.output or args.result_path.parent
