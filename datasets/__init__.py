@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections import deque
 from multiprocessing.util import Finalize
 
 from torch.utils.data import DataLoader
@@ -12,6 +13,7 @@ from tqdm import tqdm
 import spatial_transforms as S
 import temporal_transforms as T
 from datasets import annotations, sampling
+from datasets.buffers import Lender, Received
 from datasets.decoding import Decoder, EncodedDataset, pack
 from datasets.frames import READERS, FrameError, video_path
 from datasets.videodataset import LEAVE_OUT, RAISE, REPLACE, VideoDataset, collate
@@ -34,7 +36,9 @@ class ClipLoader(DataLoader):
 
     def __init__(self, dataset, *, decode=None, **options):
         super().__init__(dataset, **options)
-        self._decode = decode or (lambda batch: batch)
+        self._decode = decode
+        # As many as are on their way: prefetched ones, and the one that is read.
+        self._buffers = deque(maxlen=self.num_workers * ((self.prefetch_factor or 0) + 1))
 
     def check_worker_number_rationality(self):
         """No warning of torch's: more processes than processors are asked for, or the default."""
@@ -44,9 +48,15 @@ class ClipLoader(DataLoader):
         self._leaves_out = len(videos) > 0
         self.batch_sampler.leave_out(videos)
 
+    def _take(self, batch):
+        if not isinstance(batch, Received):
+            return batch
+        self._buffers.append(batch.buffer)
+        return batch.take()
+
     def __iter__(self):
         bad, n_clips = [], 0
-        for batch in map(self._decode, super().__iter__()):
+        for batch in map(self._decode or self._take, super().__iter__()):
             if isinstance(batch, InputError):
                 try:
                     raise batch
@@ -93,9 +103,15 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
         workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
     return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
-                      collate_fn=pack if decode_device else collate,
+                      collate_fn=_collate_fn(opts, decode_device),
                       decode=Decoder(dataset, decode_device) if decode_device else None,
                       **workers)
+
+
+def _collate_fn(opts, decode_device):
+    if decode_device:
+        return pack
+    return Lender() if opts.n_threads > 0 else collate
 
 
 def decoding_device(opts, device):

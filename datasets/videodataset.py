@@ -2,11 +2,10 @@
 
 import contextlib
 import itertools
-import math
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from datasets.frames import FrameError, video_path
 from datasets.sampling import NO_VIDEO, Key, sample_draw
@@ -197,19 +196,15 @@ def _take(frames, rows):
     return frames[rows]
 
 
-def _stack(clips):
+def _stack(clips, new_tensor):
     """N clips (T, C, h, w) -> (N, C, T, h, w), channels last in memory.
 
     That is the order in which frames are decoded and networks run fastest, so that the only copy is
-    this one; in a loader process it is made into the memory that the main process reads.
+    this one.
     """
     duration, channels, height, width = clips[0].shape
     shape = len(clips), duration, height, width, channels
-    if get_worker_info() is None:
-        batch = torch.empty(shape, dtype=torch.uint8, device=clips[0].device)
-    else:
-        storage = torch.UntypedStorage._new_shared(math.prod(shape))
-        batch = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    batch = new_tensor(shape) if new_tensor else clips[0].new_empty(shape)
     torch.cat(clips, out=batch.flatten(0, 1).permute(0, 3, 1, 2))
     return batch.permute(0, 4, 1, 2, 3)
 
@@ -220,9 +215,12 @@ def _filled(clips):
     return [torch.zeros_like(some) if clip is None else clip for clip in clips]
 
 
-def collate(samples):
+def collate(samples, new_tensor=None):
     """Batch of all clips of some samples, which has none where all were left out; an InputError is
-    passed on."""
+    passed on.
+
+    new_tensor: shape -> a uint8 tensor for the clips; None makes one on the clips' device
+    """
     if isinstance(samples, InputError):
         return samples
     bad = [sample.bad for sample in samples if sample.bad]
@@ -231,7 +229,8 @@ def collate(samples):
         nothing = torch.empty(0)
         return Batch(nothing, nothing, nothing, nothing, bad)
     n_clips = torch.tensor([len(sample.clips) for sample in samples])
-    return Batch(clips=_stack(_filled([clip for sample in samples for clip in sample.clips])),
+    clips = _filled([clip for sample in samples for clip in sample.clips])
+    return Batch(clips=_stack(clips, new_tensor),
                  labels=torch.cat([s.label for s in samples]).repeat_interleave(n_clips, dim=0),
                  videos=torch.tensor([s.video for s in samples]).repeat_interleave(n_clips),
                  segments=torch.cat([sample.segments for sample in samples]), bad=bad)
