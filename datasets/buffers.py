@@ -89,6 +89,8 @@ class Received:
     def take(self):
         """The Batch, in memory of its own."""
         if self._is_lent:
-            self._batch = self._batch._replace(clips=self._batch.clips.clone())
+            # Not torch's copy: its threads would go on to spin where loader processes compute.
+            clips = torch.from_numpy(self._batch.clips.numpy().copy('K'))
+            self._batch = self._batch._replace(clips=clips)
             self._give_back()
         return self._batch

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from datasets import build_loader, decoding_device
@@ -34,7 +35,7 @@ from datasets.videodataset import collate
 from errors import InputError, run
 from inference import predict
 from logs import write_json
-from model import AUTOCAST_TYPES, build_network, tune
+from model import AUTOCAST_TYPES, build_network, keep_freed_memory, tune
 from opts import Options, build_parser, n_input_channels, normalization, parse_opts, replace
 from spatial_transforms import Normalize
 from tasks import TASKS
@@ -49,6 +50,8 @@ HEIGHT, WIDTH = 240, 320
 N_ENTRIES = {'training': 16, 'validation': 2}
 # A matrix product of this size is what a device does at its best.
 PRODUCT_SIZE = {'cpu': 2048, 'cuda': 8192}
+# How often loaders in processes take turns.
+ROUNDS = 3
 # Videos from this length on are long ones.
 LONG_SEC = 60
 # Synthetic videos to extract, two seconds each: how many, and how often each is repeated.
@@ -167,10 +170,25 @@ def loader_rows(bench):
     rows = []
     for split in ('train', 'val'):
         rows += _parts_rows(bench, split)
+    if bench.device.type == 'cpu':
+        keep_freed_memory()  # as training does
     for n_threads in dict.fromkeys((1, bench.opts.n_threads)):
-        loader = bench.loader('train', n_threads=n_threads)
-        title = f'{n_threads} process{"es" * (n_threads != 1)}'
-        rows.append(Row('loader', title, *_per_clip(loader, bench.seconds), 'clip'))
+        rows += _process_rows(bench, n_threads)
+    return rows
+
+
+def _process_rows(bench, n_threads):
+    """Seconds a clip from loader processes; alternately from those of the plain loader."""
+    loaders = {'ours': bench.loader('train', n_threads=n_threads)}
+    if bench.is_against_plain:
+        loaders['plain'] = _plain_loader(bench, n_threads)
+    rounds = [[_per_clip(loader, bench.seconds / ROUNDS) for loader in loaders.values()]
+              for _ in range(ROUNDS)]
+    ours, *plain = np.median(rounds, axis=0)
+    title = n_of(n_threads, 'process')
+    rows = [Row('loader', title, *ours, 'clip')]
+    rows += [Row('loader', f'{title}: plain', *sec, 'clip', f'{sec[0] / ours[0]:.2f} x ours')
+             for sec in plain]
     return rows
 
 
@@ -219,14 +237,29 @@ def _timed_parts(bench, split, clock):
     return dataset, list(loader.batch_sampler)
 
 
-def _plain_job(bench, dataset, split):
-    """The plain loader's batch of some keys; it lives with the tests, whose reference it is."""
-    from tests.plain_loader import PlainClips, plain_collate
+def _plain_clips(bench, dataset, split):
+    """The plain loader's samples; it lives with the tests, whose reference it is."""
+    from tests.plain_loader import PlainClips
     if bench.opts.file_type != 'jpg' or bench.opts.train_crop != 'random' or bench.opts.no_hflip:
         raise InputError('--against_plain compares random crops of jpg frames: drop --file_type, '
                          '--train_crop and --no_hflip, or drop it')
-    plain = PlainClips(dataset, bench.opts, split)
+    return PlainClips(dataset, bench.opts, split)
+
+
+def _plain_job(bench, dataset, split):
+    """The plain loader's batch of some keys."""
+    from tests.plain_loader import plain_collate
+    plain = _plain_clips(bench, dataset, split)
     return lambda keys: plain_collate([plain[key] for key in keys])
+
+
+def _plain_loader(bench, n_threads):
+    """The plain loader in so many processes."""
+    from tests.plain_loader import plain_collate
+    ours = bench.loader('train', n_threads=0, decode_device='cpu')
+    return DataLoader(_plain_clips(bench, ours.dataset, 'train'), collate_fn=plain_collate,
+                      batch_sampler=ours.batch_sampler, num_workers=n_threads,
+                      persistent_workers=True, pin_memory=ours.pin_memory)
 
 
 def _per_clip(loader, seconds):
@@ -235,11 +268,11 @@ def _per_clip(loader, seconds):
     while True:
         epoch += 1
         loader.batch_sampler.set_position(epoch)
-        for batch in loader:
+        for _, labels, *_ in loader:
             if begin is None:
                 begin = now()
                 continue
-            n_clips += len(batch.labels)
+            n_clips += len(labels)
             passed = now() - begin
             if passed[0] > seconds:
                 return passed / n_clips

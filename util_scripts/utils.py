@@ -42,8 +42,9 @@ def make_folder(path):
 
 
 def n_of(number, noun):
-    """1 video, 2 videos."""
-    return f'{number} {noun}{"s" * (number != 1)}'
+    """1 video, 2 videos, 2 processes."""
+    plural = noun + ('es' if noun.endswith('s') else 's')
+    return f'{number} {noun if number == 1 else plural}'
 
 
 def printable(text):
