@@ -31,13 +31,22 @@ class Key(NamedTuple):
 @contextlib.contextmanager
 def sample_draw(seed, epoch, index):
     """Within it, torch's CPU generator draws what belongs to that sample; restored afterwards."""
-    state = torch.get_rng_state()
     mixed = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)
-    torch.default_generator.manual_seed(int(mixed[0]))
+    with draw_from():
+        torch.default_generator.manual_seed(int(mixed[0]))
+        yield
+
+
+@contextlib.contextmanager
+def draw_from(state=None):
+    """Within it, torch's CPU generator goes on from a state; restored afterwards."""
+    own_state = torch.get_rng_state()
     try:
+        if state is not None:
+            torch.set_rng_state(state)
         yield
     finally:
-        torch.set_rng_state(state)
+        torch.set_rng_state(own_state)
 
 
 class ShuffledBatches:

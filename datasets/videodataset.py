@@ -1,6 +1,5 @@
 """Samples: the clips of one video, and how samples become a batch."""
 
-import contextlib
 import itertools
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.frames import FrameError, video_path
-from datasets.sampling import NO_VIDEO, Key, sample_draw
+from datasets.sampling import NO_VIDEO, Key, draw_from, sample_draw
 from errors import InputError
 
 
@@ -30,6 +29,15 @@ class Frames(NamedTuple):
     key: Key
     index: int
     frames: object
+
+
+class Draw(NamedTuple):
+    """What was drawn of a key's frames: clips, lists of frame numbers; the numbers of all of these,
+    in order; and the generator's state, from which the pixels are drawn."""
+
+    clips: list
+    numbers: list
+    state: torch.Tensor
 
 
 class Sample(NamedTuple):
@@ -77,6 +85,7 @@ class VideoDataset(Dataset):
         self.spatial_transform = spatial_transform
         self.seed = seed
         self.on_bad_frame = on_bad_frame
+        self._last_draw = None, None
 
     def __len__(self):
         return len(self.records)
@@ -111,18 +120,19 @@ class VideoDataset(Dataset):
 
     def wanted(self, key, index):
         """Numbers of the frames of video `index` that the clips of a key need, in order."""
-        with self._draw(key, index) as (_, frames):
-            return frames
+        return self._draw(key, index).numbers
 
-    @contextlib.contextmanager
     def _draw(self, key, index):
-        """Within it, the draw of a key: the clips of video `index` in its place, lists of frame
-        numbers, and the numbers of all of these, in order."""
-        with sample_draw(self.seed, key.epoch, key.index):
-            clips = self.temporal_transform(self.records.frames(index))
-            clips = clips if isinstance(clips[0], list) else [clips]
-            clips = clips[key.begin_clip:key.end_clip]
-            yield clips, sorted(set().union(*clips))
+        """The `Draw` of a key, of video `index` in its place. The last is remembered, since it is
+        wanted for reading and again for cropping."""
+        if self._last_draw[0] != (key, index):
+            with sample_draw(self.seed, key.epoch, key.index):
+                clips = self.temporal_transform(self.records.frames(index))
+                clips = clips if isinstance(clips[0], list) else [clips]
+                clips = clips[key.begin_clip:key.end_clip]
+                draw = Draw(clips, sorted(set().union(*clips)), torch.get_rng_state())
+            self._last_draw = (key, index), draw
+        return self._last_draw[1]
 
     def _read(self, key, index):
         return Frames(key, index, self.load(index, self.wanted(key, index)))
@@ -143,12 +153,13 @@ class VideoDataset(Dataset):
     def _crop(self, key, index, frames):
         """The clips of a key, a list of uint8 (T, C, h, w), and first frame and last frame + 1 of
         each."""
-        with self._draw(key, index) as (clips, numbers):
+        draw = self._draw(key, index)
+        with draw_from(draw.state):
             pixels = self.spatial_transform(frames)
-        row = {number: i for i, number in enumerate(numbers)}
+        row = {number: i for i, number in enumerate(draw.numbers)}
         crops = pixels if pixels.dim() == 5 else [pixels]
-        rows = [[row[number] for number in clip] for clip in clips for _ in crops]
-        segments = [[min(clip), max(clip) + 1] for clip in clips for _ in crops]
+        rows = [[row[number] for number in clip] for clip in draw.clips for _ in crops]
+        segments = [[min(clip), max(clip) + 1] for clip in draw.clips for _ in crops]
         return [_take(crop, own) for crop, own in zip(itertools.cycle(crops), rows)], segments
 
     def _next_good(self, key, error):
