@@ -7,7 +7,7 @@ import pytest
 
 import errors
 from tests.helpers import grey_frames, write_video
-from util_scripts import benchmark
+from util_scripts import benchmark, benchmark_extraction
 
 
 def _benchmark(*argv):
@@ -29,6 +29,7 @@ def test_on_frames_of_its_own_against_the_plain_version(tmp_path, capsys):
         assert ('loader', f'validation clip: {part}') in rows
     assert {('step', name) for name in ('forward', 'backward', 'optimiser')} <= rows.keys()
     assert 'x ours' in rows['step', 'plain: fp32, contiguous']['note']
+    assert 'x ours' in rows['loader', '1 process: plain']['note']
     for part, what in rows:
         assert part in output and what in output
 
@@ -63,7 +64,7 @@ def test_extraction_against_a_command_that_is_missing(command, monkeypatch, caps
 @pytest.mark.skipif(not (shutil.which('ffprobe') and shutil.which('ffmpeg')),
                     reason='the plain side needs ffprobe and ffmpeg on the PATH')
 def test_extraction_against_the_plain_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, 'LONG_SEC', 1)
+    monkeypatch.setattr(benchmark_extraction, 'LONG_SEC', 1)
     for name, n_frames in (('Run/a.avi', 5), ('Walk/a.avi', 5), ('b.mp4', 50)):
         write_video(tmp_path / 'videos' / name, grey_frames(range(n_frames)))
     rows = _extraction(tmp_path, '--videos', tmp_path / 'videos', '--against_plain')
@@ -76,8 +77,8 @@ def test_extraction_against_the_plain_version(tmp_path, monkeypatch):
 
 
 def test_extraction_of_videos_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, 'MADE_VIDEOS', ((2, 1), (1, 2)))
-    monkeypatch.setattr(benchmark, 'MADE_FRAMES', 6)
+    monkeypatch.setattr(benchmark_extraction, 'MADE_VIDEOS', ((2, 1), (1, 2)))
+    monkeypatch.setattr(benchmark_extraction, 'MADE_FRAMES', 6)
     rows = _extraction(tmp_path)
     assert rows.keys() == {'3 short videos: ours'}
     assert '24 frames of ' in rows['3 short videos: ours']['note']

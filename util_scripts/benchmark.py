@@ -11,17 +11,13 @@ videos.
 import copy
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import av
 import numpy as np
 import torch
 from PIL import Image
@@ -40,35 +36,16 @@ from opts import Options, build_parser, n_input_channels, normalization, parse_o
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
-from util_scripts.demo_videos import write_video
-from util_scripts.generate_video_jpgs import QUALITY
-from util_scripts.utils import existing_folder, is_video, n_of, n_processors
-from video import reason
+from util_scripts.benchmark_extraction import extraction_rows
+from util_scripts.timing import Row, moving_frames, now, table, times_ours
+from util_scripts.utils import n_of, n_processors
 
-HEIGHT, WIDTH = 240, 320
 # Of the synthetic data: every class is one video, named by so many entries of the annotation.
 N_ENTRIES = {'training': 16, 'validation': 2}
 # A matrix product of this size is what a device does at its best.
 PRODUCT_SIZE = {'cpu': 2048, 'cuda': 8192}
 # How often loaders in processes take turns.
 ROUNDS = 3
-# Videos from this length on are long ones.
-LONG_SEC = 60
-# Synthetic videos to extract, two seconds each: how many, and how often each is repeated.
-MADE_FRAMES, MADE_VIDEOS = 50, ((24, 1), (1, 60))
-ROOT = Path(__file__).resolve().parent.parent
-
-
-class Row(NamedTuple):
-    """A line of the table: seconds for one `unit`, as they pass and those that the main process
-    (for extraction, its child processes) spends on all cores."""
-
-    part: str
-    what: str
-    sec: float
-    cpu_sec: float
-    unit: str
-    note: str = ''
 
 
 @dataclass(frozen=True)
@@ -92,24 +69,10 @@ class Bench:
         return Normalize(mean, std, self.opts.value_scale).to(self.device)
 
 
-def now():
-    """Seconds since whenever: as they pass, and those that this process spent on any core.
-
-    The second are right on a machine that others use too.
-    """
-    return np.array([time.perf_counter(), time.process_time()])
-
-
 def wait_for(device):
     """Until the device has done all it was given."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
-
-
-def times_ours(plain, ours):
-    """How much slower the plain version is, of times as `now` has them."""
-    passed, cpu = np.asarray(plain) / np.asarray(ours)
-    return f'{passed:.2f} x ours, {cpu:.2f} x in CPU time'
 
 
 class Clock:
@@ -147,20 +110,10 @@ def make_data(folder, n_videos=8, n_frames=40):
 
 
 def _write_video(folder, n_frames, rng):
-    """`_moving` in files of about 10 kB a frame."""
+    """`moving_frames` in files of about 10 kB a frame."""
     folder.mkdir(parents=True)
-    for i, frame in enumerate(_moving(n_frames, rng)):
+    for i, frame in enumerate(moving_frames(n_frames, rng)):
         Image.fromarray(frame).save(folder / f'image_{i + 1:05d}.jpg', quality=75)
-
-
-def _moving(n_frames, rng):
-    """A picture of coarse and fine structure that moves: uint8 (HEIGHT, WIDTH, 3), one a frame."""
-    coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
-    size = WIDTH + 2 * n_frames, HEIGHT + n_frames
-    picture = np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC), np.int16)
-    picture = (picture + rng.normal(0, 3, (*picture.shape[:2], 1))).clip(0, 255).astype(np.uint8)
-    for i in range(n_frames):
-        yield picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
 
 
 # ---------------------------------------------------------------- the loader
@@ -433,126 +386,12 @@ def inference_rows(bench):
                 *(now() - begin) / n_videos, 'video')]
 
 
-# ---------------------------------------------------------------- extraction
-
-def extraction_rows(bench):
-    """From videos to folders of jpg frames; alternately ffprobe and ffmpeg for each video."""
-    jobs = {'ours': _extract_ours}
-    if bench.is_against_plain:
-        from tests.plain_extraction import check_commands, extract_plain
-        check_commands()
-        jobs['plain'] = lambda links, dst_path: extract_plain(links, dst_path, QUALITY)
-        # The 2020 code left the quality to ffmpeg, which makes much smaller files.
-        jobs['plain, without -q:v'] = extract_plain
-    rows = []
-    with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
-        folder = Path(folder)
-        videos = find_below(bench.videos) if bench.videos else make_videos(folder)
-        for kind, some in by_length(videos).items():
-            links = _link(some, folder / kind / 'class')
-            title = n_of(len(links), f'{kind} video')
-            rows += _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
-    return rows
-
-
-def _extraction_rows(title, links, jobs, dst_path, seconds):
-    times, sizes = {name: [] for name in jobs}, {}
-    end = time.monotonic() + seconds
-    while not sizes or time.monotonic() < end:
-        for name, job in jobs.items():
-            begin = now_of_children()
-            job(links, dst_path)
-            times[name].append(now_of_children() - begin)
-            sizes[name] = [path.stat().st_size for path in dst_path.rglob('*.jpg')]
-            shutil.rmtree(dst_path, ignore_errors=True)
-    median = {name: np.median(rows, axis=0) for name, rows in times.items()}
-    rows = []
-    for name, passed in median.items():
-        if not sizes[name]:
-            raise InputError(f'{title}: no frame came out of them; give others')
-        note = (f'{len(sizes[name])} frames of {np.mean(sizes[name]) / 1e3:.1f} kB, '
-                f'{len(sizes[name]) / passed[0]:.0f} a second')
-        if name != 'ours':
-            note = f'{times_ours(passed, median["ours"])}; {note}'
-        rows.append(Row('extraction', f'{title}: {name}', *passed / len(links), 'video', note))
-    return rows
-
-
-def now_of_children():
-    """As `now`, but of the processes that this one started and that have ended."""
-    import resource  # here, because Windows has none
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return np.array([time.perf_counter(), usage.ru_utime + usage.ru_stime])
-
-
-def _extract_ours(links, dst_path):
-    done = subprocess.run([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
-                           str(links[0].parent.parent), str(dst_path), 'kinetics'],
-                          cwd=ROOT, capture_output=True, text=True)
-    if done.returncode not in (0, 1):  # 1: some video is damaged
-        raise InputError(done.stderr.removeprefix('error: '))
-
-
-def make_videos(folder):
-    """Paths of synthetic videos in the folder."""
-    rng, paths = np.random.default_rng(0), []
-    for n_videos, n_times in MADE_VIDEOS:
-        for _ in range(n_videos):
-            paths.append(folder / f'{len(paths)}.avi')
-            write_video(paths[-1], n_times * list(_moving(MADE_FRAMES, rng)))
-    return paths
-
-
-def find_below(folder):
-    """Paths of the videos in a folder and those in it. Raises InputError where there are none."""
-    folder = existing_folder(folder, 'a folder of videos').resolve()
-    videos = sorted(path for path in folder.rglob('*') if is_video(path.name) and path.is_file())
-    if not videos:
-        raise InputError(f'{folder}: no video in it or in its folders; check --videos')
-    return videos
-
-
-def by_length(videos):
-    """{'short' or 'long': paths}; each file is read once, so that no later reader is the first."""
-    kinds = {}
-    for path in videos:
-        path.read_bytes()
-        try:
-            with av.open(f'file:{path}', metadata_errors='replace') as container:
-                is_long = (container.duration or 0) / av.time_base >= LONG_SEC
-        except av.error.FFmpegError as error:
-            raise InputError(f'{path}: cannot be opened: {reason(error)}; leave it out') from None
-        kinds.setdefault('long' if is_long else 'short', []).append(path)
-    return kinds
-
-
-def _link(paths, folder):
-    """Links to files, in a folder of their own: names may be the same in several folders."""
-    folder.mkdir(parents=True)
-    links = [folder / f'{i:05d}{path.suffix}' for i, path in enumerate(paths)]
-    for link, path in zip(links, paths):
-        link.symlink_to(path)
-    return links
-
-
 # ---------------------------------------------------------------- the command
 
 PARTS = {'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows,
          'inference': inference_rows, 'extraction': extraction_rows}
 # A run of main.py begins when frames are there already.
 DEFAULT_PARTS = tuple(part for part in PARTS if part != 'extraction')
-
-
-def table(rows):
-    """The rows as text."""
-    lines = [('part', 'what', 'ms', 'CPU ms', '1/s', 'of')]
-    lines += [(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
-               f'{1 / row.sec:.2f}', f'a {row.unit}' + (f'; {row.note}' if row.note else ''))
-              for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return '\n'.join('  '.join([part.ljust(widths[0]), what.ljust(widths[1]),
-                                *map(str.rjust, numbers, widths[2:]), of])
-                     for part, what, *numbers, of in lines)
 
 
 def _parse(argv, folder):

@@ -1,0 +1,117 @@
+"""How fast frames are extracted from videos: --parts extraction of util_scripts.benchmark."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+
+from errors import InputError
+from util_scripts.demo_videos import write_video
+from util_scripts.generate_video_jpgs import QUALITY
+from util_scripts.timing import Row, moving_frames, now_of_children, times_ours
+from util_scripts.utils import existing_folder, is_video, n_of
+from video import reason
+
+# Videos from this length on are long ones.
+LONG_SEC = 60
+# Synthetic videos to extract, two seconds each: how many, and how often each is repeated.
+MADE_FRAMES, MADE_VIDEOS = 50, ((24, 1), (1, 60))
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def extraction_rows(bench):
+    """From videos to folders of jpg frames; alternately ffprobe and ffmpeg for each video."""
+    jobs = {'ours': _extract_ours}
+    if bench.is_against_plain:
+        from tests.plain_extraction import check_commands, extract_plain
+        check_commands()
+        jobs['plain'] = lambda links, dst_path: extract_plain(links, dst_path, QUALITY)
+        # The 2020 code left the quality to ffmpeg, which makes much smaller files.
+        jobs['plain, without -q:v'] = extract_plain
+    rows = []
+    with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
+        folder = Path(folder)
+        videos = find_below(bench.videos) if bench.videos else make_videos(folder)
+        for kind, some in by_length(videos).items():
+            links = _link(some, folder / kind / 'class')
+            title = n_of(len(links), f'{kind} video')
+            rows += _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
+    return rows
+
+
+def _extraction_rows(title, links, jobs, dst_path, seconds):
+    times, sizes = {name: [] for name in jobs}, {}
+    end = time.monotonic() + seconds
+    while not sizes or time.monotonic() < end:
+        for name, job in jobs.items():
+            begin = now_of_children()
+            job(links, dst_path)
+            times[name].append(now_of_children() - begin)
+            sizes[name] = [path.stat().st_size for path in dst_path.rglob('*.jpg')]
+            shutil.rmtree(dst_path, ignore_errors=True)
+    median = {name: np.median(rows, axis=0) for name, rows in times.items()}
+    rows = []
+    for name, passed in median.items():
+        if not sizes[name]:
+            raise InputError(f'{title}: no frame came out of them; give others')
+        note = (f'{len(sizes[name])} frames of {np.mean(sizes[name]) / 1e3:.1f} kB, '
+                f'{len(sizes[name]) / passed[0]:.0f} a second')
+        if name != 'ours':
+            note = f'{times_ours(passed, median["ours"])}; {note}'
+        rows.append(Row('extraction', f'{title}: {name}', *passed / len(links), 'video', note))
+    return rows
+
+
+def _extract_ours(links, dst_path):
+    done = subprocess.run([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
+                           str(links[0].parent.parent), str(dst_path), 'kinetics'],
+                          cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: some video is damaged
+        raise InputError(done.stderr.removeprefix('error: '))
+
+
+def make_videos(folder):
+    """Paths of synthetic videos in the folder."""
+    rng, paths = np.random.default_rng(0), []
+    for n_videos, n_times in MADE_VIDEOS:
+        for _ in range(n_videos):
+            paths.append(folder / f'{len(paths)}.avi')
+            write_video(paths[-1], n_times * list(moving_frames(MADE_FRAMES, rng)))
+    return paths
+
+
+def find_below(folder):
+    """Paths of the videos in a folder and those in it. Raises InputError where there are none."""
+    folder = existing_folder(folder, 'a folder of videos').resolve()
+    videos = sorted(path for path in folder.rglob('*') if is_video(path.name) and path.is_file())
+    if not videos:
+        raise InputError(f'{folder}: no video in it or in its folders; check --videos')
+    return videos
+
+
+def by_length(videos):
+    """{'short' or 'long': paths}; each file is read once, so that no later reader is the first."""
+    kinds = {}
+    for path in videos:
+        path.read_bytes()
+        try:
+            with av.open(f'file:{path}', metadata_errors='replace') as container:
+                is_long = (container.duration or 0) / av.time_base >= LONG_SEC
+        except av.error.FFmpegError as error:
+            raise InputError(f'{path}: cannot be opened: {reason(error)}; leave it out') from None
+        kinds.setdefault('long' if is_long else 'short', []).append(path)
+    return kinds
+
+
+def _link(paths, folder):
+    """Links to files, in a folder of their own: names may be the same in several folders."""
+    folder.mkdir(parents=True)
+    links = [folder / f'{i:05d}{path.suffix}' for i, path in enumerate(paths)]
+    for link, path in zip(links, paths):
+        link.symlink_to(path)
+    return links
