@@ -8,6 +8,7 @@ import pytest
 import errors
 from tests.helpers import grey_frames, write_video
 from util_scripts import benchmark, benchmark_extraction
+from util_scripts.timing import peak_rate
 
 
 def _benchmark(*argv):
@@ -32,6 +33,15 @@ def test_on_frames_of_its_own_against_the_plain_version(tmp_path, capsys):
     assert 'x ours' in rows['loader', '1 process: plain']['note']
     for part, what in rows:
         assert part in output and what in output
+
+
+@pytest.mark.parametrize('name, precision, tf32, rate', [
+    ('NVIDIA H100 80GB HBM3', 'bf16', False, 989), ('NVIDIA H100 PCIe', 'fp16', False, 756),
+    ('NVIDIA A100-SXM4-80GB', 'fp32', True, 156), ('NVIDIA A10', 'fp32', False, 31.2),
+    ('Tesla V100-SXM2-16GB', 'fp32', True, None), ('NVIDIA GeForce RTX 4090', 'bf16', True, 165),
+    ('NVIDIA L40S', 'bf16', False, 362), ('NVIDIA A1000', 'bf16', False, None)])
+def test_peaks_that_are_known(name, precision, tf32, rate):
+    assert peak_rate(name, precision, tf32) == rate
 
 
 def test_on_the_data_of_the_flags(tiny_data, tmp_path, capsys):

@@ -37,7 +37,7 @@ from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
 from util_scripts.benchmark_extraction import extraction_rows
-from util_scripts.timing import Row, moving_frames, now, table, times_ours
+from util_scripts.timing import Row, moving_frames, now, peak_rate, table, times_ours
 from util_scripts.utils import n_of, n_processors
 
 # Of the synthetic data: every class is one video, named by so many entries of the annotation.
@@ -304,19 +304,24 @@ def our_step(bench):
 
 
 def _rate_note(bench, sec):
-    """Operations a second of a step, and their share of what a large matrix product reaches."""
+    """Operations a second of a step, and their share of the best that the device can do."""
     opts = bench.opts
     clip = torch.empty(2, n_input_channels(opts), opts.sample_duration, opts.sample_size,
                        opts.sample_size, device='meta')
     with FlopCounterMode(display=False) as counter:
         build_network(opts).to('meta').train()(clip).sum().backward()
-    rate, best = counter.get_total_flops() / 2 / sec, _product_rate(bench)
-    return (f'{rate / 1e12:.2f} TFLOP/s, {100 * rate / best:.0f} % of a large matrix product '
-            f'({best / 1e12:.2f})')
+    rate = counter.get_total_flops() / 2 / sec / 1e12
+    bests = {'a large matrix product': _product_rate(bench)}
+    if bench.device.type == 'cuda':
+        name = torch.cuda.get_device_name(bench.device)
+        bests['the peak by its data sheet'] = peak_rate(name, opts.precision, opts.tf32)
+    shares = [f'{100 * rate / best:.0f} % of {name} ({best:.2f})'
+              for name, best in bests.items() if best]
+    return f'{rate:.2f} TFLOP/s, {", ".join(shares)}'
 
 
 def _product_rate(bench):
-    """Operations a second of a product of two large matrices in the precision of the run."""
+    """TFLOP/s of a product of two large matrices in the precision of the run."""
     size = PRODUCT_SIZE[bench.device.type]
     dtype = AUTOCAST_TYPES[bench.opts.precision] or torch.float32
     matrix = torch.ones(size, size, device=bench.device, dtype=dtype)
@@ -327,7 +332,7 @@ def _product_rate(bench):
         matrix @ matrix
         wait_for(bench.device)
         times.append(time.perf_counter() - begin)
-    return 2 * size ** 3 / min(times)
+    return 2 * size ** 3 / min(times) / 1e12
 
 
 # ---------------------------------------------------------------- both together, inference

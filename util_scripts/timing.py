@@ -1,5 +1,6 @@
 """What measurements of speed share: clocks, rows of a table, frames to measure on."""
 
+import re
 import time
 from typing import NamedTuple
 
@@ -7,6 +8,13 @@ import numpy as np
 from PIL import Image
 
 HEIGHT, WIDTH = 240, 320
+# TFLOP/s of GPUs by the data sheets, dense: in 16 bits, TF32, fp32. The first whose words are all
+# in the device's name holds.
+PEAK_RATES = {
+    'H100 PCIe': (756, 378, 51), 'H100 NVL': (835, 417, 60), 'H100': (989, 494, 67),
+    'H200': (989, 494, 67), 'A100': (312, 156, 19.5), 'A10': (125, 62.5, 31.2),
+    'L40S': (362, 183, 91.6), 'L4': (121, 60, 30.3), 'V100': (125, None, 15.7),
+    'T4': (65, None, 8.1), 'RTX 3090': (71, 35.6, 35.6), 'RTX 4090': (165, 82.6, 82.6)}
 
 
 class Row(NamedTuple):
@@ -50,6 +58,15 @@ def moving_frames(n_frames, rng):
     picture = (picture + rng.normal(0, 3, (*picture.shape[:2], 1))).clip(0, 255).astype(np.uint8)
     for i in range(n_frames):
         yield picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
+
+
+def peak_rate(device_name, precision, tf32):
+    """TFLOP/s that a GPU of this name can do at most with --precision and --tf32; None where that
+    is not known."""
+    words = set(re.split('[ -]', device_name))
+    rates = next((rates for name, rates in PEAK_RATES.items() if words.issuperset(name.split())),
+                 (None, None, None))
+    return rates[0 if precision != 'fp32' else 1 if tf32 else 2]
 
 
 def table(rows):
