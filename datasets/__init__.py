@@ -13,7 +13,7 @@ from tqdm import tqdm
 import spatial_transforms as S
 import temporal_transforms as T
 from datasets import annotations, sampling
-from datasets.buffers import Lender, Received
+from datasets.buffers import Lender, Received, empty
 from datasets.decoding import Decoder, EncodedDataset, pack
 from datasets.frames import READERS, FrameError, video_path
 from datasets.videodataset import LEAVE_OUT, RAISE, REPLACE, VideoDataset, collate
@@ -48,15 +48,20 @@ class ClipLoader(DataLoader):
         self._leaves_out = len(videos) > 0
         self.batch_sampler.leave_out(videos)
 
-    def _take(self, batch):
-        if not isinstance(batch, Received):
-            return batch
-        self._buffers.append(batch.buffer)
-        return batch.take()
+    def _received(self):
+        """Batches as loader processes made them."""
+        for batch in super().__iter__():
+            if isinstance(batch, Received):
+                self._buffers.append(batch.buffer)
+                batch = batch.take()
+            yield self._decode(batch) if self._decode else batch
+        # Not where the pass is broken off: loader processes go on to write for a while.
+        for buffer in self._buffers:
+            empty(buffer)
 
     def __iter__(self):
         bad, n_clips = [], 0
-        for batch in map(self._decode or self._take, super().__iter__()):
+        for batch in self._received():
             if isinstance(batch, InputError):
                 try:
                     raise batch
@@ -102,16 +107,11 @@ def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=Fa
         context = multiprocessing.get_context(start_method)
         workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
+    make_batch = pack if decode_device else collate
     return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
-                      collate_fn=_collate_fn(opts, decode_device),
+                      collate_fn=Lender(make_batch) if workers else make_batch,
                       decode=Decoder(dataset, decode_device) if decode_device else None,
                       **workers)
-
-
-def _collate_fn(opts, decode_device):
-    if decode_device:
-        return pack
-    return Lender() if opts.n_threads > 0 else collate
 
 
 def decoding_device(opts, device):

@@ -8,6 +8,7 @@ The samples, their order and their draws are those of a VideoDataset.
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from datasets.frames import UNDECODABLE, FrameError
@@ -40,8 +41,11 @@ class Encoded(NamedTuple):
     samples: list
 
 
-def pack(samples):
-    """`Encoded` of items of an EncodedDataset; an InputError is passed on."""
+def pack(samples, new_tensor=None):
+    """`Encoded` of items of an EncodedDataset; an InputError is passed on.
+
+    new_tensor: shape -> a uint8 tensor for the images; None makes one
+    """
     if isinstance(samples, InputError):
         return samples
     images, counted = [], []
@@ -49,9 +53,10 @@ def pack(samples):
         own = [part._replace(frames=part.frames or []) for part in parts]  # NO_VIDEO has None
         images += [image for part in own for image in part.frames]
         counted.append(([part._replace(frames=len(part.frames)) for part in own], bad))
-    # One tensor, since each that crosses from a loader process takes a file descriptor; a tensor
-    # of no bytes cannot be made of them.
-    data = torch.frombuffer(bytearray().join(images) or bytearray(1), dtype=torch.uint8)
+    joined = b''.join(images)
+    shape = len(joined),
+    data = new_tensor(shape) if new_tensor else torch.empty(shape, dtype=torch.uint8)
+    data.numpy()[:] = np.frombuffer(joined, np.uint8)
     return Encoded(data, [len(image) for image in images], counted)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from datasets import build_loader
 from datasets.annotations import read_annotation
 from opts import parse_opts
+from tests.processes import start_main
 
 needs_proc = pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='reads /proc')
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch finds no GPU')
@@ -73,6 +74,38 @@ def test_epochs_take_no_more_memory(tiny_data):
         list(islice(loader, n_batches))
         process, = set(multiprocessing.active_children()) - set(others)
         assert 1 <= len(_buffers(process.pid) - inherited) <= loader.prefetch_factor + 1
+
+
+def _shared_kb():
+    """Memory of shared files that this process has mapped, in kB, by name."""
+    lines = Path('/proc/self/smaps').read_text().splitlines()
+    names = [i for i, line in enumerate(lines) if '/torch_' in line]
+    return {lines[i].split()[5]: next(int(line.split()[1]) for line in lines[i:]
+                                      if line.startswith('Rss:')) for i in names}
+
+
+@needs_proc
+def test_a_pass_leaves_no_shared_memory_behind(tiny_data):
+    before = _shared_kb().keys()
+    loader = _loader(tiny_data, 'val', 1)
+    batches = iter(loader)
+    next(batches)
+    own = {name: kb for name, kb in _shared_kb().items() if name not in before}
+    assert sum(own.values()) > 0
+    list(batches)
+    after = _shared_kb()
+    assert sum(after.get(name, 0) for name in own) == 0
+    _same(list(loader), list(_loader(tiny_data, 'val', 0)))
+
+
+def test_too_little_shared_memory_is_an_error(tiny_data, tmp_path):
+    """Files of shared memory are files, whose size a limit holds for."""
+    argv = tiny_data.argv(tmp_path / 'results', '--n_threads', 1)
+    process = start_main(argv, tmp_path / 'output', file_limit=2 ** 16)
+    process.join(60)
+    assert process.exitcode == 2
+    line = (tmp_path / 'output').read_text().splitlines()[-1]
+    assert line.startswith('error: /dev/shm: ') and '--batch_size' in line
 
 
 @needs_gpu
