@@ -255,6 +255,17 @@ def test_videos_that_lie_together_need_no_path(tmp_path):
     assert not any('video_path' in entry for entry in made['database'].values())
 
 
+def test_the_name_of_a_folder_is_one_label(tmp_path, capsys):
+    root = make_frames(tmp_path / 'jpg', {'run|jump/x0': 3, 'run|jump/x1': 3, 'sit/y': 3})
+    made = call(root, tmp_path / 'own.json', '--val_fraction', 0)
+    assert made['labels'] == ['run|jump', 'sit']
+    assert made['database']['x0']['annotations']['label'] == 'run|jump'
+    out = capsys.readouterr().out
+    assert '--n_classes 2' in out and '--multi_label' not in out
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'training')
+    assert [records.paths[i] for i in range(3)] == ['run|jump/x0', 'run|jump/x1', 'sit/y']
+
+
 def test_no_video_has_a_label(jpgs, tmp_path):
     with pytest.raises(InputError, match='none of its videos has a label'):
         call(write_csv(jpgs / 'list.csv', 'a/x0,|'), tmp_path / 'own.json')

@@ -5,7 +5,8 @@
 VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
 VIDEOS is a CSV file with the columns path, label and, where it is known, group: the videos of a
 group, such as clips cut from one recording, are all in training or all in validation.
-Where any label is several, as in run|jump, each video gets a list of labels, for --multi_label.
+Where any label in a CSV file is several, as in run|jump, each video gets a list of labels, for
+--multi_label; the name of a folder is one label, whatever is in it.
 """
 
 import argparse
@@ -37,23 +38,21 @@ N_LOOKED_AT = 1000
 class Listed(NamedTuple):
     """A video: path below the root without suffix, class, and what must stay together with it.
 
-    `label` may be several with a | between them; | alone is none.
+    `label` may be a list of classes, of any length.
     """
 
     path: str
-    label: str
+    label: str | list
     group: str
 
     @property
     def labels(self):
-        if '|' not in self.label:
-            return [self.label]
-        return list(dict.fromkeys(filter(None, map(str.strip, self.label.split('|')))))
+        return self.label if isinstance(self.label, list) else [self.label]
 
 
 def has_lists(listed):
-    """Whether any video has several labels, or none."""
-    return any('|' in video.label for video in listed)
+    """Whether any video has a list of labels."""
+    return any(isinstance(video.label, list) for video in listed)
 
 
 # ---------------------------------------------------------------- what there is
@@ -87,7 +86,10 @@ def stem_of(path, video_type):
 
 
 def read_listed(path, group_of):
-    """Listed videos of a CSV file: path, label[, group] in this order or as line 1 says."""
+    """Listed videos of a CSV file: path, label[, group] in this order or as line 1 says.
+
+    A label with | in it is a list.
+    """
     form = 'path,label or path,label,group'
     rows = list(csv.reader(read_text(path, f'a CSV file of {form}').splitlines()))
     columns = ['path', 'label', 'group']
@@ -102,11 +104,17 @@ def read_listed(path, group_of):
         if not values.get('path') or not values.get('label'):
             raise malformed(path, line, ','.join(row), form)
         stem = video_stem(values['path'].removesuffix('.hdf5').rstrip('/'))
-        listed.append(Listed(stem, values['label'], values.get('group') or group_of(stem)))
+        label = split_labels(values['label']) if '|' in values['label'] else values['label']
+        listed.append(Listed(stem, label, values.get('group') or group_of(stem)))
     twice = [name for name, n in Counter(video.path for video in listed).items() if n > 1]
     if twice:
         raise InputError(f'{path}: lists {twice[0]} twice; remove a line')
     return listed
+
+
+def split_labels(text):
+    """'run | jump' -> ['run', 'jump'], each once; '|' -> []"""
+    return list(dict.fromkeys(filter(None, map(str.strip, text.split('|')))))
 
 
 def grouping(regex):
@@ -255,7 +263,7 @@ def parse_args(argv):
         epilog='Exit status: 0, 2 for a wrong argument.')
     parser.add_argument('videos', type=Path,
                         help='folder with a folder for each class, or a CSV file of path,label or '
-                             'path,label,group; several labels of a video as run|jump')
+                             'path,label,group, where run|jump are two labels of a video')
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     parser.add_argument('--val_fraction', type=number(float, 0, 0.99), default=0.2, metavar='X',
                         help='part of each class for validation (default: 0.2)')
