@@ -91,11 +91,11 @@ class TableLog:
         self._path, self._rows = Path(path), []
         self._columns, kept = list(columns), []
         if keep and self._path.exists():
-            header, rows = self._cut(keep)
-            if set(header) <= set(columns):
-                self._columns, kept = header, rows
-            else:
+            header, rows, kept = self._read(keep)
+            is_of_others = not set(header) <= set(columns)
+            if is_of_others or len(kept) < len(rows) and len(keep) == 1:
                 keep_copy(self._path)
+            self._columns, kept = (self._columns, []) if is_of_others else (header, kept)
         write_text(self._path, '\t'.join(self._columns) + '\n' + ''.join(kept))
         self._file = open(self._path, 'a')
         self._last = time.monotonic()
@@ -118,12 +118,11 @@ class TableLog:
         self.flush()
         self._file.close()
 
-    def _cut(self, keep):
+    def _read(self, keep):
+        """(column names, all rows, those that stay) of the file that is there."""
         header, *rows = self._path.read_text().splitlines(keepends=True) or ['epoch\n']
         kept = [row for row in rows if row.endswith('\n') and _numbers(row, len(keep)) <= keep]
-        if len(kept) < len(rows) and len(keep) == 1:
-            keep_copy(self._path)
-        return header.rstrip('\n').split('\t'), kept
+        return header.rstrip('\n').split('\t'), rows, kept
 
 
 def _numbers(row, n):

@@ -274,6 +274,18 @@ def test_logs_of_the_other_kind_are_kept(data, trained, clear, tiny_data, tmp_pa
     assert row['epoch'] == '16' and 'video_map' in row
 
 
+def test_a_log_of_the_other_kind_is_kept_once(data, trained, clear, tiny_data, tmp_path):
+    """Where its rows would have been cut, too."""
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 10)) == 0
+    before = (tmp_path / 'val.log').read_text()
+    argv = clear(tmp_path, '--n_epochs', 9)[:-3]
+    assert run_main([*argv, '--resume_path', trained / 'save_8.pth']) == 0
+    assert sorted(path.name for path in tmp_path.glob('val*.log')) == ['val.1.log', 'val.log']
+    assert (tmp_path / 'val.1.log').read_text() == before
+    row, = rows(tmp_path / 'val.log')
+    assert row['epoch'] == '9' and 'video_map' in row
+
+
 # ---------------------------------------------------------------- results
 
 @pytest.fixture
