@@ -130,6 +130,8 @@ def prepare(opts, world, device):
                                    world_size=world.size, pin_memory=device.type == 'cuda',
                                    decode_device=decoding_device(opts, device))
                for split in wanted_splits(opts)}
+    if not opts.no_val:
+        warn_of_no_labels(opts, loaders['val'].dataset.records, log)
     network = make_network(opts, state, path, log).to(device)
     if not opts.no_train:
         check_smallest_batch(opts, network, loaders['train'].batch_sampler)
@@ -164,6 +166,15 @@ def check_class_count(opts, annotation):
         raise AnnotationError(f'{annotation.path}: has {n_labels} labels, and --n_classes is '
                               f'{opts.n_classes}; give --n_classes {n_labels}, or another '
                               'annotation')
+
+
+def warn_of_no_labels(opts, records, log):
+    """Say where a validation cannot measure how well the classes are found."""
+    if not records.class_counts().any():
+        follows = 'their mAP is nan' + (
+            '' if opts.no_train else ', and no save_best.pth is written')
+        log.warn(f'{opts.annotation_path}: none of the {len(records)} videos for validation has a '
+                 f'label: {follows}; add their labels, or give --no_val')
 
 
 def share_batches(opts, world, log):

@@ -172,6 +172,33 @@ def test_the_best_is_by_map(trained):
     assert state['best_video_map'] == pytest.approx(max(values)) and 'best_video_top1' not in state
 
 
+def test_no_video_for_validation_has_a_label(own, tmp_path, capsys):
+    """That is said once; all but mAP and what depends on it is as ever."""
+    edited(own, lambda database: [entry['annotations'].update(label=[])
+                                  for entry in database.values()
+                                  if entry['subset'] == 'validation'])
+    said = (f'{own.annotation_path}: none of the 7 videos for validation has a label: their mAP is '
+            'nan{}; add their labels, or give --no_val')
+    argv = own.argv(tmp_path / 'r', '--lr_scheduler', 'plateau', '--tensorboard')
+    assert run_main([*argv, '--inference']) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count(said.format(', and no save_best.pth is written')) == 1
+    assert 'video mAP nan' in captured.out
+    assert [path.name for path in sorted((tmp_path / 'r').glob('save_*'))] == [
+        'save_1.pth', 'save_2.pth']
+    for row in rows(tmp_path / 'r/val.log'):
+        assert row['clip_map'] == row['video_map'] == 'nan' and float(row['video_top1']) == 0
+        assert 0 < float(row['loss']) < 2
+    assert len(result_of(tmp_path / 'r')) == 7
+    assert run_main([*argv, '--resume_path', 'auto', '--n_epochs', 3]) == 0
+    assert (tmp_path / 'r/save_3.pth').exists()
+    capsys.readouterr()
+    assert run_main([*argv, '--no_train', '--resume_path', tmp_path / 'r/save_3.pth']) == 0
+    assert said.format('') in capsys.readouterr().err
+    assert run_main([*own.argv(tmp_path / 's'), '--no_val']) == 0
+    assert 'has a label' not in capsys.readouterr().err
+
+
 def test_tensorboard_has_map_and_no_confusion(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(trained))
