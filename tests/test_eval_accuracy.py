@@ -137,6 +137,23 @@ def test_mean_class_accuracy_is_not_that_of_videos(evaluate):
     assert 'top-1 accuracy: 0.7500' in said and 'mean-class accuracy: 0.5000' in said
 
 
+def test_map_where_each_video_has_one_label(evaluate, tmp_path):
+    """Jump: a is beside d at the best score. Walk: d is the last, beside a."""
+    values = {'walk': 1 / 4, 'jump': 1 / 2, 'run': 1, 'swim': 1}
+    mean = sum(values.values()) / 4
+    lines = evaluate(TRUTH, without(RESULTS), '--multi_label', '--per_class',
+                     '--save').splitlines()
+    assert lines[:2] == ['top-1 accuracy: 0.5000 (2 of 4 videos)',
+                         f'mAP: {mean:.4f} (4 classes, worst first)']
+    assert [line.split()[:2] for line in lines[2:]] == [
+        [name, f'{value:.4f}'] for name, value in values.items()]
+    assert float((tmp_path / 'map.txt').read_text()) == mean
+    assert 'mAP' not in evaluate(TRUTH, without(RESULTS))
+    truth = {**TRUTH, 'labels': LABELS[:3]}
+    with pytest.raises(InputError, match="'walk' is not in"):
+        evaluate(truth, without(RESULTS), '--multi_label')
+
+
 def test_more_k_than_classes(evaluate):
     assert '(4 of 4 videos)' in evaluate(TRUTH, without(RESULTS), '-k', 5)
 

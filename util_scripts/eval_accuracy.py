@@ -2,7 +2,8 @@
 
     python -m util_scripts.eval_accuracy GROUND_TRUTH.json RESULTS/val.json -k 1 5 --subset val
 
-Where videos have lists of labels, also the mean over the classes of average precision (mAP).
+Where videos have lists of labels, and with --multi_label, also the mean over the classes of average
+precision (mAP).
 """
 
 import argparse
@@ -22,15 +23,16 @@ RESULT_FILE = 'a result file of main.py --inference'
 
 # ---------------------------------------------------------------- what is right
 
-def read_truth(path, subset):
+def read_truth(path, subset, multi_label=False):
     """(class names, {video id: set of its labels}, whether any has a list of labels) of a subset,
     of either annotation schema.
 
-    ActivityNet's videos have a label a segment. Raises InputError.
+    ActivityNet's videos have a label a segment; with `multi_label` a single label stands for a
+    list of one. Raises InputError.
     """
     annotation = read_annotation(path)
     entries = select_subset(annotation, subset)
-    truth, has_lists = {}, False
+    truth, has_lists = {}, multi_label
     for video_id, entry in entries.items():
         marks = entry.get('annotations') or ()
         marks = marks if annotation.is_taxonomy else [marks] if marks else []
@@ -261,6 +263,9 @@ def build_parser():
                         help='also print mean-class accuracy, a table of the classes and the pairs '
                              'that are most confused; of lists of labels, the average precision '
                              'of each class')
+    parser.add_argument('--multi_label', action='store_true',
+                        help='measure mAP, as main.py --multi_label does, where each video has one '
+                             'label as well; where any has a list, that is done without the flag')
     return parser
 
 
@@ -282,7 +287,7 @@ def leave_out_missing(truth, rankings, ignore):
 def main(argv=None):
     args = build_parser().parse_args(argv)
     subset = SUBSETS.get(args.subset, args.subset)
-    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
+    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset, args.multi_label)
     scores, clips = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
     rankings = {video_id: list(labels) for video_id, labels in scores.items()}
     check_overlap(truth, rankings, class_names, args)
