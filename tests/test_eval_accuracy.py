@@ -111,6 +111,24 @@ def test_windows_are_averaged(evaluate):
     assert 'clip top-1 mean-class accuracy: 0.5000' in said
 
 
+def test_map_of_windows_by_hand(evaluate):
+    """Red of the five windows, best first: a b c a b, right 1 0 1 1 0. Green: a b b a c, 0 1 1 0 1.
+    Red of the videos: a c b, right 1 1 0. Green: b a c, right 1 0 1."""
+    truth = {'labels': ['red', 'green'], 'database': {
+        'a': entry('validation', ['red']), 'b': entry('validation', ['green']),
+        'c': entry('validation', ['red', 'green'])}}
+    scores = {'a': [(.9, .2), (.3, .8)], 'b': [(.6, .7), (.1, .4)], 'c': [(.5, .1)]}
+    results = {'results': {video_id: [
+        {'segment': [16 * i + 1, 16 * i + 17],
+         'result': [{'label': 'red', 'score': red}, {'label': 'green', 'score': green}]}
+        for i, (red, green) in enumerate(windows)] for video_id, windows in scores.items()}}
+    of_clips = ((1 / 1 + 2 / 3 + 3 / 4) / 3 + (1 / 2 + 2 / 3 + 3 / 5) / 3) / 2
+    of_videos = ((1 / 1 + 2 / 2) / 2 + (1 / 1 + 2 / 3) / 2) / 2
+    assert evaluate(truth, results).splitlines()[1:] == [
+        'top-1 accuracy: 1.0000 (3 of 3 videos)', f'mAP: {of_videos:.4f} (2 classes)',
+        'clip top-1 accuracy: 0.8000 (4 of 5 clips)', f'clip mAP: {of_clips:.4f}']
+
+
 def test_activitynet_any_label_of_the_video(evaluate):
     results = {'results': {'a': ranked('walk', 'swim'), 'b': ranked('walk', 'run')}}
     said = evaluate(ACTIVITYNET, results, '-k', 1, 2)
