@@ -51,8 +51,9 @@ class PartialResults:
             try:
                 rows |= {row['video']: row for row in self._rows(path)}
             except OSError as error:
-                raise InputError(f'{path}: cannot be read ({error.strerror}); mend its '
-                                 'permissions, or delete it to begin afresh') from None
+                mend = 'mend its permissions, or ' if isinstance(error, PermissionError) else ''
+                raise InputError(f'{path}: cannot be read ({error.strerror}); {mend}move it away '
+                                 'to begin afresh') from None
         return rows
 
     def others(self):
@@ -73,8 +74,7 @@ class PartialResults:
         return self
 
     def __exit__(self, *_):
-        if self._file:
-            self._file.close()
+        self._close()
 
     def add(self, video_id, row):
         """Append the row of a video, {name: value} as JSON has it."""
@@ -119,7 +119,12 @@ class PartialResults:
     def _give_up(self, error):
         print(f'warning: {self._path}: unfinished results are not kept from now on '
               f'({getattr(error, "strerror", None) or error}); the run goes on', file=sys.stderr)
-        self.__exit__()
+        self._close()
+
+    def _close(self):
+        """End adding; what is added from now on is not kept."""
+        if self._file:
+            self._file.close()
         self._file = None
 
 

@@ -360,6 +360,37 @@ def test_a_finished_inference_is_done_again(data, frames, tmp_path, capsys):
     assert (tmp_path / 'whole' / 'val.json').read_text() == expected
 
 
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def as_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize('spoil, said', [
+    (as_folder, 'Is a directory'), (as_loop, 'Too many levels of symbolic links'),
+    pytest.param(lambda path: path.chmod(0), 'Permission denied); mend its permissions, or move',
+                 marks=pytest.mark.skipif(os.geteuid() == 0, reason='root may read all files'))])
+def test_files_that_cannot_be_read(data, frames, tmp_path, capsys, spoil, said):
+    """One sentence names the file, what is wrong and the cure, which helps."""
+    broken_off(data, frames, tmp_path / 'parts', *STRIDE)
+    frames.mend()
+    path, = (tmp_path / 'parts').glob('val.partial.*')
+    spoil(path)
+    capsys.readouterr()
+    assert run_main(argv(data, tmp_path / 'parts', *STRIDE)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f'error: {path}: cannot be read ({said}')
+    assert error.endswith('move it away to begin afresh')
+    assert ('permissions' in error) == ('permissions' in said)
+    path.rename(tmp_path / 'away')
+    assert run_main(argv(data, tmp_path / 'parts', *STRIDE)) == 0
+    assert names(tmp_path / 'parts') == ['val.json']
+
+
 def test_a_full_disk(data, tmp_path):
     """What cannot be kept is only said: the inference goes on to its end."""
     more = ('--inference_stride', 1, '--inference_no_average')
