@@ -18,14 +18,13 @@ import logs
 from datasets import build_loader, decoding_device
 from datasets.annotations import AnnotationError, read_annotation
 from errors import InputError, Stopped, StopSignals, run
-from features import FeatureTap, Features, pack, unpack, write_features
+from features import FeatureTap, pack
 from inference import feature_rows, predict, video_result
 from metrics import Sums
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
                    load_pretrained, make_parallel, match_class_names, tune)
-from opts import (CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, Options, n_input_channels,
-                  normalization, parse_opts, replace, to_json)
-from results import PartialResults
+from opts import Options, n_input_channels, normalization, parse_opts, replace, to_json
+from results import partial_results, take_over, write_all_features, write_results
 from spatial_transforms import Normalize
 from tasks import TASKS, Task
 from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,
@@ -446,9 +445,9 @@ def infer(this_run, stop):
     model = evaluated_model(this_run)
     if this_run.tap:  # it is on the network itself, not on copies of it on several GPUs
         model = this_run.tuned
-    partial = partial_results(this_run)
-    results, features = take_over(this_run, partial)
-    n_windows, video_ids = loader.batch_sampler.n_windows, loader.dataset.records.video_ids
+    records, n_windows = loader.dataset.records, loader.batch_sampler.n_windows
+    partial = partial_results(opts, this_run.world, records, this_run.network)
+    results, features = take_over(partial, loader, this_run.world, this_run.log)
 
     with (this_run.log.progress(loader.batch_sampler.n_own_clips(), 'inference',
                                 unit='clip') as progress,
@@ -464,47 +463,14 @@ def infer(this_run, stop):
                 row['features'] = pack(*features[found.video])
             # A video with bad frames is read again, so that they are counted again.
             if len(found.scores) == n_windows(found.video):
-                partial.add(video_ids[found.video], row)
+                partial.add(records.video_ids[found.video], row)
     end_if_stopped(this_run, stop)
-    write_results(this_run, merged_shares(results, this_run.world))
+    write_results(opts.result_path / f'{opts.inference_subset}.json', results, records,
+                  this_run.world, this_run.log)
     if this_run.tap:
-        write_all_features(this_run, merged_shares(features, this_run.world))
+        write_all_features(opts.output_features, features, records, this_run.world, this_run.log)
     distributed.wait_for_all()
     partial.remove()
-
-
-def partial_results(this_run):
-    """The PartialResults of this process, by what results depend on beyond rounding."""
-    opts, world, loader = this_run.opts, this_run.world, this_run.loaders['inference']
-    settings = None
-    if world.is_main:
-        names = (*NETWORK_FLAGS, *CLIP_FLAGS, *INFERENCE_FLAGS)
-        settings = {**{name: getattr(opts, name) for name in names},
-                    'video_path': str(opts.video_path.resolve()),
-                    'output_features': opts.output_features is not None,
-                    'class_names': this_run.class_names,
-                    'videos': loader.dataset.records.fingerprint(),
-                    'weights': checkpoint.fingerprint(this_run.network.state_dict())}
-    return PartialResults(opts.result_path, opts.inference_subset,
-                          distributed.from_main(settings, world), world.rank)
-
-
-def take_over(this_run, partial):
-    """Results and features of an inference that was not finished, {video: value} each, on rank 0;
-    no process reads those videos again."""
-    world, log, loader = this_run.world, this_run.log, this_run.loaders['inference']
-    kept, rows = partial.read() if world.is_main else {}, {}
-    if kept:
-        video_ids = loader.dataset.records.video_ids
-        rows = {video: kept[video_ids[video]] for video in range(len(video_ids))
-                if video_ids[video] in kept}
-        log.say(f'{partial.pattern}: {len(rows)} of {len(video_ids)} videos are taken over from an '
-                'inference that was not finished')
-    elif world.is_main and (others := partial.others()):
-        log.say(others)
-    loader.leave_out(distributed.from_main(list(rows), world))
-    return ({video: row['result'] for video, row in rows.items()},
-            {video: unpack(row['features']) for video, row in rows.items() if this_run.tap})
 
 
 def until_stopped(loader, stop):
@@ -522,38 +488,6 @@ def end_if_stopped(this_run, stop):
         raise stopped(this_run, stop.signum or signal.SIGTERM,
                       'the same command goes on' if this_run.opts.no_train
                       else 'go on with --resume_path auto')
-
-
-def merged_shares(by_video, world):
-    """What all processes have, {video: value} in the order of the records; {} but on rank 0."""
-    shares = distributed.gather(by_video, world) or ()
-    merged = {video: value for share in shares for video, value in share.items()}
-    return dict(sorted(merged.items()))
-
-
-def write_results(this_run, results):
-    """Write {inference_subset}.json, from rank 0."""
-    if not this_run.world.is_main:
-        return
-    opts, records = this_run.opts, this_run.loaders['inference'].dataset.records
-    path = opts.result_path / f'{opts.inference_subset}.json'
-    logs.write_json(path, {'results': {records.video_ids[video]: result
-                                       for video, result in results.items()}})
-    this_run.log.say(f'{path}: results of {len(results)} videos')
-
-
-def write_all_features(this_run, features):
-    """Write --output_features, from rank 0: {video: (features, segments)}, a row each."""
-    if not this_run.world.is_main:
-        return
-    path, records = this_run.opts.output_features, this_run.loaders['inference'].dataset.records
-    videos = [video for video, (rows, _) in features.items() for _ in rows]
-    write_features(path, Features(
-        torch.cat([rows for rows, _ in features.values()]).numpy(),
-        [records.video_ids[video] for video in videos],
-        torch.cat([segments for _, segments in features.values()]).numpy(),
-        records.labels[videos].int().numpy(), list(this_run.class_names)))
-    this_run.log.say(f'{path}: {len(videos)} rows of features of {len(features)} videos')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""Results of an inference that is not finished: in the result folder, video by video as they come.
+"""Results of inference: the files that all of them go to, and those that keep them until then.
 
-Each process appends to a file of its own, {subset}.partial.{key}.{rank}.jsonl. Its first line holds
-the settings that the results depend on, and `key` is a hash of that line. A line a video follows:
+Video by video, as they come, each process appends to a file of its own in the result folder,
+{subset}.partial.{key}.{rank}.jsonl. Its first line holds the settings that the results depend on,
+and `key` is a hash of that line. A line a video follows:
 
     {"format": 1, "settings": {"model": "resnet", ...}}
     {"video": "VIDEO_ID", "result": [...]}
@@ -17,14 +18,22 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
+import checkpoint
+import distributed
 from errors import InputError
-from logs import write_text
+from features import Features, unpack, write_features
+from logs import write_json, write_text
+from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS
 
 # A file of another format is of other settings.
 FORMAT = 1
 # A sentence names both values of a setting unless they are longer, such as hashes.
 SHOWN_LENGTH = 60
 
+
+# ---------------------------------------------------------------- an inference that is not finished
 
 class PartialResults:
     """The files of one inference; within it, `add` appends to that of process `rank`.
@@ -128,6 +137,42 @@ class PartialResults:
         self._file = None
 
 
+def partial_results(opts, world, records, network):
+    """The PartialResults of this process, by what results depend on beyond rounding. All processes
+    call it."""
+    settings = None
+    if world.is_main:
+        names = (*NETWORK_FLAGS, *CLIP_FLAGS, *INFERENCE_FLAGS)
+        settings = {**{name: getattr(opts, name) for name in names},
+                    'video_path': str(opts.video_path.resolve()),
+                    'output_features': opts.output_features is not None,
+                    'class_names': records.class_names,
+                    'videos': records.fingerprint(),
+                    'weights': checkpoint.fingerprint(network.state_dict())}
+    return PartialResults(opts.result_path, opts.inference_subset,
+                          distributed.from_main(settings, world), world.rank)
+
+
+def take_over(partial, loader, world, log):
+    """Results and features of an inference that was not finished, {video: value} each by its
+    number in the records, on rank 0; the loader of no process reads those videos again.
+
+    log: a logs.RunLog, which says how many there are. All processes call it. Raises InputError.
+    """
+    kept, rows = partial.read() if world.is_main else {}, {}
+    if kept:
+        video_ids = loader.dataset.records.video_ids
+        rows = {video: kept[video_ids[video]] for video in range(len(video_ids))
+                if video_ids[video] in kept}
+        log.say(f'{partial.pattern}: {len(rows)} of {len(video_ids)} videos are taken over from an '
+                'inference that was not finished')
+    elif world.is_main and (others := partial.others()):
+        log.say(others)
+    loader.leave_out(distributed.from_main(list(rows), world))
+    return ({video: row['result'] for video, row in rows.items()},
+            {video: unpack(row['features']) for video, row in rows.items() if 'features' in row})
+
+
 def _first_line(path):
     with open(path, 'rb') as file:
         return file.readline()
@@ -145,3 +190,36 @@ def _differences(path, settings):
             text = f'{name} {others.get(name)}, here {value}'
             words.append(text if len(text) <= SHOWN_LENGTH else f'other {name}')
     return f' ({"; ".join(words)})' if words else ''
+
+
+# ---------------------------------------------------------------- the files they end in
+
+def write_results(path, results, records, world, log):
+    """Write what all processes found, {video: its entry} each by its number in the records, as one
+    result JSON, from rank 0. All processes call it. Raises InputError."""
+    results = _merged_shares(results, world)
+    if world.is_main:
+        write_json(path, {'results': {records.video_ids[video]: result
+                                      for video, result in results.items()}})
+        log.say(f'{path}: results of {len(results)} videos')
+
+
+def write_all_features(path, features, records, world, log):
+    """The same of features, {video: (features, segments)}, as one features.Features file, which
+    has their rows."""
+    features = _merged_shares(features, world)
+    if world.is_main:
+        videos = [video for video, (rows, _) in features.items() for _ in rows]
+        write_features(path, Features(
+            torch.cat([rows for rows, _ in features.values()]).numpy(),
+            [records.video_ids[video] for video in videos],
+            torch.cat([segments for _, segments in features.values()]).numpy(),
+            records.labels[videos].int().numpy(), list(records.class_names)))
+        log.say(f'{path}: {len(videos)} rows of features of {len(features)} videos')
+
+
+def _merged_shares(by_video, world):
+    """What all processes have, {video: value} in the order of the records; {} but on rank 0."""
+    shares = distributed.gather(by_video, world) or ()
+    merged = {video: value for share in shares for video, value in share.items()}
+    return dict(sorted(merged.items()))

@@ -19,7 +19,7 @@ ALLOWED = {
     'distributed': set(),
     'features': {'logs'},
     'logs': set(),
-    'results': {'logs'},
+    'results': {'opts', 'checkpoint', 'distributed', 'features', 'logs'},
     'tasks': {'metrics', 'distributed'},
     'video': set(),
     'datasets': {'opts', 'datasets', 'video', *TRANSFORMS},
