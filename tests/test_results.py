@@ -5,11 +5,17 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from datasets.annotations import label_list_records, read_annotation
+from distributed import World
 from features import read_features
+from model import build_network
+from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, parse_opts, replace
+from results import partial_results
 from tests.processes import start_main, start_ranks
 from tests.tiny_data import CLASSES, TinyData, run_main
 
@@ -349,6 +355,57 @@ def test_other_weights_and_videos_begin_afresh(data, frames, tmp_path, capsys):
     del command[at:at + 2]
     assert run_main(command) == 0
     assert '(other videos; other weights)' in capsys.readouterr().out
+
+
+OPTS = parse_opts(['--video_path', 'jpg', '--annotation_path', 'a.json', '--result_path', 'r',
+                   '--model_depth', '10', '--resnet_widen_factor', '.125'])
+# Another value of each flag of inference; one that is added there is to have one here.
+OTHERS = {'file_type': 'hdf5', 'fast_decode': True, 'decode_device': 'cuda', 'inference_stride': 8,
+          'inference_crop': 'nocrop', 'inference_views': (10, 3), 'inference_no_average': True,
+          'output_topk': 0, 'feature_module': 'layer4', 'multi_label': True, 'precision': 'bf16',
+          'tf32': True}
+# Where frames and results lie, and whether there are to be features.
+PLACES = {'video_path', 'result_path', 'inference_subset', 'output_features'}
+
+
+@pytest.fixture(scope='module')
+def found_in(data):
+    """Videos and a network."""
+    records, _ = label_list_records(read_annotation(data.annotation_path), 'validation')
+    return records, build_network(OPTS)
+
+
+def another(value):
+    """A value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, Path):
+        return value / 'other'
+    return [*value, 1] if isinstance(value, list) else f'other {value}'
+
+
+def test_all_flags_of_inference_have_another_value_here():
+    assert OTHERS.keys() == set(INFERENCE_FLAGS)
+
+
+@pytest.mark.parametrize('flag', sorted(vars(OPTS).keys() - {'given'}))
+def test_flags_that_decide_results_are_compared_and_no_others(found_in, tmp_path, flag):
+    opts = replace(OPTS, result_path=tmp_path)
+    value = getattr(opts, flag)
+    other = OTHERS.get(flag, another(value))
+    with partial_results(opts, World(), *found_in) as partial:
+        partial.add('red_4', {'result': []})
+    assert partial_results(opts, World(), *found_in).read().keys() == {'red_4'}
+    found = partial_results(replace(opts, **{flag: other}), World(), *found_in)
+    if flag in {*OTHERS, *NETWORK_FLAGS, *CLIP_FLAGS, *PLACES}:
+        assert not found.read()
+    else:
+        assert found.read().keys() == {'red_4'} and not found.others()
+    if flag in OTHERS:
+        said = list(other) if isinstance(other, tuple) else other  # as JSON has it
+        assert f'({flag} {value}, here {said})' in found.others()
 
 
 def test_a_finished_inference_is_done_again(data, frames, tmp_path, capsys):
