@@ -114,20 +114,7 @@ def joined(world, device, dist_url):
     if world.size == 1:
         yield
         return
-    has_environment = world.launcher in ('torchrun', '--distributed')
-    address = 'env://' if has_environment else meeting_point(world, os.environ, dist_url)
-    try:
-        store, _, _ = next(dist.rendezvous(address, world.rank, world.size,
-                                           timeout=MEETING_TIMEOUT))
-        # torchrun may keep its store when it starts all anew: what was said before is void.
-        store = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), store)
-        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
-                                rank=world.rank, world_size=world.size, timeout=EXCHANGE_TIMEOUT)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f'rank {world.rank} cannot meet the others at {address} '
-                         f'({str(error).splitlines()[0]}); check the address and that all '
-                         f'{world.size} processes run') from None
-    pulse = Pulse(world, store)
+    pulse = Pulse(world, _meet(world, device, dist_url))
     try:
         yield
         dist.barrier()
@@ -150,6 +137,24 @@ def joined(world, device, dist_url):
         raise
     pulse.stop('left')
     dist.destroy_process_group()
+
+
+def _meet(world, device, dist_url):
+    """Begin to exchange data with the others; the store that all share. Raises InputError."""
+    has_environment = world.launcher in ('torchrun', '--distributed')
+    address = 'env://' if has_environment else meeting_point(world, os.environ, dist_url)
+    try:
+        store, _, _ = next(dist.rendezvous(address, world.rank, world.size,
+                                           timeout=MEETING_TIMEOUT))
+        # torchrun may keep its store when it starts all anew: what was said before is void.
+        store = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), store)
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
+                                rank=world.rank, world_size=world.size, timeout=EXCHANGE_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f'rank {world.rank} cannot meet the others at {address} '
+                         f'({str(error).splitlines()[0]}); check the address and that all '
+                         f'{world.size} processes run') from None
+    return store
 
 
 class Pulse:

@@ -5,7 +5,10 @@ import torch
 import distributed
 from metrics import Sums, mean_per_group
 
-COUNTED = ('clips', 'loss', 'clip_top1', 'clip_top5', 'videos', 'video_top1', 'video_top5')
+# What is averaged, over clips or over videos.
+AVERAGED = {'loss': 'clips', 'clip_top1': 'clips', 'clip_top5': 'clips', 'video_top1': 'videos',
+            'video_top5': 'videos'}
+COUNTED = ('clips', 'videos', *AVERAGED)
 
 
 @torch.no_grad()
@@ -32,24 +35,27 @@ def evaluate(loader, model, normalize, task, *, n_classes, device, on_step=None)
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
         labels = batch.labels.to(device, non_blocking=True)
         videos = batch.videos.to(device, non_blocking=True)
-        n_clips = len(labels)
         clip_top1, clip_top5 = task.hits(logits, labels, (1, 5))
-        scores, _ = mean_per_group(task.scores(logits), videos)
-        video_labels, _ = mean_per_group(labels.double().view(n_clips, -1), videos)
-        video_labels = video_labels.to(labels.dtype).view(-1, *labels.shape[1:])
+        scores, video_labels = by_video(task.scores(logits), labels, videos)
         video_top1, video_top5 = task.hits(scores, video_labels, (1, 5))
         tally.add((logits, labels), (scores, video_labels))
-        sums.add(clips=n_clips, loss=task.criterion(logits, labels) * n_clips, clip_top1=clip_top1,
-                 clip_top5=clip_top5, videos=len(scores), video_top1=video_top1,
-                 video_top5=video_top5)
+        sums.add(clips=len(labels), loss=task.criterion(logits, labels) * len(labels),
+                 clip_top1=clip_top1, clip_top5=clip_top5, videos=len(scores),
+                 video_top1=video_top1, video_top5=video_top5)
         if on_step:
             on_step(len(scores))
     sums = Sums(dict(zip(COUNTED, distributed.total(sums.tensor(COUNTED, device)).tolist())))
     measures, confusion = tally.total()
-    means = {'loss': sums.mean('loss', 'clips'),
-             'clip_top1': sums.mean('clip_top1', 'clips'),
-             'clip_top5': sums.mean('clip_top5', 'clips'),
-             'video_top1': sums.mean('video_top1', 'videos'),
-             'video_top5': sums.mean('video_top5', 'videos'),
-             **measures}
-    return means, confusion
+    means = {name: sums.mean(name, count) for name, count in AVERAGED.items()}
+    return {**means, **measures}, confusion
+
+
+def by_video(scores, labels, videos):
+    """Mean scores and labels of each video of a batch, (V, n_classes) and as `labels` are.
+
+    scores: (N, n_classes), a row a clip; labels: as `Batch` has them; videos: (N,) their numbers
+    """
+    mean_scores, _ = mean_per_group(scores, videos)
+    # All clips of a video have the same labels, and so their mean is those.
+    mean_labels, _ = mean_per_group(labels.double().view(len(labels), -1), videos)
+    return mean_scores, mean_labels.to(labels.dtype).view(-1, *labels.shape[1:])
