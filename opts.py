@@ -251,6 +251,24 @@ def _add_run_flags(parser):
              '(auto; a new training where there is none); with --no_train evaluate it')
     add('--no_train', action='store_true', help='do not train')
     add('--no_val', action='store_true', help='do not validate')
+    add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
+        help='write save_{epoch}.pth every N epochs')
+    add('--checkpoint_minutes', type=_RATE, default=0.0, metavar='M',
+        help='also write save_last.pth every M minutes, with the position in the epoch; 0: only '
+             'when the run is stopped')
+    add('--keep', type=_COUNT, default=0, metavar='N',
+        help='keep the newest N of the save_{epoch}.pth; 0: all; save_best.pth, the best by video '
+             'top-1 (with --multi_label by video mAP), always stays')
+    add('--skip_nonfinite', action='store_true',
+        help='skip steps whose loss is not finite, and count them, instead of stopping')
+    add('--tensorboard', action='store_true',
+        help='write TensorBoard events beside the logs')
+    add('--manual_seed', type=_COUNT, default=1, metavar='N',
+        help='seed of everything random: weights, order, crops')
+
+
+def _add_inference_flags(parser):
+    add = parser.add_argument_group('inference').add_argument
     add('--inference', action='store_true',
         help='classify the videos of --inference_subset and write {inference_subset}.json')
     add('--inference_subset', default='val', choices=('train', 'val', 'test'),
@@ -274,20 +292,6 @@ def _add_run_flags(parser):
     add('--feature_module', default='', metavar='NAME',
         help='module whose output, averaged over time and space, is written there, such as layer4; '
              'empty: the pooled features that the classifier gets')
-    add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
-        help='write save_{epoch}.pth every N epochs')
-    add('--checkpoint_minutes', type=_RATE, default=0.0, metavar='M',
-        help='also write save_last.pth every M minutes, with the position in the epoch; 0: only '
-             'when the run is stopped')
-    add('--keep', type=_COUNT, default=0, metavar='N',
-        help='keep the newest N of the save_{epoch}.pth; 0: all; save_best.pth, the best by video '
-             'top-1 (with --multi_label by video mAP), always stays')
-    add('--skip_nonfinite', action='store_true',
-        help='skip steps whose loss is not finite, and count them, instead of stopping')
-    add('--tensorboard', action='store_true',
-        help='write TensorBoard events beside the logs')
-    add('--manual_seed', type=_COUNT, default=1, metavar='N',
-        help='seed of everything random: weights, order, crops')
 
 
 def _add_hardware_flags(parser):
@@ -330,7 +334,7 @@ def _add_distributed_flags(parser):
 
 
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
-           _add_run_flags, _add_hardware_flags, _add_distributed_flags)
+           _add_run_flags, _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
 
 
 # ---------------------------------------------------------------- parsing
@@ -394,9 +398,29 @@ def _parse(parser, argv, namespace=None):
 
 def _check(opts):
     """Raise InputError where flags that are valid each by itself do not go together."""
-    rules = [
+    for rules in (_run_rules, _frame_rules, _inference_rules, _path_rules):
+        for broken, sentence in rules(opts):
+            if broken:
+                raise InputError(sentence)
+
+
+def _run_rules(opts):
+    return [
         (opts.no_train and opts.no_val and not opts.inference,
          '--no_train and --no_val without --inference leave nothing to do: drop one of them'),
+        (opts.profile > 0 and opts.no_train,
+         '--profile traces training steps: drop --no_train'),
+        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
+         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+        (opts.nesterov and opts.momentum == 0,
+         '--nesterov needs a --momentum above 0'),
+        (opts.conv1_t_size % 2 == 0,
+         f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
+    ]
+
+
+def _frame_rules(opts):
+    return [
         (opts.input_type == 'flow' and opts.file_type != 'hdf5',
          '--input_type flow is read from hdf5: add --file_type hdf5'),
         (opts.fast_decode and opts.file_type == 'video',
@@ -410,10 +434,11 @@ def _check(opts):
         (opts.decode_device == 'cuda' and opts.no_cuda,
          '--decode_device cuda decodes on the GPU, and --no_cuda runs on the CPU: drop one of '
          'them'),
-        (opts.profile > 0 and opts.no_train,
-         '--profile traces training steps: drop --no_train'),
-        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
-         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+    ]
+
+
+def _inference_rules(opts):
+    return [
         (opts.inference_views is not None and opts.inference_crop == 'nocrop',
          '--inference_views are crops, and --inference_crop nocrop is none: drop one'),
         (opts.inference_views is not None and 'inference_stride' in opts.given,
@@ -423,18 +448,16 @@ def _check(opts):
          '--output_features are those of an inference: add --inference'),
         (opts.feature_module and opts.output_features is None,
          '--feature_module says which features are written: add --output_features FILE.h5'),
-        (opts.nesterov and opts.momentum == 0,
-         '--nesterov needs a --momentum above 0'),
-        (opts.conv1_t_size % 2 == 0,
-         f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
+    ]
+
+
+def _path_rules(opts):
+    needed = {'video_path': 'folder of frames', 'annotation_path': 'annotation JSON',
+              'result_path': 'folder for results'}
+    return [
         (opts.resume_path is not None and opts.pretrain_path is not None,
          '--resume_path and --pretrain_path are both given: --resume_path goes on with a '
          'training, --pretrain_path starts a new one; keep one of them'),
+        *((getattr(opts, name) is None, f'--{name} is missing: give the path of the {what}')
+          for name, what in needed.items()),
     ]
-    rules += [(getattr(opts, name) is None, f'--{name} is missing: give the path of the {what}')
-              for name, what in (('video_path', 'folder of frames'),
-                                 ('annotation_path', 'annotation JSON'),
-                                 ('result_path', 'folder for results'))]
-    for broken, sentence in rules:
-        if broken:
-            raise InputError(sentence)
