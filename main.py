@@ -15,7 +15,7 @@ from torch import nn
 import checkpoint
 import distributed
 import logs
-from datasets import build_loader, decoding_device
+from datasets import build_loader, decoding_device, naming_lost_processes
 from datasets.annotations import AnnotationError, read_annotation
 from errors import InputError, Stopped, StopSignals, run
 from features import FeatureTap, pack
@@ -74,7 +74,8 @@ def main(argv=None):
         return distributed.start_processes([sys.executable, __file__, *arguments], opts,
                                            os.environ)
     device = pick_device(opts, world)
-    with distributed.joined(world, device, opts.dist_url), StopSignals() as stop:
+    with (distributed.joined(world, device, opts.dist_url), naming_lost_processes(),
+          StopSignals() as stop):
         this_run = prepare(opts, world, device)
         status = 0
         if not opts.no_train:

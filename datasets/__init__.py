@@ -1,7 +1,9 @@
 """Data sets of clips: `build_loader` makes the batches of training, validation or inference."""
 
+import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -50,11 +52,14 @@ class ClipLoader(DataLoader):
 
     def _received(self):
         """Batches as loader processes made them."""
-        for batch in super().__iter__():
-            if isinstance(batch, Received):
-                self._buffers.append(batch.buffer)
-                batch = batch.take()
-            yield self._decode(batch) if self._decode else batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, Received):
+                    self._buffers.append(batch.buffer)
+                    batch = batch.take()
+                yield self._decode(batch) if self._decode else batch
+        except (ConnectionError, EOFError):
+            raise _lost_process('ended while it handed over a batch') from None
         # Not where the pass is broken off: loader processes go on to write for a while.
         for buffer in self._buffers:
             empty(buffer)
@@ -125,6 +130,25 @@ def decoding_device(opts, device):
         raise InputError('--decode_device cuda decodes on a GPU, and no CUDA device was found: '
                          'drop the flag')
     return device
+
+
+@contextlib.contextmanager
+def naming_lost_processes():
+    """Within it InputError stands for torch's error that a loader process was lost, which may come
+    at any time."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = re.match(r'DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]+)', str(error))
+        if not lost:
+            raise
+        raise _lost_process(lost[1]) from None
+
+
+def _lost_process(what):
+    return InputError(f'a loader process {what}, as when memory runs out: give a smaller '
+                      '--n_threads or --batch_size; --resume_path auto goes on from the last '
+                      'checkpoint')
 
 
 class _IgnoreStops:

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,25 @@ def test_a_second_request_ends_at_once(own_data, tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     process.join(10)
     assert process.exitcode == 128 + signal.SIGTERM
+
+
+def _descendants(pid):
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    return children + [pid for child in children for pid in _descendants(child)]
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
+def test_a_loader_process_that_is_killed_is_named(tiny_data, tmp_path):
+    process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 1000, '--n_threads', 2),
+                         tmp_path / 'output')
+    _run_until(process, tmp_path / 'save_1.pth')
+    loader_process = next(pid for pid in _descendants(process.pid)
+                          if '/torch_' in Path(f'/proc/{pid}/maps').read_text())
+    os.kill(int(loader_process), signal.SIGKILL)
+    process.join(60)
+    line = (tmp_path / 'output').read_text().splitlines()[-1]
+    assert process.exitcode == 2 and line.startswith('error: a loader process '), line
+    assert '--n_threads' in line
 
 
 def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
