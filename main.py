@@ -1,6 +1,5 @@
 """Train, validate and run 3D ResNets on video: python main.py --help lists all flags."""
 
-import copy
 import math
 import os
 import signal
@@ -16,14 +15,14 @@ import checkpoint
 import distributed
 import logs
 from datasets import build_loader, decoding_device, naming_lost_processes
-from datasets.annotations import AnnotationError, read_annotation
+from datasets.annotations import check_class_count, read_annotation
 from errors import InputError, Stopped, StopSignals, run
 from features import FeatureTap, pack
 from inference import feature_rows, predict, video_result
 from metrics import Sums
-from model import (adopt_options, build_network, describe, freeze_before, load_network,
-                   load_pretrained, make_parallel, match_class_names, tune)
-from opts import Options, n_input_channels, normalization, parse_opts, replace, to_json
+from model import (adopt_options, build_network, check_smallest_batch, describe, freeze_before,
+                   load_network, load_pretrained, make_parallel, match_class_names, tune)
+from opts import Options, normalization, parse_opts, replace, to_json
 from results import partial_results, take_over, write_all_features, write_results
 from spatial_transforms import Normalize
 from tasks import TASKS, Task
@@ -121,7 +120,7 @@ def prepare(opts, world, device):
     task = TASKS[opts.multi_label]
     log.add_measures(task.measures)
     annotation = read_annotation(opts.annotation_path)
-    check_class_count(opts, annotation)
+    check_class_count(annotation, opts.n_classes)
     if state and not is_pretrained:
         annotation = with_fields(annotation, class_names=match_class_names(
             annotation.class_names, state, path, log.warn))
@@ -134,7 +133,7 @@ def prepare(opts, world, device):
         warn_of_no_labels(opts, loaders['val'].dataset.records, log)
     network = make_network(opts, state, path, log).to(device)
     if not opts.no_train:
-        check_smallest_batch(opts, network, loaders['train'].batch_sampler)
+        check_smallest_batch(opts, network, loaders['train'].batch_sampler.smallest_share())
     if world.is_main:
         logs.open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
         logs.write_opts(opts.result_path, to_json(opts))
@@ -159,15 +158,6 @@ def find_resumed(opts, world, log):
     return replace(opts, resume_path=path)
 
 
-def check_class_count(opts, annotation):
-    """Raise AnnotationError unless --n_classes is the number of labels."""
-    n_labels = len(annotation.class_names)
-    if n_labels != opts.n_classes:
-        raise AnnotationError(f'{annotation.path}: has {n_labels} labels, and --n_classes is '
-                              f'{opts.n_classes}; give --n_classes {n_labels}, or another '
-                              'annotation')
-
-
 def warn_of_no_labels(opts, records, log):
     """Say where a validation cannot measure how well the classes are found."""
     if not records.class_counts().any():
@@ -186,21 +176,6 @@ def share_batches(opts, world, log):
             f'{batch_size} in all')
     return replace(opts, batch_size=batch_size,
                    n_threads=math.ceil(opts.n_threads / world.local_size))
-
-
-def check_smallest_batch(opts, network, batches):
-    """Raise InputError where a batch of one clip, the last one say, leaves batch norm one value."""
-    if batches.smallest_share() > 1:
-        return
-    trial = copy.deepcopy(network).to('meta').train()
-    clip = torch.empty(1, n_input_channels(opts), opts.sample_duration, opts.sample_size,
-                       opts.sample_size, device='meta')
-    try:
-        trial(clip)
-    except ValueError:
-        raise InputError('a batch would hold a single clip, of which the last layers see a single '
-                         'place, too little for batch norm; give another --batch_size, or a '
-                         'larger --sample_size or --sample_duration') from None
 
 
 def wanted_splits(opts):

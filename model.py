@@ -1,5 +1,6 @@
 """From options, or from a file of weights, to a network; what is frozen; what runs in parallel."""
 
+import copy
 import ctypes
 import sys
 from collections.abc import Callable
@@ -479,6 +480,21 @@ def memory_format_of(opts, device):
         return named[opts.memory_format]
     is_slow = device.type == 'cuda' and opts.precision == 'fp32' and not opts.tf32
     return named['contiguous' if is_slow else 'channels_last']
+
+
+def check_smallest_batch(opts, network, n_clips):
+    """Raise InputError where a batch of `n_clips`, one say, leaves batch norm a single value."""
+    if n_clips > 1:
+        return
+    trial = copy.deepcopy(network).to('meta').train()
+    clip = torch.empty(1, n_input_channels(opts), opts.sample_duration, opts.sample_size,
+                       opts.sample_size, device='meta')
+    try:
+        trial(clip)
+    except ValueError:
+        raise InputError('a batch would hold a single clip, of which the last layers see a single '
+                         'place, too little for batch norm; give another --batch_size, or a '
+                         'larger --sample_size or --sample_duration') from None
 
 
 def make_parallel(network, device, n_processes=1, sync_batchnorm=False):

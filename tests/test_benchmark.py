@@ -1,12 +1,17 @@
 """The benchmark runs and writes what it says; no test asserts a time."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
 import errors
 from tests.helpers import grey_frames, write_video
+from tests.processes import ROOT
 from util_scripts import benchmark, benchmark_extraction
 from util_scripts.timing import peak_rate
 
@@ -52,9 +57,52 @@ def test_on_the_data_of_the_flags(tiny_data, tmp_path, capsys):
     assert not tmp_path.joinpath('opts.json').exists()
 
 
-def test_plain_loader_of_other_crops_is_refused(tmp_path, capsys):
-    assert _benchmark('--against_plain', '--train_crop', 'center', '--parts', 'loader') == 2
-    assert '--train_crop' in capsys.readouterr().err
+@pytest.mark.parametrize('flags, cure', [
+    (('--n_classes', 2), 'give --n_classes 3'), (('--batch_size', 1), 'another --batch_size'),
+    (('--batch_size', 100, '--parts', 'step', 'inference'), 'a smaller --batch_size'),
+    (('--batch_size', 12), 'a smaller --batch_size'),
+    (('--json', 'nowhere/a.json'), 'no such folder'),
+    (('--against_plain', '--train_crop', 'center'), '--train_crop'),
+    (('--videos', '.'), 'add --parts extraction'), (('--seconds', 'nan'), 'no time above 0'),
+    (('--seconds', '-1'), 'no time above 0'), (('--decode_device', 'cuda'), 'drop')])
+def test_what_cannot_be_measured_is_said_before_anything_is(tiny_data, tmp_path, capsys, flags,
+                                                            cure):
+    assert _benchmark(*tiny_data.argv(tmp_path, *flags)) == 2
+    output = capsys.readouterr()
+    assert cure in output.err.splitlines()[-1] and not output.out
+
+
+@pytest.mark.parametrize('flag', ['--annotation_path', '--root_path'])
+def test_data_need_a_video_path(tmp_path, capsys, flag):
+    assert _benchmark(flag, tmp_path, '--parts', 'loader') == 2
+    assert 'add --video_path' in capsys.readouterr().err
+
+
+def test_what_was_measured_stays(tmp_path):
+    """Rows come as they are measured, to the file too; the end leaves no frames behind."""
+    path, temporary = tmp_path / 'numbers.json', tmp_path / 'temporary'
+    temporary.mkdir()
+    command = [sys.executable, '-m', 'util_scripts.benchmark', '--seconds', '1', '--no_cuda',
+               '--parts', 'inference', 'loader', '--model_depth', '10', '--resnet_widen_factor',
+               '0.125', '--sample_size', '32', '--n_threads', '0', '--json', str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                               env={**os.environ, 'TMPDIR': str(temporary)})
+    for line in process.stdout:
+        if 'training clip: read' in line:
+            break
+    process.terminate()
+    process.stdout.read()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert [row['part'] for row in json.loads(path.read_text())['rows']][0] == 'inference'
+    assert not list(temporary.iterdir())
+
+
+def test_without_loader_processes_and_with_large_batches(tmp_path, capsys):
+    assert _benchmark('--seconds', 0.01, '--no_cuda', '--resnet_widen_factor', 0.125,
+                      '--model_depth', 10, '--sample_size', 32, '--sample_duration', 2,
+                      '--n_threads', 0, '--batch_size', 60, '--against_plain', '--parts', 'loader',
+                      'end_to_end', 'inference') == 0
+    assert 'of 3.0 windows' in capsys.readouterr().out
 
 
 def _extraction(folder, *flags):

@@ -4,12 +4,14 @@
 
 Without --video_path it makes 320x240 frames of its own. The loader is measured in its parts and
 as a whole, then the training step, then both together, then inference. Times are medians, or
-means over what fits into --seconds. --parts extraction measures how fast frames are extracted from
-videos.
+means over what fits into --seconds, and are printed as they come. --parts extraction measures how
+fast frames are extracted from videos.
 """
 
+import argparse
 import copy
 import json
+import math
 import os
 import sys
 import tempfile
@@ -24,26 +26,30 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from datasets import build_loader, decoding_device
-from datasets.annotations import read_annotation
+from datasets.annotations import check_class_count, read_annotation
 from datasets.videodataset import collate
 from errors import InputError, run
 from inference import predict
 from logs import write_json
-from model import AUTOCAST_TYPES, build_network, keep_freed_memory, tune
+from model import (AUTOCAST_TYPES, build_network, check_smallest_batch, keep_freed_memory,
+                   tune)
 from opts import Options, build_parser, n_input_channels, normalization, parse_opts, replace
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
-from util_scripts.benchmark_extraction import extraction_rows
-from util_scripts.timing import Row, moving_frames, now, peak_rate, table, times_ours
-from util_scripts.utils import n_of, n_processors
+from util_scripts.benchmark_extraction import check_extraction, extraction_rows
+from util_scripts.timing import (Row, heading, line, moving_frames, now, peak_rate,
+                                 times_ours)
+from util_scripts.utils import end_on_sigterm, n_of, n_processors
 
-# Of the synthetic data: every class is one video, named by so many entries of the annotation.
-N_ENTRIES = {'training': 16, 'validation': 2}
-# A matrix product of this size is what a device does at its best.
+# Of the synthetic data: the least number of batches, a video of 40 frames taken as two clips.
+N_BATCHES = {'training': 16, 'validation': 4}
+# Of matrices and, in channels, of a 3x3x3 convolution that a device is measured with.
 PRODUCT_SIZE = {'cpu': 2048, 'cuda': 8192}
+CONVOLUTION_PLANES = {'cpu': 64, 'cuda': 256}
 # How often loaders in processes take turns.
 ROUNDS = 3
 
@@ -93,14 +99,17 @@ class Clock:
 
 # ---------------------------------------------------------------- data to measure on
 
-def make_data(folder, n_videos=8, n_frames=40):
-    """Frames and an annotation in a folder; the flags of main.py that name them."""
+def make_data(folder, n_videos=8, n_frames=40, batch_size=8):
+    """Frames and an annotation in a folder; the flags of main.py that name them.
+
+    Every class is one video, which as many entries of the annotation name as some batches need.
+    """
     folder, rng = Path(folder), np.random.default_rng(0)
     labels, database = [f'class_{i}' for i in range(n_videos)], {}
     for label in labels:
         _write_video(folder / 'jpg' / label, n_frames, rng)
-        for subset, n_entries in N_ENTRIES.items():
-            for i in range(n_entries):
+        for subset, n_batches in N_BATCHES.items():
+            for i in range(math.ceil(n_batches * batch_size / n_videos)):
                 marks = {'label': label, 'segment': [1, n_frames + 1]}
                 database[f'{label}_{subset}_{i}'] = {'subset': subset, 'annotations': marks,
                                                      'video_path': label}
@@ -120,14 +129,12 @@ def _write_video(folder, n_frames, rng):
 
 def loader_rows(bench):
     """Parts of the loader on one core, then what loader processes give."""
-    rows = []
     for split in ('train', 'val'):
-        rows += _parts_rows(bench, split)
+        yield from _parts_rows(bench, split)
     if bench.device.type == 'cpu':
         keep_freed_memory()  # as training does
-    for n_threads in dict.fromkeys((1, bench.opts.n_threads)):
-        rows += _process_rows(bench, n_threads)
-    return rows
+    for n_threads in sorted({1, bench.opts.n_threads} - {0}):
+        yield from _process_rows(bench, n_threads)
 
 
 def _process_rows(bench, n_threads):
@@ -193,9 +200,6 @@ def _timed_parts(bench, split, clock):
 def _plain_clips(bench, dataset, split):
     """The plain loader's samples; it lives with the tests, whose reference it is."""
     from tests.plain_loader import PlainClips
-    if bench.opts.file_type != 'jpg' or bench.opts.train_crop != 'random' or bench.opts.no_hflip:
-        raise InputError('--against_plain compares random crops of jpg frames: drop --file_type, '
-                         '--train_crop and --no_hflip, or drop it')
     return PlainClips(dataset, bench.opts, split)
 
 
@@ -311,7 +315,7 @@ def _rate_note(bench, sec):
     with FlopCounterMode(display=False) as counter:
         build_network(opts).to('meta').train()(clip).sum().backward()
     rate = counter.get_total_flops() / 2 / sec / 1e12
-    bests = {'a large matrix product': _product_rate(bench)}
+    bests = {'the best of a large product and a convolution': _best_rate(bench)}
     if bench.device.type == 'cuda':
         name = torch.cuda.get_device_name(bench.device)
         bests['the peak by its data sheet'] = peak_rate(name, opts.precision, opts.tf32)
@@ -320,75 +324,93 @@ def _rate_note(bench, sec):
     return f'{rate:.2f} TFLOP/s, {", ".join(shares)}'
 
 
-def _product_rate(bench):
-    """TFLOP/s of a product of two large matrices in the precision of the run."""
-    size = PRODUCT_SIZE[bench.device.type]
-    dtype = AUTOCAST_TYPES[bench.opts.precision] or torch.float32
+@torch.no_grad()
+def _best_rate(bench):
+    """TFLOP/s that the device does of what it is best at, in the precision of the run."""
+    kind, dtype = bench.device.type, AUTOCAST_TYPES[bench.opts.precision] or torch.float32
+    size, planes = PRODUCT_SIZE[kind], CONVOLUTION_PLANES[kind]
     matrix = torch.ones(size, size, device=bench.device, dtype=dtype)
+    x = torch.ones(8, planes, 8, 28, 28, device=bench.device, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    convolution = nn.Conv3d(planes, planes, 3, padding=1, bias=False).to(x)
+    return max(2 * size ** 3 / _least_sec(bench, lambda: matrix @ matrix),
+               54 * planes * x.numel() / _least_sec(bench, lambda: convolution(x))) / 1e12
+
+
+def _least_sec(bench, function):
     times = []
-    for _ in range(8):
+    for _ in range(10):
         wait_for(bench.device)
         begin = time.perf_counter()
-        matrix @ matrix
+        function()
         wait_for(bench.device)
         times.append(time.perf_counter() - begin)
-    return 2 * size ** 3 / min(times) / 1e12
+    return min(times)
 
 
 # ---------------------------------------------------------------- both together, inference
 
-class _Waited:
-    """A loader's first batches, for so many seconds, that counts how long each was waited for."""
+class _Measured:
+    """Passes of a loader, until they have taken so many seconds: how many clips came in those, and
+    how long they were waited for.
 
-    def __init__(self, loader, seconds):
-        self.loader, self.seconds, self.batch_sampler = loader, seconds, loader.batch_sampler
-        self.waited_sec = self.n_clips = 0
+    The first batch of a pass is left out, since loader processes start then.
+    """
+
+    def __init__(self, loader, bench):
+        self.loader, self.batch_sampler = loader, loader.batch_sampler
+        self.seconds, self.device = bench.seconds, bench.device
+        self.passed, self.waited_sec, self.n_clips = np.zeros(2), 0, 0
 
     def __iter__(self):
         batches = iter(self.loader)
-        yield next(batches)  # while loader processes start
-        self.begin = end = now()
-        while (end - self.begin)[0] < self.seconds:
+        yield next(batches)
+        begin = asked = now()
+        while (self.passed + asked - begin)[0] < self.seconds:
             batch = next(batches, None)
-            self.waited_sec += (now() - end)[0]
+            self.waited_sec += (now() - asked)[0]
             if batch is None:
-                return
+                break
             self.n_clips += len(batch.labels)
             yield batch
-            end = now()
+            asked = now()
+        wait_for(self.device)
+        self.passed += now() - begin
+
+    def is_over(self):
+        return self.passed[0] >= self.seconds
 
 
 def end_to_end_rows(bench):
     """A training with its loader, and which of the two waits for the other."""
     step = our_step(bench)
     step.times()
-    loader = _Waited(bench.loader('train'), bench.seconds)
-    train_epoch(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
-                step.optimizer, step.scaler, device=bench.device)
-    wait_for(bench.device)
-    passed = now() - loader.begin
-    if not loader.n_clips:
-        raise InputError('the training data are a single batch, too few to measure; give a '
-                         'smaller --batch_size')
-    share = loader.waited_sec / passed[0]
+    loader = _Measured(bench.loader('train'), bench)
+    while not loader.is_over():
+        train_epoch(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
+                    step.optimizer, step.scaler, device=bench.device)
+    share = loader.waited_sec / loader.passed[0]
     limit = 'loader' if share > 0.1 else 'step'
-    return [Row('end to end', f'training, {bench.opts.n_threads} loader processes',
-                *passed / loader.n_clips, 'clip',
-                f'{100 * share:.0f} % of it waiting for clips: the {limit} is the limit')]
+    return [Row('end to end', f'training, {_processes(bench)}', *loader.passed / loader.n_clips,
+                'clip', f'{100 * share:.0f} % of it waiting for clips: the {limit} is the limit')]
 
 
 def inference_rows(bench):
     """Videos a second, from files to scores."""
     step = our_step(bench)
-    loader = bench.loader('inference')
-    n_clips, n_videos, begin = 0, 0, now()
-    for found in predict(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
+    loader = _Measured(bench.loader('inference'), bench)
+    while not loader.is_over():
+        for _ in predict(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
                          device=bench.device):
-        n_clips, n_videos = n_clips + len(found.scores), n_videos + 1
-        if (now() - begin)[0] > bench.seconds:
-            break
-    return [Row('inference', f'{n_clips / n_videos:.1f} windows a video',
-                *(now() - begin) / n_videos, 'video')]
+            pass
+    n_windows = loader.batch_sampler.n_own_clips() / len(loader.loader.dataset)
+    return [Row('inference', f'all of it, {_processes(bench)}',
+                *loader.passed / loader.n_clips * n_windows, 'video',
+                f'of {n_windows:.1f} windows')]
+
+
+def _processes(bench):
+    return n_of(bench.opts.n_threads, 'process') if bench.opts.n_threads else 'no processes'
 
 
 # ---------------------------------------------------------------- the command
@@ -399,8 +421,7 @@ PARTS = {'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows
 DEFAULT_PARTS = tuple(part for part in PARTS if part != 'extraction')
 
 
-def _parse(argv, folder):
-    """(own flags, options); without --video_path on frames made in the folder."""
+def _parser():
     parser = build_parser('-m util_scripts.benchmark', __doc__.splitlines()[0])
     group = parser.add_argument_group('benchmark')
     group.add_argument('--parts', nargs='+', choices=tuple(PARTS), default=DEFAULT_PARTS,
@@ -408,40 +429,93 @@ def _parse(argv, folder):
     group.add_argument('--videos', type=Path, metavar='DIR',
                        help='videos for --parts extraction, in this folder and those in it; '
                             'without it some are made')
-    group.add_argument('--seconds', type=float, default=5.0, metavar='SEC',
+    group.add_argument('--seconds', type=_seconds, default=5.0, metavar='SEC',
                        help='how long to measure each')
     group.add_argument('--against_plain', action='store_true',
                        help='alternately measure a plain loader (Pillow, floats) and a plain step '
                             '(fp32, contiguous, in a process of its own); for extraction ffprobe '
                             'and ffmpeg')
     group.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers there')
-    given = parser.parse_known_args(argv)[0]
+    return parser
+
+
+def _seconds(text):
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is no time above 0')
+    return seconds
+
+
+def _parse(argv, folder):
+    """(own flags, options); without --video_path on frames made in the folder."""
+    parser = _parser()
+    own_defaults = ['--batch_size', '8', '--n_threads', str(n_processors())]
+    given = parser.parse_known_args([*own_defaults, *argv])[0]
     defaults = ['--result_path', str(folder)]
     if given.video_path is None:
-        defaults += [*make_data(folder), '--dataset', 'ucf101', '--batch_size', '8',
-                     '--n_threads', str(n_processors())]
+        for name in ('annotation_path', 'root_path'):
+            if getattr(given, name) != parser.get_default(name):
+                raise InputError(f'--{name} is of data to measure on: add --video_path, or drop it')
+        defaults += [*make_data(folder, batch_size=given.batch_size), '--dataset', 'ucf101',
+                     *own_defaults]
     return given, parse_opts([*defaults, *argv], parser)
 
 
+def _check(bench, parts, json_path):
+    """Raise InputError for what would come to light when other parts are measured already."""
+    opts = bench.opts
+    rules = [
+        (bench.videos and 'extraction' not in parts,
+         '--videos is for extraction: add --parts extraction, or drop it'),
+        (json_path and not json_path.absolute().parent.is_dir(),
+         f'--json {json_path}: no such folder; make it, or give another file'),
+        (bench.is_against_plain and 'loader' in parts and (
+            opts.file_type != 'jpg' or opts.train_crop != 'random' or opts.no_hflip),
+         '--against_plain compares random crops of jpg frames: drop --file_type, --train_crop and '
+         '--no_hflip, or drop it')]
+    for broken, sentence in rules:
+        if broken:
+            raise InputError(sentence)
+    check_class_count(bench.annotation, opts.n_classes)
+    if set(parts) - {'loader', 'extraction'}:
+        check_smallest_batch(opts, build_network(opts), opts.batch_size)
+    decoding_device(opts, bench.device)
+    for split, part in (('train', 'end_to_end'), ('inference', 'inference')):
+        if part in parts and len(bench.loader(split, n_threads=0).batch_sampler) < 2:
+            raise InputError(f'--parts {part}: the data are a single batch, too few to measure; '
+                             'give a smaller --batch_size, or other --parts')
+    if 'extraction' in parts:
+        check_extraction(bench)
+
+
 def main(argv=None):
-    """Measure and print. Raises InputError."""
+    """Measure and print, and write, each part when it is done. Raises InputError."""
     argv = sys.argv[1:] if argv is None else list(map(str, argv))
     with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
         own, opts = _parse(argv, folder)
         is_gpu = torch.cuda.is_available() and not opts.no_cuda
         device = torch.device('cuda' if is_gpu else 'cpu')
-        name = torch.cuda.get_device_name() if is_gpu else f'CPU, {torch.get_num_threads()} threads'
+        name = (torch.cuda.get_device_name() if is_gpu
+                else f'CPU, {n_of(torch.get_num_threads(), "thread")}')
         bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
                       own.against_plain, own.videos)
+        _check(bench, own.parts, own.json)
         print(f'{opts.model}-{opts.model_depth} on {name}, {os.cpu_count()} cores; '
               f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'
-              f'{opts.sample_size}, {opts.precision}', flush=True)
-        rows = [row for part in own.parts for row in PARTS[part](bench)]
-    print(table(rows))
-    if own.json:
-        write_json(own.json, {'device': name, 'torch': str(torch.__version__),
-                              'flags': argv, 'rows': [row._asdict() for row in rows]})
+              f'{opts.sample_size}, {opts.precision}\n{heading()}', flush=True)
+        rows = []
+        with tqdm(own.parts, 'benchmark', unit='part', disable=None) as progress:
+            for part in progress:
+                progress.set_description(part)
+                for row in PARTS[part](bench):
+                    rows.append(row)
+                    tqdm.write(line(row), file=sys.stdout)
+                    sys.stdout.flush()
+                if own.json:
+                    write_json(own.json, {'device': name, 'torch': str(torch.__version__),
+                                          'flags': argv, 'rows': [row._asdict() for row in rows]})
 
 
 if __name__ == '__main__':
+    end_on_sigterm()
     run(main)

@@ -24,24 +24,30 @@ MADE_FRAMES, MADE_VIDEOS = 50, ((24, 1), (1, 60))
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def check_extraction(bench):
+    """Raise InputError where commands or videos are missing."""
+    if bench.is_against_plain:
+        from tests.plain_extraction import check_commands
+        check_commands()
+    if bench.videos:
+        by_length(find_below(bench.videos))
+
+
 def extraction_rows(bench):
     """From videos to folders of jpg frames; alternately ffprobe and ffmpeg for each video."""
     jobs = {'ours': _extract_ours}
     if bench.is_against_plain:
-        from tests.plain_extraction import check_commands, extract_plain
-        check_commands()
+        from tests.plain_extraction import extract_plain
         jobs['plain'] = lambda links, dst_path: extract_plain(links, dst_path, QUALITY)
         # The 2020 code left the quality to ffmpeg, which makes much smaller files.
         jobs['plain, without -q:v'] = extract_plain
-    rows = []
     with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
         folder = Path(folder)
         videos = find_below(bench.videos) if bench.videos else make_videos(folder)
         for kind, some in by_length(videos).items():
             links = _link(some, folder / kind / 'class')
             title = n_of(len(links), f'{kind} video')
-            rows += _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
-    return rows
+            yield from _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
 
 
 def _extraction_rows(title, links, jobs, dst_path, seconds):

@@ -13,7 +13,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from errors import InputError, run
 from logs import replacing
 from util_scripts import plotting
 from util_scripts.demo_videos import HEIGHT, MOTIONS, N_FRAMES, add_data_flags, at_least
-from util_scripts.utils import read_json
+from util_scripts.utils import end_on_sigterm, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = 'made_by_demo.txt'
@@ -229,6 +228,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    # Left alone, SIGTERM would end the demo and leave the running command behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_on_sigterm()  # left alone, it would leave the running command behind
     run(main)

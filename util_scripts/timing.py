@@ -69,13 +69,17 @@ def peak_rate(device_name, precision, tf32):
     return rates[0 if precision != 'fp32' else 1 if tf32 else 2]
 
 
-def table(rows):
-    """The rows as text."""
-    lines = [('part', 'what', 'ms', 'CPU ms', '1/s', 'of')]
-    lines += [(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
-               f'{1 / row.sec:.2f}', f'a {row.unit}' + (f'; {row.note}' if row.note else ''))
-              for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return '\n'.join('  '.join([part.ljust(widths[0]), what.ljust(widths[1]),
-                                *map(str.rjust, numbers, widths[2:]), of])
-                     for part, what, *numbers, of in lines)
+def heading():
+    """The line above rows as `line` gives them."""
+    return _line('part', 'what', 'ms', 'CPU ms', '1/s', 'of')
+
+
+def line(row):
+    """A Row as text."""
+    return _line(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
+                 f'{1 / row.sec:.2f}', f'a {row.unit}' + (f'; {row.note}' if row.note else ''))
+
+
+def _line(part, what, *numbers_and_of):
+    *numbers, of = numbers_and_of
+    return '  '.join([f'{part:10}', f'{what:28}', *(f'{number:>9}' for number in numbers), of])
