@@ -397,26 +397,36 @@ def confusion_picture(counts, side=480):
 
 class StepTrace:
     """A torch.profiler trace of `n_steps` training steps, after the first few, in a folder, as
-    Perfetto and TensorBoard's profiler plugin open it; with folder None or no steps nothing."""
+    Perfetto and TensorBoard's profiler plugin open it; with folder None or no steps nothing.
+
+        with StepTrace(folder, n_steps) as trace:
+            ...
+            trace.step()
+
+    However the block ends, the profiler is stopped, without which the process would end in a
+    segmentation fault, and the steps there were are written.
+    """
 
     def __init__(self, folder, n_steps):
-        self._profiler = None
-        if folder is not None and n_steps:
+        self._folder, self._n_steps, self._profiler = folder, n_steps, None
+
+    def __enter__(self):
+        if self._folder is not None and self._n_steps:
             from torch import profiler  # slow to import
-            path = str(Path(folder) / TRACE_NAME)
+            path = str(Path(self._folder) / TRACE_NAME)
             self._profiler = profiler.profile(
-                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS, warmup=1, active=n_steps,
+                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS, warmup=1, active=self._n_steps,
                                            repeat=1),
                 on_trace_ready=lambda profile: profile.export_chrome_trace(path))
             self._profiler.start()
+        return self
 
     def step(self):
         """Say that a step has ended."""
         if self._profiler:
             self._profiler.step()
 
-    def close(self):
-        """Write what there is, where the training had fewer steps."""
+    def __exit__(self, *_):
         if self._profiler:
             self._profiler.stop()
             self._profiler = None

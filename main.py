@@ -237,18 +237,22 @@ class Training:
                      'evaluate it with --no_train')
             return 0
         log.open_tables(self.epoch - 1, self.n_batches)
-        for self.epoch in range(self.epoch, opts.n_epochs + 1):
-            line = self.train_one()
-            metrics = None
-            if not opts.no_val:
-                metrics = validate(self.this_run, self.stop, self.epoch, self.save_last)
-                line += f'; {val_line(metrics, self.this_run.task)}'
-            step_scheduler(self.scheduler, metrics and metrics['loss'])
-            log.say(line)
-            self.n_batches, self.sums = 0, Sums()
-            self.save_epoch(metrics)
-        self.trace.close()
+        with self.trace:
+            for self.epoch in range(self.epoch, opts.n_epochs + 1):
+                self.run_epoch()
         return int(self.save_failed)
+
+    def run_epoch(self):
+        """Train what is left of the epoch, validate, save, and say how it went."""
+        this_run, metrics = self.this_run, None
+        line = self.train_one()
+        if not this_run.opts.no_val:
+            metrics = validate(this_run, self.stop, self.epoch, self.save_last)
+            line += f'; {val_line(metrics, this_run.task)}'
+        step_scheduler(self.scheduler, metrics and metrics['loss'])
+        this_run.log.say(line)
+        self.n_batches, self.sums = 0, Sums()
+        self.save_epoch(metrics)
 
     def train_one(self):
         """Train what is left of the epoch and log it; the line that says how it went."""

@@ -1,5 +1,7 @@
 """A run that is stopped, killed or out of disk, and goes on: it ends as if nothing had happened."""
 
+import gzip
+import json
 import os
 import random
 import signal
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import checkpoint
-from tests.processes import assert_same_training, same_state, start_main
+from tests.processes import assert_same_training, finish, launch, same_state, start_main
 from tests.tiny_data import run_main
 
 N_EPOCHS = 6
@@ -52,6 +54,34 @@ def test_a_stopped_run_ends_like_one_that_was_not(tiny_data, tmp_path, whole, si
     process.join()
     assert process.exitcode == 0, (tmp_path / 'output').read_text()
     assert_same_training(tmp_path, whole, N_EPOCHS)
+
+
+def _traced_steps(folder):
+    """Numbers of the steps in a trace."""
+    with gzip.open(folder / 'steps.pt.trace.json.gz') as file:
+        names = [str(event.get('name')) for event in json.load(file)['traceEvents']]
+    return sorted({int(name.split('#')[1]) for name in names if name.startswith('ProfilerStep#')})
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_stopped_run_writes_its_trace(tiny_data, tmp_path, signum):
+    process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 1000, '--profile', 10_000),
+                         tmp_path / 'output')
+    _run_until(process, tmp_path / 'save_2.pth')
+    os.kill(process.pid, signum)
+    process.join(60)
+    assert process.exitcode == 128 + signum
+    assert (tmp_path / 'output').read_text().splitlines()[-1].startswith('stopped by ')
+    assert len(_traced_steps(tmp_path)) >= 8
+
+
+def test_a_run_that_fails_writes_its_trace(own_data, tmp_path):
+    """It meets the broken frame in its first validation; it ends as a process of its own does."""
+    own_data.frame('red_4').write_bytes(b'')
+    process, = launch('node', 1, argv(own_data, tmp_path, '--profile', 100))
+    status, _, stderr = finish(process)
+    assert status == 2 and stderr.splitlines()[-1].startswith('error: '), stderr
+    assert len(_traced_steps(tmp_path)) >= 2
 
 
 def test_a_second_request_ends_at_once(own_data, tmp_path):
