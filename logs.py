@@ -12,8 +12,9 @@ from tqdm import tqdm
 from errors import InputError
 
 FLUSH_SEC = 1.0
-# The first steps allocate memory and choose algorithms, as no later ones do.
-TRACE_AFTER_STEPS = 3
+# The first steps allocate memory and choose algorithms, as no later ones do; in the last of these
+# the profiler itself warms up.
+TRACE_AFTER_STEPS = 4
 # tqdm's own, but the rate stays units a second where one takes longer than that.
 BAR_FORMAT = ('{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, '
               '{rate_noinv_fmt}{postfix}]')
@@ -404,32 +405,50 @@ class StepTrace:
             trace.step()
 
     However the block ends, the profiler is stopped, without which the process would end in a
-    segmentation fault, and the steps there were are written.
+    segmentation fault, and the steps there were are written. Where there were too few, or nothing
+    can be written, that is said.
     """
 
     def __init__(self, folder, n_steps):
-        self._folder, self._n_steps, self._profiler = folder, n_steps, None
+        self._path = folder and Path(folder) / TRACE_NAME
+        self._n_steps, self._n_done, self._profiler = n_steps, 0, None
 
     def __enter__(self):
-        if self._folder is not None and self._n_steps:
+        if self._path and self._n_steps:
             from torch import profiler  # slow to import
-            path = str(Path(self._folder) / TRACE_NAME)
             self._profiler = profiler.profile(
-                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS, warmup=1, active=self._n_steps,
-                                           repeat=1),
-                on_trace_ready=lambda profile: profile.export_chrome_trace(path))
+                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS - 1, warmup=1,
+                                           active=self._n_steps, repeat=1),
+                on_trace_ready=self._write)
             self._profiler.start()
         return self
 
     def step(self):
         """Say that a step has ended."""
         if self._profiler:
+            self._n_done += 1
             self._profiler.step()
 
     def __exit__(self, *_):
-        if self._profiler:
-            self._profiler.stop()
-            self._profiler = None
+        if not self._profiler:
+            return
+        self._profiler.stop()
+        self._profiler = None
+        if self._n_done <= TRACE_AFTER_STEPS:
+            print(f'warning: no trace was written: --profile leaves out the first '
+                  f'{TRACE_AFTER_STEPS} steps, and there were {self._n_done}; train for at least '
+                  f'{TRACE_AFTER_STEPS + 1}', file=sys.stderr)
+
+    def _write(self, profile):
+        if self._n_done <= TRACE_AFTER_STEPS:  # it holds what was between steps at most
+            return
+        try:
+            profile.export_chrome_trace(str(self._path))
+        except OSError as error:
+            print(f'warning: {self._path}: the trace cannot be written ({error.strerror}); the '
+                  'run goes on', file=sys.stderr)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 def clip_sheet(clips, n_clips=4, n_frames=8):

@@ -319,8 +319,8 @@ def _add_hardware_flags(parser):
         help='keep only the inputs of blocks and compute the rest again in the backward pass: less '
              'memory, one more forward pass a step; for long clips')
     add('--profile', type=_COUNT, default=0, metavar='N',
-        help='write a trace of N training steps, steps.pt.trace.json.gz, for Perfetto or '
-             'TensorBoard')
+        help='write a trace of N training steps after the first 4, steps.pt.trace.json.gz, for '
+             'Perfetto or TensorBoard')
 
 
 def _add_distributed_flags(parser):

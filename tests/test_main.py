@@ -120,6 +120,24 @@ def test_trace_of_steps(tiny_data, tmp_path, n_steps):
     assert n_traced >= min(n_steps, 9 - 4)
 
 
+@pytest.mark.parametrize('n_epochs, batch_size', [(1, 4), (2, 6)])
+def test_too_few_steps_for_a_trace_are_said(tiny_data, tmp_path, capsys, n_epochs, batch_size):
+    """3 and 4 steps: the first 4 are left out."""
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', n_epochs, '--batch_size', batch_size,
+                                   '--profile', 10)) == 0
+    n_steps = n_epochs * 12 // batch_size
+    assert (f'--profile leaves out the first 4 steps, and there were {n_steps}; train for at '
+            'least 5') in capsys.readouterr().err
+    assert not (tmp_path / 'steps.pt.trace.json.gz').exists()
+
+
+def test_a_trace_that_cannot_be_written_is_said(tiny_data, tmp_path, capsys):
+    (tmp_path / 'steps.pt.trace.json.gz').mkdir()
+    assert run_main(tiny_data.argv(tmp_path, '--profile', 10)) == 0
+    assert ('steps.pt.trace.json.gz: the trace cannot be written (Is a directory); the run goes '
+            'on') in capsys.readouterr().err
+
+
 def test_cpu_is_said_in_one_line(tiny_data, tmp_path, capsys):
     assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 1)) == 0
     assert capsys.readouterr().out.count('running on the CPU') == 1
