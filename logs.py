@@ -15,6 +15,7 @@ FLUSH_SEC = 1.0
 # The first steps allocate memory and choose algorithms, as no later ones do; in the last of these
 # the profiler itself warms up.
 TRACE_AFTER_STEPS = 4
+KINETO_SILENT = 6
 # tqdm's own, but the rate stays units a second where one takes longer than that.
 BAR_FORMAT = ('{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, '
               '{rate_noinv_fmt}{postfix}]')
@@ -415,7 +416,10 @@ class StepTrace:
 
     def __enter__(self):
         if self._path and self._n_steps:
-            from torch import profiler  # slow to import
+            from torch import cuda, profiler  # slow to import
+            if not cuda.is_available():
+                # Else kineto says that it found no GPU as an error, amid lines for its developers.
+                os.environ.setdefault('KINETO_LOG_LEVEL', str(KINETO_SILENT))
             self._profiler = profiler.profile(
                 schedule=profiler.schedule(wait=TRACE_AFTER_STEPS - 1, warmup=1,
                                            active=self._n_steps, repeat=1),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import checkpoint
 from tests.processes import assert_same_training, finish, launch, same_state, start_main
@@ -82,6 +83,16 @@ def test_a_run_that_fails_writes_its_trace(own_data, tmp_path):
     status, _, stderr = finish(process)
     assert status == 2 and stderr.splitlines()[-1].startswith('error: '), stderr
     assert len(_traced_steps(tmp_path)) >= 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='what is said of GPUs stays')
+def test_the_profiler_says_nothing_of_gpus_that_are_not_there(tiny_data, tmp_path):
+    process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 1, '--profile', 2),
+                         tmp_path / 'output')
+    process.join(60)
+    assert process.exitcode == 0 and len(_traced_steps(tmp_path)) == 2
+    lines = (tmp_path / 'output').read_text().splitlines()
+    assert all(line.startswith(('--resume_path auto', 'running', 'epoch')) for line in lines), lines
 
 
 def test_a_second_request_ends_at_once(own_data, tmp_path):
