@@ -10,9 +10,9 @@ from tests.helpers import ROOT, grey_frames, write_video
 from tests.tiny_data import run_main
 
 README = (ROOT / 'README.md').read_text()
-# Flags of programs that are not ours: torchrun, srun, pytest, pip.
+# Flags of programs that are not ours: torchrun, srun, pytest, pip, docker.
 FOREIGN = {'--nproc_per_node', '--nnodes', '--rdzv_backend', '--rdzv_endpoint', '--max-restarts',
-           '--signal', '--requeue', '--kills', '--index-url'}
+           '--signal', '--requeue', '--kills', '--index-url', '--shm-size'}
 FLAG = re.compile(r'(?<![\w-])--[a-z]\w*(?:-\w+)*')
 COMMAND = re.compile(r'(main\.py|-m util_scripts\.([a-z]\w*))((?:[^`\n\\#]|\\\n)*)')
 SNIPPETS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
