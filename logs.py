@@ -2,8 +2,10 @@
 
 import json
 import os
+import platform
 import sys
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,8 +82,56 @@ class Progress:
               f'{self.rate():.1f} {self._unit}s/s{shown}', file=sys.stderr, flush=True)
 
 
+class Appended:
+    """A file that pieces, such as rows, are appended to, each as a whole.
+
+    Pieces wait in memory for `flush`; and on until a later one where they cannot be written, as on
+    a full disk, of which `on_error(path, error)` is told each time.
+    """
+
+    def __init__(self, path, on_error):
+        self._path, self._on_error = Path(path), on_error
+        self._file, self._waiting = None, deque()
+
+    def write(self, piece):
+        """Add a piece, bytes."""
+        self._waiting.append(piece)
+
+    def flush(self):
+        try:
+            while self._waiting:
+                self._append()
+        except OSError as error:
+            self._on_error(self._path, error)
+
+    def close(self):
+        """{name of the file: how many pieces it lacks for good}, {} where it lacks none."""
+        self.flush()
+        if self._file:
+            with suppress(OSError):
+                self._file.close()
+        return {self._path.name: len(self._waiting)} if self._waiting else {}
+
+    def _append(self):
+        """Write the piece that has waited longest, or nothing of it."""
+        if not self._file:
+            # Without a buffer, which would hold on to what could not be written.
+            self._file = open(self._path, 'ab', buffering=0)
+        piece, n_written = self._waiting[0], 0
+        try:
+            while n_written < len(piece):
+                n_written += self._file.write(piece[n_written:])
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(os.fstat(self._file.fileno()).st_size - n_written)
+                n_written = 0
+            self._waiting[0] = piece[n_written:]
+            raise
+        self._waiting.popleft()
+
+
 class TableLog:
-    """A tab-separated file with a header.
+    """A tab-separated file with a header, whose rows are `Appended`.
 
     keep: go on with the file that is there. Its rows stay whose first numbers are at most these
     (epoch, or epoch and batch), and others are cut, after a copy of the whole was put beside it if
@@ -89,7 +139,7 @@ class TableLog:
     that are not among these: then a copy is put beside it, and a new table begun.
     """
 
-    def __init__(self, path, columns, keep=None):
+    def __init__(self, path, columns, on_error, keep=None):
         self._path, self._rows = Path(path), []
         self._columns, kept = list(columns), []
         if keep and self._path.exists():
@@ -99,7 +149,7 @@ class TableLog:
                 keep_copy(self._path)
             self._columns, kept = (self._columns, []) if is_of_others else (header, kept)
         write_text(self._path, '\t'.join(self._columns) + '\n' + ''.join(kept))
-        self._file = open(self._path, 'a')
+        self._file = Appended(self._path, on_error)
         self._last = time.monotonic()
 
     def write(self, **row):
@@ -111,14 +161,15 @@ class TableLog:
     def flush(self):
         for row in self._rows:
             values = (_as_text(row[column]) for column in self._columns)
-            self._file.write('\t'.join(values) + '\n')
+            self._file.write(('\t'.join(values) + '\n').encode())
         self._rows = []
         self._file.flush()
         self._last = time.monotonic()
 
     def close(self):
+        """As `Appended.close`."""
         self.flush()
-        self._file.close()
+        return self._file.close()
 
     def _read(self, keep):
         """(column names, all rows, those that stay) of the file that is there."""
@@ -153,7 +204,8 @@ class RunLog:
         self.folder = folder
         self._columns = dict(self.COLUMNS)
         self._tables = {}
-        self._board = Board(folder if tensorboard else None)
+        self._board = Board(folder if tensorboard else None, self._cannot_write)
+        self._is_failing = False
 
     @property
     def is_on(self):
@@ -187,7 +239,14 @@ class RunLog:
 
     def _open(self, name, keep):
         if self.is_on:
-            self._tables[name] = TableLog(self.folder / name, self._columns[name], keep)
+            self._tables[name] = TableLog(self.folder / name, self._columns[name],
+                                          self._cannot_write, keep)
+
+    def _cannot_write(self, path, error):
+        if not self._is_failing:
+            self._is_failing = True
+            self.warn(f'warning: {path}: cannot be written ({error.strerror}); what is logged '
+                      'waits in memory until it can be; the run goes on')
 
     def _write(self, name, **row):
         if name in self._tables:
@@ -231,9 +290,13 @@ class RunLog:
         self._board.flush()
 
     def close(self):
+        """Write the rest, and say what cannot be written."""
+        lost = self._board.close()
         for table in self._tables.values():
-            table.close()
-        self._board.close()
+            lost |= table.close()
+        if lost:
+            self.warn(f'warning: {self.folder}: cannot be written: the last '
+                      + ', '.join(f'{n} entries of {name}' for name, n in lost.items()))
 
 
 # ---------------------------------------------------------------- the result folder
@@ -332,57 +395,77 @@ def keep_copy(path):
 # ---------------------------------------------------------------- TensorBoard
 
 class Board:
-    """TensorBoard events in a folder; with folder None every call does nothing."""
+    """TensorBoard events in a folder, in a file of `Appended` records; with folder None every call
+    does nothing.
 
-    def __init__(self, folder):
-        self._folder, self._open_writer = folder, None
+    torch's SummaryWriter has a thread that dies on a full disk, in the midst of a record.
+    """
+
+    def __init__(self, folder, on_error):
+        self._folder, self._on_error, self._file = folder, on_error, None
         self._waiting, self._last = [], time.monotonic()
-
-    @property
-    def _writer(self):
-        # Not before the first event: a new training sets earlier events aside first.
-        if self._open_writer is None and self._folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-            self._open_writer = SummaryWriter(str(self._folder))
-        return self._open_writer
 
     def scalars(self, group, step, **values):
         """One curve a value, named group/value; tensors are read later, together."""
-        if self._writer:
+        if self._folder:
             self._waiting += [(f'{group}/{name}', value, step, time.time())
                               for name, value in values.items()]
             if time.monotonic() - self._last > FLUSH_SEC:
                 self.flush()
 
     def flush(self):
+        if not self._folder:
+            return
+        from torch.utils.tensorboard.summary import scalar  # slow to import
         for tag, value, step, wall_time in self._waiting:
-            self._writer.add_scalar(tag, float(value), step, wall_time)
+            self._add(scalar(tag, float(value)), step, wall_time)
         self._waiting, self._last = [], time.monotonic()
+        if self._file:
+            self._file.flush()
 
     def clips(self, tag, clips, step):
         """A picture of some clips, uint8 (N, C, T, h, w), as the network sees them."""
-        if self._writer:
-            self._writer.add_image(tag, clip_sheet(clips), step)
+        if self._folder:
+            self._add_picture(tag, clip_sheet(clips), step)
 
     def confusion(self, tag, counts, step):
         """A picture of a confusion matrix, (n, n) counts, rows true, columns predicted."""
-        if self._writer:
-            self._writer.add_image(tag, confusion_picture(counts), step)
+        if self._folder:
+            self._add_picture(tag, confusion_picture(counts), step)
 
     def options(self, options, metrics):
         """Hyper-parameters of the run, {name: value}, to compare by the scalars named `metrics`."""
-        if not self._writer:
+        if not self._folder:
             return
         from torch.utils.tensorboard.summary import hparams
         plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value)
                  for name, value in options.items()}
         for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
-            self._writer.file_writer.add_summary(summary)
+            self._add(summary, 0, time.time())
 
     def close(self):
+        """As `Appended.close`."""
         self.flush()
-        if self._open_writer:
-            self._open_writer.close()
+        return self._file.close() if self._file else {}
+
+    def _add_picture(self, tag, picture, step):
+        from torch.utils.tensorboard.summary import image
+        self._add(image(tag, picture, dataformats='CHW'), step, time.time())
+
+    def _add(self, summary, step, wall_time):
+        if not self._file:  # not before: a new training sets earlier events aside first
+            self._open(wall_time)
+        self._write_event(step=step, wall_time=wall_time, summary=summary)
+
+    def _open(self, wall_time):
+        self._file = Appended(Path(self._folder) / 'events.out.tfevents.'
+                              f'{wall_time:.0f}.{platform.node()}.{os.getpid()}', self._on_error)
+        self._write_event(wall_time=wall_time, file_version='brain.Event:2')
+
+    def _write_event(self, **fields):
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        RecordWriter(self._file).write(Event(**fields).SerializeToString())
 
 
 def confusion_picture(counts, side=480):

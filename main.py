@@ -358,7 +358,7 @@ class Training:
     def write(self, name, state):
         """Save, from rank 0; where that fails the run goes on and the next save tries again."""
         self.saved_at = time.monotonic()
-        self.this_run.log.flush()  # no checkpoint is ahead of the logs
+        self.this_run.log.flush()  # no checkpoint is ahead of logs that can be written
         if not self.this_run.world.is_main:
             return
         try:

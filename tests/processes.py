@@ -22,7 +22,8 @@ def _run(argv, output, file_limit, variables):
     os.environ.update(variables, OMP_NUM_THREADS='1')
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        _, highest = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, highest))
     import errors
     import main
     import torch
@@ -33,7 +34,8 @@ def _run(argv, output, file_limit, variables):
 def start_main(argv, output, file_limit=0, variables=None):
     """Start main.py; forked from a server that has torch imported, so it begins at once.
 
-    variables: of its environment, beside those there are
+    file_limit: bytes that a file can have at most, 0 for any number: like a disk that is full
+    variables:  of its environment, beside those there are
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['main', 'tests.processes'])
@@ -41,6 +43,13 @@ def start_main(argv, output, file_limit=0, variables=None):
                                                  variables or {}))
     process.start()
     return process
+
+
+def lift_file_limit(process):
+    """Make room again for a process that was started with a `file_limit`."""
+    import resource
+    _, highest = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (highest, highest))
 
 
 def free_port():
