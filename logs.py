@@ -317,13 +317,13 @@ def open_result_folder(folder, is_new_training):
         probe = folder / f'.probe.{os.getpid()}'
         probe.touch()
         probe.unlink()
+        for leftover in folder.glob('.save_*'):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        if is_new_training and _holds_training(folder):
+            _set_aside(folder)
     except OSError as error:
         raise InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
                          'another --result_path') from None
-    for leftover in folder.glob('.save_*'):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
-    if is_new_training and _holds_training(folder):
-        _set_aside(folder)
 
 
 def _holds_training(folder):
@@ -389,7 +389,8 @@ def keep_copy(path):
     path, number = Path(path), 1
     while (copy := path.with_name(f'{path.stem}.{number}{path.suffix}')).exists():
         number += 1
-    copy.write_bytes(path.read_bytes())
+    with replacing(copy) as temporary:
+        temporary.write_bytes(path.read_bytes())
 
 
 # ---------------------------------------------------------------- TensorBoard

@@ -252,6 +252,18 @@ def test_logs_of_a_disk_that_stays_full(tiny_data, tmp_path, many_steps):
             'train_batch.log') in output.splitlines()[-1]
 
 
+def test_a_disk_too_full_to_keep_a_copy(tiny_data, tmp_path):
+    """That of an opts.json of other flags, before a training goes on with these."""
+    for more, limit, status in (('--n_epochs', 1), 0, 0), (('--n_epochs', 2), 1000, 2):
+        process = start_main(argv(tiny_data, tmp_path, *more), tmp_path / 'output',
+                             file_limit=limit)
+        process.join(60)
+        assert process.exitcode == status, (tmp_path / 'output').read_text()
+    assert (tmp_path / 'output').read_text().splitlines()[-1].startswith(
+        f'error: {tmp_path / "opts.1.json"}: cannot be written: File too large; ')
+    assert not (tmp_path / 'opts.1.json').exists()
+
+
 def test_curves_wait_for_room_on_a_full_disk(tiny_data, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     process = start_main(_many_steps(tiny_data, tmp_path, 20, '--tensorboard'),
