@@ -11,6 +11,7 @@ A file is HDF5 with a row a video, or a row a window:
 
 import base64
 import difflib
+import io
 from typing import NamedTuple
 
 import h5py
@@ -66,11 +67,15 @@ class Features(NamedTuple):
 
 def write_features(path, content):
     """Write `Features` to a file, at once or not at all. Raises InputError."""
-    with replacing(path) as temporary, h5py.File(temporary, 'w') as file:
-        for name, values in content._asdict().items():
-            is_text = name in ('video_ids', 'class_names')
-            file.create_dataset(name, data=list(values) if is_text else values,
-                                dtype=h5py.string_dtype() if is_text else None)
+    with replacing(path) as temporary:
+        # On a full disk HDF5 itself would end the process in a segmentation fault.
+        image = io.BytesIO()
+        with h5py.File(image, 'w') as file:
+            for name, values in content._asdict().items():
+                is_text = name in ('video_ids', 'class_names')
+                file.create_dataset(name, data=list(values) if is_text else values,
+                                    dtype=h5py.string_dtype() if is_text else None)
+        temporary.write_bytes(image.getbuffer())
 
 
 def pack(features, segments):

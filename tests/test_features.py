@@ -9,7 +9,7 @@ from errors import InputError
 from features import Features, FeatureTap, read_features, write_features
 from model import load_model
 from models import generate_model
-from tests.processes import finish, torchrun
+from tests.processes import finish, start_main, torchrun
 from tests.tiny_data import CLASSES, run_main
 
 
@@ -66,6 +66,22 @@ def test_processes_write_each_row_once(tiny_data, weights, tmp_path):
 def test_videos_without_label(tiny_data, weights, tmp_path):
     assert run_main(argv(tiny_data, tmp_path, weights, '--inference_subset', 'test')) == 0
     assert read_features(tmp_path / 'f.h5').labels.tolist() == [-1] * 3
+
+
+def test_a_full_disk(tiny_data, weights, tmp_path):
+    """HDF5's own account of it is no sentence, and it crashes as the process ends."""
+    command = argv(tiny_data, tmp_path, weights)
+    assert run_main(command) == 0
+    size = (tmp_path / 'f.h5').stat().st_size
+    (tmp_path / 'f.h5').unlink()
+    process = start_main(command, tmp_path / 'output', file_limit=size - 100)
+    process.join(60)
+    output = (tmp_path / 'output').read_text()
+    assert process.exitcode == 2 and 'Traceback' not in output, output
+    assert output.splitlines()[-1] == (f'error: {tmp_path / "f.h5"}: cannot be written: File too '
+                                       'large; free space, mend the permissions or give another '
+                                       'path')
+    assert not list(tmp_path.glob('*f.h5*'))
 
 
 @pytest.mark.parametrize('model, depth', [('resnet2p1d', 10), ('densenet', 121)])
