@@ -92,8 +92,8 @@ def test_the_profiler_says_nothing_of_gpus_that_are_not_there(tiny_data, tmp_pat
                          tmp_path / 'output')
     process.join(60)
     assert process.exitcode == 0 and len(_traced_steps(tmp_path)) == 2
-    lines = (tmp_path / 'output').read_text().splitlines()
-    assert all(line.startswith(('--resume_path auto', 'running', 'epoch')) for line in lines), lines
+    output = (tmp_path / 'output').read_text()
+    assert 'ERROR' not in output and 'USDT' not in output, output
 
 
 def test_a_second_request_ends_at_once(own_data, tmp_path):
