@@ -231,6 +231,14 @@ def read_annotation(path):
     return Annotation(path, class_names, data['database'], is_taxonomy)
 
 
+def check_class_count(annotation, n_classes):
+    """Raise AnnotationError unless `n_classes` is the number of labels."""
+    n_labels = len(annotation.class_names)
+    if n_labels != n_classes:
+        raise AnnotationError(f'{annotation.path}: has {n_labels} labels, and --n_classes is '
+                              f'{n_classes}; give --n_classes {n_labels}, or another annotation')
+
+
 def _labels(data, path):
     labels = data.get('labels')
     if not isinstance(labels, list) or not labels:
@@ -401,11 +409,3 @@ def _fit(begin, end, n_frames):
         end = min(begin + MIN_SEGMENT_FRAMES, n_frames + 1)
         begin = max(1, end - MIN_SEGMENT_FRAMES)
     return begin, end
-
-
-def check_class_count(annotation, n_classes):
-    """Raise AnnotationError unless `n_classes` is the number of labels."""
-    n_labels = len(annotation.class_names)
-    if n_labels != n_classes:
-        raise AnnotationError(f'{annotation.path}: has {n_labels} labels, and --n_classes is '
-                              f'{n_classes}; give --n_classes {n_labels}, or another annotation')

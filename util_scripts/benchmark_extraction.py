@@ -44,6 +44,8 @@ def extraction_rows(bench):
     with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
         folder = Path(folder)
         videos = find_below(bench.videos) if bench.videos else make_videos(folder)
+        for path in videos:
+            path.read_bytes()  # so that no later reader is the first
         for kind, some in by_length(videos).items():
             links = _link(some, folder / kind / 'class')
             title = n_of(len(links), f'{kind} video')
@@ -101,10 +103,9 @@ def find_below(folder):
 
 
 def by_length(videos):
-    """{'short' or 'long': paths}; each file is read once, so that no later reader is the first."""
+    """{'short' or 'long': paths} of videos. Raises InputError for one that cannot be opened."""
     kinds = {}
     for path in videos:
-        path.read_bytes()
         try:
             with av.open(f'file:{path}', metadata_errors='replace') as container:
                 is_long = (container.duration or 0) / av.time_base >= LONG_SEC

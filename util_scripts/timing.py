@@ -1,4 +1,4 @@
-"""What measurements of speed share: clocks, rows of a table, frames to measure on."""
+"""What measurements of speed share: clocks, rows of a table, peaks of GPUs, made-up frames."""
 
 import re
 import time
