@@ -1,4 +1,4 @@
-"""Top-k accuracy of a result file against an annotation file: videos that are right, by videos.
+"""Top-k accuracy of a result file against an annotation file: how many videos and clips are right.
 
     python -m util_scripts.eval_accuracy GROUND_TRUTH.json RESULTS/val.json -k 1 5 --subset val
 
