@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from errors import InputError
+from runtime.errors import InputError
 
 # A file of a later format is refused; one without the number is of the 2020 or 2018 code.
 FORMAT_VERSION = 1

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from errors import InputError
-from logs import replacing
+from runtime.errors import InputError
+from runtime.logs import replacing
 
 
 class FeatureTap:

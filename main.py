@@ -12,11 +12,8 @@ import torch
 from torch import nn
 
 import checkpoint
-import distributed
-import logs
-from datasets import build_loader, decoding_device, naming_lost_processes
 from datasets.annotations import check_class_count, read_annotation
-from errors import InputError, Stopped, StopSignals, run
+from datasets.loading import build_loader, decoding_device, naming_lost_processes
 from features import FeatureTap, pack
 from inference import feature_rows, predict, video_result
 from metrics import Sums
@@ -24,6 +21,8 @@ from model import (adopt_options, build_network, check_smallest_batch, describe,
                    load_network, load_pretrained, make_parallel, match_class_names, tune)
 from opts import Options, normalization, parse_opts, replace, to_json
 from results import partial_results, take_over, write_all_features, write_results
+from runtime import distributed, logs
+from runtime.errors import InputError, Stopped, StopSignals, run
 from spatial_transforms import Normalize
 from tasks import TASKS, Task
 from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,

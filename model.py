@@ -11,11 +11,11 @@ from torch import nn
 
 import checkpoint
 import models
-from errors import InputError
 from models.densenet import rename_2018_keys
 from models.identify import identify
-from opts import (CLIP_FLAGS, NETWORK_FLAGS, Options, build_parser, n_input_channels,
-                  normalization, replace)
+from opts import (CLIP_FLAGS, NETWORK_FLAGS, Options, build_parser, n_input_channels, normalization,
+                  replace)
+from runtime.errors import InputError
 from spatial_transforms import Normalize
 from tasks import TASKS
 

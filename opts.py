@@ -10,7 +10,7 @@ import difflib
 import json
 from pathlib import Path
 
-from errors import InputError
+from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
 DATASET_STATISTICS = {

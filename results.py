@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 import checkpoint
-import distributed
-from errors import InputError
 from features import Features, unpack, write_features
-from logs import write_json, write_text
 from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS
+from runtime import distributed
+from runtime.errors import InputError
+from runtime.logs import write_json, write_text
 
 # A file of another format is of other settings.
 FORMAT = 1

@@ -7,8 +7,8 @@ tensor. `Normalize` is the part that runs on the device, for a whole batch.
 import torch
 from torch import nn
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import CenterCrop, Compose  # noqa: F401  (part of this module)
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2 import (CenterCrop, Compose,  # noqa: F401  (part of this module)
+                                       functional as F)
 
 CORNERS = ('center', 'top_left', 'top_right', 'bottom_left', 'bottom_right')
 # Multi-scale corner cropping of Wang et al., "Towards Good Practices for Very Deep Two-Stream

@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import nn
 
-import distributed
-from metrics import (confusion_counts, mean_average_precision, mean_class_accuracy,
-                     topk_any_hits, topk_hits)
+from metrics import (confusion_counts, mean_average_precision, mean_class_accuracy, topk_any_hits,
+                     topk_hits)
+from runtime import distributed
 
 KINDS = ('clip', 'video')
 

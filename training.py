@@ -8,9 +8,9 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
 
-import distributed
-from errors import InputError
 from metrics import Sums
+from runtime import distributed
+from runtime.errors import InputError
 
 
 class Step(NamedTuple):

@@ -2,8 +2,8 @@
 
 import torch
 
-import distributed
 from metrics import Sums, mean_per_group
+from runtime import distributed
 
 # What is averaged, over clips or over videos.
 AVERAGED = {'loss': 'clips', 'clip_top1': 'clips', 'clip_top5': 'clips', 'video_top1': 'videos',

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from errors import InputError
+from runtime.errors import InputError
 
 # Names of the subsets on the command line and in the files.
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from errors import InputError
+from runtime.errors import InputError
 
 # A buffer's first byte says whether it is lent; what is handed over begins where it is aligned.
 FREE, LENT = 0, 1

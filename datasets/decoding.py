@@ -13,7 +13,7 @@ import torch
 
 from datasets.frames import UNDECODABLE, FrameError
 from datasets.videodataset import VideoDataset, collate
-from errors import InputError
+from runtime.errors import InputError
 
 
 class EncodedDataset(VideoDataset):

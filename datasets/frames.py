@@ -27,9 +27,9 @@ import numpy as np
 import simplejpeg
 import torch
 
-from errors import InputError
-from video import (SHORT_SIDE, VIDEO_EXTENSIONS, EndError, VideoError, count_frames, count_packets,
-                   cut_name, find_video, read_rgb)
+from datasets.video import (SHORT_SIDE, VIDEO_EXTENSIONS, EndError, VideoError, count_frames,
+                            count_packets, cut_name, find_video, read_rgb)
+from runtime.errors import InputError
 
 # What can be wrong with a video's frames.
 MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (

@@ -8,8 +8,7 @@ from torch.utils.data import Dataset
 
 from datasets.frames import FrameError, video_path
 from datasets.sampling import NO_VIDEO, Key, draw_from, sample_draw
-from errors import InputError
-
+from runtime.errors import InputError
 
 RAISE, REPLACE, LEAVE_OUT = ('raised', 'replaced by others of the same class',
                              'left out, in whole or in part')

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from errors import InputError
 from models import densenet, pre_act_resnet, resnet, resnet2p1d, resnext, wide_resnet
+from runtime.errors import InputError
 
 STEM_OPTIONS = {'n_classes', 'n_input_channels', 'conv1_t_size', 'conv1_t_stride', 'no_max_pool'}
 RESNET_OPTIONS = STEM_OPTIONS | {'shortcut_type', 'widen_factor'}

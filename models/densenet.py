@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers import Conv3d, MaxPool3d
+from models.base import Conv3d, MaxPool3d
 from models.resnet import Classifier, init_weights, layers_of, recomputable
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}

@@ -7,9 +7,9 @@ and the pooling after it leave no trace in them; everything else does.
 import math
 import re
 
-from errors import InputError
 from models import densenet
 from models.resnet import BASIC_LAYERS, BOTTLENECK_LAYERS
+from runtime.errors import InputError
 
 # By the ratio of channels that leave a bottleneck and those of its 3x3x3 convolution in one group.
 FAMILY_OF_EXPANSION = {4: 'resnet', 2: 'wideresnet'}

@@ -6,7 +6,7 @@ the stem keeps its own norm, shortcuts start from the plain input, and no norm e
 
 from torch import nn
 
-from models.layers import Conv3d
+from models.base import Conv3d
 from models.resnet import BASIC_LAYERS, LAYERS, ResidualBlock, ResNet, layers_of, run_steps
 
 

@@ -8,88 +8,17 @@ R(2+1)D has four of them where a ResNet has two. So a convolution is a dict of n
 or a stem joins such dicts, and what runs is the steps in their order.
 """
 
-from contextlib import contextmanager, nullcontext
-from functools import wraps
-
-import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from errors import InputError
-from models.layers import Conv3d, MaxPool3d
+from models.base import (Classifier, Conv3d, MaxPool3d, add_steps, conv_bn, init_weights, layers_of,
+                         recomputable, run_steps)
+from runtime.errors import InputError
 
 BASIC_LAYERS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_LAYERS = {
     50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 LAYERS = BASIC_LAYERS | BOTTLENECK_LAYERS
-
-
-def conv_bn(index, in_planes, planes, kernel_size, stride=1, groups=1):
-    """The named steps of the `index`-th convolution of a block: a 3D convolution, normalised."""
-    return {f'conv{index}': Conv3d(in_planes, planes, kernel_size, stride, groups),
-            f'bn{index}': nn.BatchNorm3d(planes)}
-
-
-def add_steps(owner, steps):
-    """Make the named steps modules of `owner`; give their names, for `run_steps`."""
-    for name, module in steps.items():
-        owner.add_module(name, module)
-    return tuple(steps)
-
-
-def run_steps(owner, names, x):
-    """Apply the modules of `owner` that have these names, in this order."""
-    for name in names:
-        x = getattr(owner, name)(x)
-    return x
-
-
-def init_weights(network):
-    """Kaiming-normal convolutions (fan out, ReLU) and batch norms that start as the identity."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-        elif isinstance(module, nn.BatchNorm3d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-
-
-def layers_of(model, layers, model_depth):
-    """The row of a family's depth table; InputError names the depths there are."""
-    if model_depth not in layers:
-        depths = ', '.join(map(str, layers))
-        raise InputError(f'{model} has no depth {model_depth}: choose one of {depths}')
-    return layers[model_depth]
-
-
-@contextmanager
-def kept_statistics(block):
-    """Within it the batch norms of `block` leave their running statistics as they are."""
-    norms = [module for module in block.modules()
-             if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, n_batches in kept:
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(n_batches)
-
-
-def recomputable(forward):
-    """A block's `forward(self, x)`, of which training keeps x alone where `self.is_recomputed`:
-    the rest is computed again in the backward pass."""
-    @wraps(forward)
-    def run(self, x):
-        if not (self.is_recomputed and torch.is_grad_enabled()):
-            return forward(self, x)
-        # The second pass must not count the same clips again in the statistics.
-        return checkpoint(forward, self, x, use_reentrant=False, preserve_rng_state=False,
-                          context_fn=lambda: (nullcontext(), kept_statistics(self)))
-    return run
 
 
 class PadShortcut(nn.Module):
@@ -158,43 +87,6 @@ class Bottleneck(ResidualBlock):
                 **convolution(2, mid_planes, mid_planes, 3, stride, groups), 'relu2': nn.ReLU(),
                 **conv_bn(3, mid_planes, out_planes, 1)}
         super().__init__(path, in_planes, out_planes, stride, shortcut_type)
-
-
-class Classifier(nn.Module):
-    """What all networks share: features, their global average, one linear classifier.
-
-    A network sets `num_features`, the channels F of its feature map, and has its linear layer under
-    the name in `classifier_name`.
-    """
-
-    classifier_name = 'fc'
-    frozen = ()  # modules whose batch norms keep their statistics in training
-
-    def train(self, mode=True):
-        """As nn.Module's, but frozen modules stay in evaluation mode."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
-
-    def recompute_blocks(self):
-        """Keep less for the backward pass: only what enters each block."""
-        for module in self.modules():
-            if hasattr(module, 'is_recomputed'):
-                module.is_recomputed = True
-
-    def forward_features(self, x):
-        """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""
-        raise NotImplementedError
-
-    def forward_head(self, features, pre_logits=False):
-        """(N, F, t, h, w) feature map -> (N, n_classes) logits, or (N, F) with `pre_logits`."""
-        pooled = features.mean(dim=(2, 3, 4))
-        return pooled if pre_logits else getattr(self, self.classifier_name)(pooled)
-
-    def forward(self, x):
-        """(N, C, T, H, W) float clips -> (N, n_classes) logits."""
-        return self.forward_head(self.forward_features(x))
 
 
 class ResNet(Classifier):

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from models.layers import Conv3d, triple
+from models.base import Conv3d, triple
 from models.resnet import BASIC_LAYERS, LAYERS, BasicBlock, Bottleneck, ResNet, layers_of
 
 

@@ -5,8 +5,7 @@ Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", CVPR
 
 from functools import partial
 
-from models.resnet import BOTTLENECK_LAYERS as LAYERS
-from models.resnet import Bottleneck, ResNet, layers_of
+from models.resnet import BOTTLENECK_LAYERS as LAYERS, Bottleneck, ResNet, layers_of
 
 
 class ResNeXtBottleneck(Bottleneck):

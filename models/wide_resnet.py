@@ -5,8 +5,7 @@ Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016.
 
 from functools import partial
 
-from models.resnet import BOTTLENECK_LAYERS as LAYERS
-from models.resnet import Bottleneck, ResNet, layers_of
+from models.resnet import BOTTLENECK_LAYERS as LAYERS, Bottleneck, ResNet, layers_of
 
 
 def generate_model(model_depth, *, k=2, **options):

@@ -24,9 +24,10 @@ def _run(argv, output, file_limit, variables):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         _, highest = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, highest))
-    import errors
-    import main
     import torch
+
+    import main
+    from runtime import errors
     torch.set_num_threads(1)
     errors.run(main.main, argv)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from datasets.annotations import label_list_records, read_annotation
-from errors import InputError
-from logs import replacing
+from runtime.errors import InputError
+from runtime.logs import replacing
 from tests.helpers import grey_frames, run_script, write_sound, write_video
 from util_scripts import (add_fps_into_activitynet_json, hmdb51_json, kinetics_json, mit_json,
                           remove_dataparallel, ucf101_json)
-from util_scripts.utils import video_stem, write_json
+from util_scripts.helpers.utils import video_stem, write_json
 
 
 def make_frames(root, n_frames):

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-import errors
+from runtime import errors
 from tests.helpers import grey_frames, write_video
 from tests.processes import ROOT
-from util_scripts import benchmark, benchmark_extraction
-from util_scripts.timing import peak_rate
+from util_scripts import benchmark
+from util_scripts.helpers import benchmark_extraction
+from util_scripts.helpers.timing import peak_rate
 
 
 def _benchmark(*argv):

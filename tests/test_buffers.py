@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import build_loader
 from datasets.annotations import read_annotation
+from datasets.loading import build_loader
 from opts import parse_opts
 from tests.processes import start_main
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import InputError
+from runtime.errors import InputError
 from tests.helpers import cut_short, grey_frames, run_script, write_video
 from tests.tiny_data import TinyData
 from util_scripts import check_data, folder_json

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import build_loader
 from datasets.annotations import (AnnotationError, Strings, label_list_records, read_annotation,
                                   taxonomy_records)
 from datasets.frames import FrameError, Hdf5Flow, Hdf5Frames, JpgFrames, video_path
+from datasets.loading import build_loader
 from opts import parse_opts
 from tests.helpers import grey_frames, write_video
 from tests.tiny_data import run_main

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import main
-from datasets import build_loader
 from datasets.annotations import read_annotation
 from datasets.frames import FrameError
+from datasets.loading import build_loader
 from opts import parse_opts
 from tests.tiny_data import run_main
 from util_scripts import benchmark

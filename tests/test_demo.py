@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import InputError
 from opts import parse_opts
-from util_scripts import demo, demo_videos, plotting
+from runtime.errors import InputError
+from util_scripts import demo, demo_videos
 from util_scripts.demo_videos import (HEIGHT, MOTIONS, N_FRAMES, PERIODS, SENSOR_NOISE, WIDTH,
                                       Scene, Waves)
+from util_scripts.helpers import plotting
 
 SEED = 5
 LOOKED_AT = (0, 8, N_FRAMES - 1)  # frames

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import checkpoint
-from errors import InputError
 from model import build_network, describe
 from models import ARCHITECTURES, depths
 from opts import parse_opts
+from runtime.errors import InputError
 from tests.helpers import run_script
 from tests.test_models import on_meta
 from util_scripts.describe_checkpoint import main, network_rows, table_lines

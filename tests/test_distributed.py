@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import checkpoint
-from distributed import World, find_world, meeting_point
-from errors import InputError
+from runtime.distributed import World, find_world, meeting_point
+from runtime.errors import InputError
 from tests.processes import finish, free_port, launch, torchrun
 from tests.tiny_data import run_main
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from errors import InputError
+from runtime.errors import InputError
 from tests.helpers import run_script
 from util_scripts.eval_accuracy import main
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import main
-from errors import InputError
 from features import Features, FeatureTap, read_features, write_features
 from model import load_model
 from models import generate_model
+from runtime.errors import InputError
 from tests.processes import finish, start_main, torchrun
 from tests.tiny_data import CLASSES, run_main
 

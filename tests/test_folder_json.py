@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from datasets.annotations import label_list_records, read_annotation
-from errors import InputError
+from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_annotation_scripts import make_frames, make_hdf5
 from util_scripts.folder_json import Listed, grouping, main, split

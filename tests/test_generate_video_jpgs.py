@@ -16,17 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import video
+from datasets import video
 from datasets.frames import JpgFrames
-from errors import InputError
+from datasets.video import Scaler, Video, scaled_size
+from runtime.errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
 from util_scripts import generate_video_jpgs
-from util_scripts.generate_video_jpgs import (Job, JpgFolders, main, shared_out,
-                                              temporary_path)
-from util_scripts.utils import run_jobs
-from util_scripts.video_io import frames_at, jpegs, resample, steady_times
-from video import Scaler, Video, scaled_size
+from util_scripts.generate_video_jpgs import Job, JpgFolders, main, shared_out, temporary_path
+from util_scripts.helpers.utils import run_jobs
+from util_scripts.helpers.video_io import frames_at, jpegs, resample, steady_times
 
 LEVELS = range(20, 220, 10)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.frames import Hdf5Flow, Hdf5Frames, video_path
-from errors import InputError
+from runtime.errors import InputError
 from tests.helpers import cut_short, grey_frames, run_script, write_video
 from util_scripts import generate_flow_hdf5, generate_video_hdf5, generate_video_jpgs
 from util_scripts.generate_flow_hdf5 import as_image

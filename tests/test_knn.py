@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from errors import InputError
 from features import Features, read_features, write_features
+from runtime.errors import InputError
 from tests.helpers import run_script
 from util_scripts import knn
 

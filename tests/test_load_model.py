@@ -5,7 +5,7 @@ import torch
 
 import checkpoint
 from model import WeightsError, build_network, describe, load_model
-from opts import build_parser, Options
+from opts import Options, build_parser
 
 SMALL = ['--model_depth', '10', '--resnet_widen_factor', '0.125', '--n_classes', '3']
 

@@ -15,8 +15,8 @@ from models import ARCHITECTURES, depths, generate_model
 from models.densenet import rename_2018_keys
 from models.identify import identify
 from opts import normalization, parse_opts, replace
-from tests.test_models import GOLDEN_CASES, NETWORKS, clips, on_meta, recorded_network
-from tests.test_models import recorded_value
+from tests.test_models import (GOLDEN_CASES, NETWORKS, clips, on_meta, recorded_network,
+                               recorded_value)
 from tests.tiny_data import CLASSES, run_main
 from training import build_optimizer
 

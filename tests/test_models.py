@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from errors import InputError
 from models import ARCHITECTURES, depths, generate_model
 from models.densenet import HalvingPool, rename_2018_keys
 from models.resnet import BasicBlock, PadShortcut, conv_bn
 from models.resnet2p1d import conv_bn_2p1d
+from runtime.errors import InputError
 
 NETWORKS = [(model, depth) for model in ARCHITECTURES for depth in depths(model)]
 NARROW = dict(n_classes=5, widen_factor=0.125, cardinality=8)

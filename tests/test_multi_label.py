@@ -11,12 +11,12 @@ import torch
 
 import checkpoint
 import main
-from datasets import build_loader
 from datasets.annotations import AnnotationError, label_list_records, read_annotation
-from errors import InputError
+from datasets.loading import build_loader
 from features import read_features
 from model import load_model
 from opts import parse_opts
+from runtime.errors import InputError
 from tests.helpers import write_video
 from tests.processes import run_ranks
 from tests.test_plots import is_picture

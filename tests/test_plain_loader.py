@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from datasets import build_loader
 from datasets.annotations import read_annotation
+from datasets.loading import build_loader
 from opts import normalization, parse_opts
 from spatial_transforms import Normalize
-from tests.plain_loader import PlainClips, plain_collate
 from util_scripts.benchmark import make_data
+from util_scripts.helpers.plain_loader import PlainClips, plain_collate
 
 
 @pytest.fixture(scope='module')

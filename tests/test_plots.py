@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import InputError
+from runtime.errors import InputError
 from tests.tiny_data import run_main
 from util_scripts import plot_log, plot_results
-from util_scripts.plotting import draw_classes, draw_confusion
+from util_scripts.helpers.plotting import draw_classes, draw_confusion
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import checkpoint
 import models
 from model import InPrecision, memory_format_of
-from models.layers import Conv3d, MaxPool3d
+from models.base import Conv3d, MaxPool3d
 from opts import build_parser, parse_opts
 from tests.tiny_data import run_main
 from training import build_scaler

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from errors import InputError
 from model import load_model
+from runtime.errors import InputError
 from tests.helpers import cut_short, grey_frames, run_script, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import generate_video_jpgs, predict
-from util_scripts.captions import MIN_SHORT_SIDE, draw_scores
+from util_scripts.helpers.captions import MIN_SHORT_SIDE, draw_scores
 
 
 @pytest.fixture(scope='module')

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from datasets.annotations import label_list_records, read_annotation
-from distributed import World
 from features import read_features
 from model import build_network
 from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, parse_opts, replace
 from results import partial_results
+from runtime.distributed import World
 from tests.processes import start_main, start_ranks
 from tests.tiny_data import CLASSES, TinyData, run_main
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from datasets.sampling import (NO_VIDEO, ClipBatches, Key, ShuffledBatches, VideoBatches,
-                               sample_draw)
+from datasets.sampling import NO_VIDEO, ClipBatches, Key, ShuffledBatches, VideoBatches, sample_draw
 
 
 def _indices(batches):

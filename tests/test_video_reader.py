@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-import video
+from datasets import video
 from datasets.frames import (EMPTY, MISSING, UNDECODABLE, WRONG_COUNT, FrameError, Hdf5Frames,
                              JpgFrames, VideoFrames)
+from datasets.video import (SeekError, Video, VideoError, count_frames, count_packets, find_video,
+                            read_rgb)
 from tests.helpers import cut_short, grey_frames, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import folder_json, generate_video_hdf5, generate_video_jpgs
 from util_scripts.generate_video_jpgs import Job, extract
-from video import (SeekError, Video, VideoError, count_frames, count_packets, find_video,
-                   read_rgb)
 
 
 def noise(n_frames=60, height=48, width=64, seed=0):

@@ -7,9 +7,9 @@ import torch
 
 import main
 import temporal_transforms as T
-from errors import InputError
-from model import load_model
 from datasets.frames import JpgFrames
+from model import load_model
+from runtime.errors import InputError
 from spatial_transforms import EvenCrops, Resize
 from tests.processes import finish, torchrun
 from tests.tiny_data import run_main

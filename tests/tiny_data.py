@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import errors
 import main
+from runtime import errors
 
 CLASSES = ('red', 'green', 'blue')
 N_TRAIN, N_VAL, N_TEST = 4, 2, 1

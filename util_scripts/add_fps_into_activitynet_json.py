@@ -8,10 +8,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from errors import InputError, run
-from logs import Progress
-from util_scripts.utils import find_videos, n_processors, printable, read_json, write_json
-from video import Video, VideoError
+from datasets.video import Video, VideoError
+from runtime.errors import InputError, run
+from runtime.logs import Progress
+from util_scripts.helpers.utils import find_videos, n_processors, printable, read_json, write_json
 
 FILE = 'an annotation file of ActivityNet as published (activity_net.v1-3.min.json)'
 

@@ -28,22 +28,21 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from datasets import build_loader, decoding_device
 from datasets.annotations import check_class_count, read_annotation
+from datasets.loading import build_loader, decoding_device
 from datasets.videodataset import collate
-from errors import InputError, run
 from inference import predict
-from logs import write_json
-from model import (AUTOCAST_TYPES, build_network, check_smallest_batch, keep_freed_memory,
-                   tune)
+from model import AUTOCAST_TYPES, build_network, check_smallest_batch, keep_freed_memory, tune
 from opts import Options, build_parser, n_input_channels, normalization, parse_opts, replace
+from runtime.errors import InputError, run
+from runtime.logs import write_json
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
-from util_scripts.benchmark_extraction import check_extraction, extraction_rows
-from util_scripts.timing import (Row, heading, line, moving_frames, now, peak_rate,
-                                 times_ours)
-from util_scripts.utils import end_on_sigterm, n_of, n_processors
+from util_scripts.helpers.benchmark_extraction import check_extraction, extraction_rows
+from util_scripts.helpers.timing import (Row, heading, line, moving_frames, now, peak_rate,
+                                         times_ours)
+from util_scripts.helpers.utils import end_on_sigterm, n_of, n_processors
 
 # Of the synthetic data: the least number of batches, a video of 40 frames taken as two clips.
 N_BATCHES = {'training': 16, 'validation': 4}
@@ -199,20 +198,20 @@ def _timed_parts(bench, split, clock):
 
 def _plain_clips(bench, dataset, split):
     """The plain loader's samples; it lives with the tests, whose reference it is."""
-    from tests.plain_loader import PlainClips
+    from util_scripts.helpers.plain_loader import PlainClips
     return PlainClips(dataset, bench.opts, split)
 
 
 def _plain_job(bench, dataset, split):
     """The plain loader's batch of some keys."""
-    from tests.plain_loader import plain_collate
+    from util_scripts.helpers.plain_loader import plain_collate
     plain = _plain_clips(bench, dataset, split)
     return lambda keys: plain_collate([plain[key] for key in keys])
 
 
 def _plain_loader(bench, n_threads):
     """The plain loader in so many processes."""
-    from tests.plain_loader import plain_collate
+    from util_scripts.helpers.plain_loader import plain_collate
     ours = bench.loader('train', n_threads=0, decode_device='cpu')
     return DataLoader(_plain_clips(bench, ours.dataset, 'train'), collate_fn=plain_collate,
                       batch_sampler=ours.batch_sampler, num_workers=n_threads,
@@ -241,7 +240,7 @@ def step_rows(bench):
     """Forward, backward and optimiser of one step; alternately a plain one."""
     steps, plain_step = {'ours': our_step(bench)}, None
     if bench.is_against_plain:
-        from tests.plain_step import PlainStep
+        from util_scripts.helpers.plain_step import PlainStep
         steps['plain'] = plain_step = PlainStep(bench.opts, bench.device)
     times = {name: [] for name in steps}
     for step in steps.values():

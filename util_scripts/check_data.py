@@ -12,15 +12,15 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import build_records
 from datasets.annotations import SUBSETS, read_annotation
-from datasets.frames import PROBLEMS, READERS, TRUNCATED, UNDECODABLE, WRONG_COUNT, FrameError, \
-    video_path
-from errors import run
-from logs import Progress, write_text
+from datasets.frames import (PROBLEMS, READERS, TRUNCATED, UNDECODABLE, WRONG_COUNT, FrameError,
+                             video_path)
+from datasets.loading import build_records
+from datasets.video import Video, VideoError, find_video
 from opts import build_parser, parse_opts
-from util_scripts.utils import printable, run_jobs
-from video import Video, VideoError, find_video
+from runtime.errors import run
+from runtime.logs import Progress, write_text
+from util_scripts.helpers.utils import printable, run_jobs
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'
 KINDS = (*PROBLEMS, TOO_SHORT, NO_VIDEOS, IN_BOTH)

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from errors import InputError, run
-from logs import replacing
-from util_scripts import plotting
+from runtime.errors import InputError, run
+from runtime.logs import replacing
 from util_scripts.demo_videos import HEIGHT, MOTIONS, N_FRAMES, add_data_flags, at_least
-from util_scripts.utils import end_on_sigterm, read_json
+from util_scripts.helpers import plotting
+from util_scripts.helpers.utils import end_on_sigterm, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = 'made_by_demo.txt'

@@ -21,8 +21,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from errors import InputError, run
-from util_scripts.utils import n_processors, run_jobs
+from runtime.errors import InputError, run
+from util_scripts.helpers.utils import n_processors, run_jobs
 
 WIDTH, HEIGHT = 48, 48  # pixels
 N_FRAMES, FPS = 32, 25
@@ -212,7 +212,7 @@ def make_video(job):
 def make_videos(video_dir, numbers, *, seed):
     """Write the videos of these numbers into `video_dir`/Class, with a process for each core."""
     # Here, because it takes seconds: worker processes import this module too.
-    from logs import Progress
+    from runtime.logs import Progress
     jobs = [Job(video_dir / class_name / f'{video_name(class_name, number)}.avi',
                 seed, class_name, number)
             for class_name in MOTIONS for number in numbers]

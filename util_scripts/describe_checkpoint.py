@@ -14,12 +14,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoint
-from errors import run
 from model import (FLAGS_OF_2018, OPTION_OF_FLAG, TRACELESS_FLAGS, adopt_options, empty_network,
                    is_of_2018, is_ours, preprocessing_line, stages)
 from models import ARCHITECTURES
 from opts import Options, build_parser, n_input_channels
-from util_scripts.utils import printable
+from runtime.errors import run
+from util_scripts.helpers.utils import printable
 
 # How many class names are printed.
 LISTED = 8

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from datasets.annotations import SUBSETS, read_annotation, select_subset
-from errors import InputError, run
-from logs import replacing
 from metrics import average_precisions, most_confused
-from util_scripts.utils import printable, read_json
+from runtime.errors import InputError, run
+from runtime.logs import replacing
+from util_scripts.helpers.utils import printable, read_json
 
 RESULT_FILE = 'a result file of main.py --inference'
 

@@ -20,11 +20,12 @@ from typing import NamedTuple
 
 from datasets.annotations import usual_path
 from datasets.frames import FrameError, Hdf5Flow
-from errors import InputError, run
+from datasets.video import find_video
+from runtime.errors import InputError, run
 from util_scripts.generate_video_jpgs import number
-from util_scripts.utils import (FIRST_FRAME, READER_OF, VIDEO_TYPES, count_frames, existing_folder,
-                                is_video, malformed, printable, read_text, video_stem, write_json)
-from video import find_video
+from util_scripts.helpers.utils import (FIRST_FRAME, READER_OF, VIDEO_TYPES, count_frames,
+                                        existing_folder, is_video, malformed, printable, read_text,
+                                        video_stem, write_json)
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'

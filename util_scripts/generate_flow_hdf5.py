@@ -13,11 +13,11 @@ frames, and an annotation file is right for both.
 import numpy as np
 import simplejpeg
 
-from errors import InputError, run
+from datasets.video import Scaler, VideoError
+from runtime.errors import InputError, run
 from util_scripts.generate_video_hdf5 import Hdf5File
 from util_scripts.generate_video_jpgs import build_parser, extract_videos, number
-from util_scripts.video_io import frames_at
-from video import Scaler, VideoError
+from util_scripts.helpers.video_io import frames_at
 
 # Motion of -BOUND...BOUND pixels a frame is mapped to 0...255, as in two-stream networks (Wang et
 # al., "Temporal Segment Networks", ECCV 2016).

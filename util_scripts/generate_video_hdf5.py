@@ -6,10 +6,10 @@ The images are those of generate_video_jpgs, byte for byte; a few big files inst
 ones. A run that was stopped is taken up where it was: a file under a video's own name is complete.
 """
 
-from errors import run
+from datasets.video import cut_name
+from runtime.errors import run
 from util_scripts.generate_video_jpgs import extract_frames
-from util_scripts.video_io import jpegs
-from video import cut_name
+from util_scripts.helpers.video_io import jpegs
 
 
 class Hdf5File:

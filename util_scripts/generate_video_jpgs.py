@@ -17,10 +17,10 @@ from pathlib import Path
 
 import av
 
-from errors import InputError, run
-from util_scripts.utils import find_videos, make_folder, n_processors, printable, run_jobs
-from util_scripts.video_io import jpegs
-from video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
+from datasets.video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
+from runtime.errors import InputError, run
+from util_scripts.helpers.utils import find_videos, make_folder, n_processors, printable, run_jobs
+from util_scripts.helpers.video_io import jpegs
 
 # Whether the videos of a data set lie in label folders.
 DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
@@ -181,7 +181,7 @@ def shared_out(jobs, n_jobs):
 def extract_all(jobs, n_jobs):
     """{video: Outcome}, with a progress bar."""
     # Here, because it takes seconds: worker processes import this module too.
-    from logs import Progress
+    from runtime.logs import Progress
     outcomes = {}
     n_jobs = n_processors() if n_jobs == ALL_PROCESSORS else n_jobs
     jobs = shared_out(jobs, n_jobs)

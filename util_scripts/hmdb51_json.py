@@ -6,9 +6,9 @@
 import argparse
 from pathlib import Path
 
-from errors import InputError, run
-from util_scripts.utils import (Listed, add_video_type, existing_folder, malformed, read_lines,
-                                video_stem, write_annotations)
+from runtime.errors import InputError, run
+from util_scripts.helpers.utils import (Listed, add_video_type, existing_folder, malformed,
+                                        read_lines, video_stem, write_annotations)
 
 SPLITS = (1, 2, 3)
 # Last word of a line -> subset; videos of None are not used in that split.

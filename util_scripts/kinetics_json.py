@@ -7,9 +7,9 @@ import argparse
 import csv
 from pathlib import Path
 
-from errors import InputError, run
-from util_scripts.utils import (FIRST_FRAME, VIDEO_TYPES, Listed, existing_folder, malformed,
-                                read_text, write_annotations)
+from runtime.errors import InputError, run
+from util_scripts.helpers.utils import (FIRST_FRAME, VIDEO_TYPES, Listed, existing_folder,
+                                        malformed, read_text, write_annotations)
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 FILES = 'the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv)'

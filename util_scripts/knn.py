@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from errors import InputError, run
 from features import read_features
-from util_scripts.utils import read_text
+from runtime.errors import InputError, run
+from util_scripts.helpers.utils import read_text
 
 ALL = 'all'
 # Without groups, a video is classified by examples of the other parts of so many.

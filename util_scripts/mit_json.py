@@ -7,9 +7,9 @@ import argparse
 import csv
 from pathlib import Path, PurePosixPath
 
-from errors import run
-from util_scripts.utils import (Listed, add_video_type, existing_folder, malformed, read_lines,
-                                read_text, video_stem, write_annotations)
+from runtime.errors import run
+from util_scripts.helpers.utils import (Listed, add_video_type, existing_folder, malformed,
+                                        read_lines, read_text, video_stem, write_annotations)
 
 LISTS = {'trainingSet.csv': 'training', 'validationSet.csv': 'validation',
          'testingSet.csv': 'testing'}

@@ -7,8 +7,8 @@ import argparse
 import os
 from pathlib import Path
 
-from errors import InputError, run
-from util_scripts.plotting import draw_runs, read_log
+from runtime.errors import InputError, run
+from util_scripts.helpers.plotting import draw_runs, read_log
 
 LOGS = {'training': 'train.log', 'validation': 'val.log'}
 

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.annotations import (SUBSETS, label_list_records, read_annotation, taxonomy_records)
+from datasets.annotations import SUBSETS, label_list_records, read_annotation, taxonomy_records
 from datasets.frames import READERS, FrameError, video_path
-from errors import InputError, run
+from runtime.errors import InputError, run
 from util_scripts.eval_accuracy import (RESULT_FILE, check_overlap, confused_lines,
-                                        count_confusions, precisions, read_results,
-                                        read_truth)
-from util_scripts.plotting import Clip, draw_bars, draw_clips, draw_classes, draw_confusion
-from util_scripts.utils import existing_folder, make_folder, printable
+                                        count_confusions, precisions, read_results, read_truth)
+from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
+from util_scripts.helpers.utils import existing_folder, make_folder, printable
 
 FRAMES_A_STRIP = 8
 

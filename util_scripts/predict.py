@@ -22,16 +22,16 @@ import av
 import torch
 from tqdm import tqdm
 
-from datasets import spatial_transform
 from datasets.frames import FrameError, JpgFrames
-from errors import InputError, StopSignals, run
+from datasets.loading import spatial_transform
+from datasets.video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
 from inference import ranked
-from logs import Progress, replacing
 from model import load_model, preprocessing_line
+from runtime.errors import InputError, StopSignals, run
+from runtime.logs import Progress, replacing
 from temporal_transforms import stream_windows
-from util_scripts.captions import draw_scores, write_mp4
-from util_scripts.utils import is_video, make_folder, n_of, printable, read_json, read_lines
-from video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
+from util_scripts.helpers.captions import draw_scores, write_mp4
+from util_scripts.helpers.utils import is_video, make_folder, n_of, printable, read_json, read_lines
 
 DRAWN_LABELS = 3
 CSV_COLUMNS = ('video', 'window', 'begin_sec', 'end_sec', 'rank', 'label', 'score')

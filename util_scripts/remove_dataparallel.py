@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 import checkpoint
-from errors import run
-from util_scripts.utils import make_folder
+from runtime.errors import run
+from util_scripts.helpers.utils import make_folder
 
 
 def main(argv=None):

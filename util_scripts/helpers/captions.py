@@ -9,8 +9,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from errors import InputError
-from video import reason
+from datasets.video import reason
+from runtime.errors import InputError
 
 # Frames with a shorter side are enlarged to this one, in pixels.
 MIN_SHORT_SIDE = 360

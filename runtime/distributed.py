@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 import torch
 import torch.distributed as dist
 
-from errors import InputError, Stopped
+from runtime.errors import InputError, Stopped
 
 # How often a process shows that it lives, and after what silence the others give up.
 BEAT_SEC = 2.0

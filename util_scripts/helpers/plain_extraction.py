@@ -10,8 +10,8 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from errors import InputError
-from util_scripts.utils import n_processors
+from runtime.errors import InputError
+from util_scripts.helpers.utils import n_processors
 
 
 def check_commands():

@@ -10,24 +10,24 @@ from pathlib import Path
 import av
 import numpy as np
 
-from errors import InputError
+from datasets.video import reason
+from runtime.errors import InputError
 from util_scripts.demo_videos import write_video
 from util_scripts.generate_video_jpgs import QUALITY
-from util_scripts.timing import Row, moving_frames, now_of_children, times_ours
-from util_scripts.utils import existing_folder, is_video, n_of
-from video import reason
+from util_scripts.helpers.timing import Row, moving_frames, now_of_children, times_ours
+from util_scripts.helpers.utils import existing_folder, is_video, n_of
 
 # Videos from this length on are long ones.
 LONG_SEC = 60
 # Synthetic videos to extract, two seconds each: how many, and how often each is repeated.
 MADE_FRAMES, MADE_VIDEOS = 50, ((24, 1), (1, 60))
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_extraction(bench):
     """Raise InputError where commands or videos are missing."""
     if bench.is_against_plain:
-        from tests.plain_extraction import check_commands
+        from util_scripts.helpers.plain_extraction import check_commands
         check_commands()
     if bench.videos:
         by_length(find_below(bench.videos))
@@ -37,7 +37,7 @@ def extraction_rows(bench):
     """From videos to folders of jpg frames; alternately ffprobe and ffmpeg for each video."""
     jobs = {'ours': _extract_ours}
     if bench.is_against_plain:
-        from tests.plain_extraction import extract_plain
+        from util_scripts.helpers.plain_extraction import extract_plain
         jobs['plain'] = lambda links, dst_path: extract_plain(links, dst_path, QUALITY)
         # The 2020 code left the quality to ffmpeg, which makes much smaller files.
         jobs['plain, without -q:v'] = extract_plain

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from errors import InputError
-from logs import replacing
+from runtime.errors import InputError
+from runtime.logs import replacing
 
 INK, FAINT = '#222222', '#8a8a8a'
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}

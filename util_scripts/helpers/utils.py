@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from errors import InputError
-from video import VIDEO_EXTENSIONS
+from datasets.video import VIDEO_EXTENSIONS
+from runtime.errors import InputError
 
 # How frames may be stored: a folder of jpg files, an hdf5 file (with `video`, or with optical flow)
 # or the video itself. The number of a video's first frame, and main.py's --file_type and
@@ -213,7 +213,7 @@ def count_frames(root, video_type, paths):
     """
     # Here, because it takes seconds: workers that extract frames import this module too.
     from datasets.frames import READERS, video_path
-    from logs import Progress
+    from runtime.logs import Progress
     reader = READERS[READER_OF[video_type]]()
 
     def count(path):
@@ -281,7 +281,7 @@ def write_annotations(splits, labels, video_path, video_type):
 
 def write_json(path, data):
     """Write an annotation file, at once or not at all: a line a video, so that it can be read."""
-    from logs import replacing  # here, as above: it brings the progress bar along
+    from runtime.logs import replacing  # here, as above: it brings the progress bar along
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         separator = '{'
         for name, value in data.items():

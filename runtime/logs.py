@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from errors import InputError
+from runtime.errors import InputError
 
 FLUSH_SEC = 1.0
 # The first steps allocate memory and choose algorithms, as no later ones do; in the last of these

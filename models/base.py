@@ -1,0 +1,182 @@
+"""What all networks share: convolutions, initialisation, activation checkpointing, the classifier.
+
+A network takes float clips (N, C, T, H, W) and gives logits (N, n_classes).
+"""
+
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from runtime.errors import InputError
+
+_CPU_HAS = torch.cpu.get_capabilities()
+ERRS_IN_BF16 = _CPU_HAS.get('avx512_f', False) and not _CPU_HAS.get('amx_bf16', False)
+
+
+def triple(size):
+    """A size as (t, h, w): 3 -> (3, 3, 3)."""
+    return size if isinstance(size, tuple) else (size,) * 3
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution without bias, padded by half its odd kernel; sizes are a number or (t, h, w).
+
+    (N, in_planes, T, H, W) -> (N, planes, ceil(T / stride), ...).
+
+    Training on the CPU leaves out the ends of a kernel that would see nothing but padding, as those
+    in time in the last stage of a ResNet on 16 frames, and their gradients.
+    """
+
+    def __init__(self, in_planes, planes, kernel_size, stride=1, groups=1):
+        padding = tuple(size // 2 for size in triple(kernel_size))
+        super().__init__(in_planes, planes, kernel_size, stride, padding, groups=groups, bias=False)
+
+    def forward(self, x):
+        is_short = any(size <= pad for size, pad in zip(x.shape[2:], self.padding))
+        if x.device.type == 'cpu' and torch.is_grad_enabled():
+            if is_short or ERRS_IN_BF16 and _is_bf16(x):
+                return self._trained_on_cpu(x)
+        return super().forward(x)
+
+    def _trained_on_cpu(self, x):
+        """The same without what is too much, and without what oneDNN gets wrong.
+
+        Its version 3.12 and those before, on x86 with AVX-512 but without AMX, take the bf16
+        gradient of the weights in part from memory that they never wrote, and write where they
+        must not, if an axis is padded and shorter than the kernel. It is padded beforehand.
+        """
+        weight, zeros, padding = self.weight, [], []
+        for axis, (size, full_pad) in enumerate(zip(x.shape[2:], self.padding), start=2):
+            pad = min(full_pad, size - 1)
+            if pad < full_pad:
+                weight = weight.narrow(axis, full_pad - pad, 2 * pad + 1)
+            is_beforehand = size < 2 * pad + 1 and ERRS_IN_BF16 and _is_bf16(x)
+            zeros = [pad * is_beforehand] * 2 + zeros
+            padding.append(pad * (not is_beforehand))
+        if any(zeros):
+            x = F.pad(x, zeros)
+        return F.conv3d(x, weight, None, self.stride, padding, groups=self.groups)
+
+
+def _is_bf16(x):
+    """Whether a convolution of x on the CPU computes in bf16."""
+    if torch.is_autocast_enabled('cpu'):
+        return torch.get_autocast_dtype('cpu') is torch.bfloat16
+    return x.dtype is torch.bfloat16
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """nn.MaxPool3d that keeps the precision of its input, of which autocast on the CPU makes fp32,
+    and so of the whole first stage."""
+
+    def forward(self, x):
+        with torch.autocast('cpu', enabled=False):
+            return super().forward(x)
+
+
+def conv_bn(index, in_planes, planes, kernel_size, stride=1, groups=1):
+    """The named steps of the `index`-th convolution of a block: a 3D convolution, normalised."""
+    return {f'conv{index}': Conv3d(in_planes, planes, kernel_size, stride, groups),
+            f'bn{index}': nn.BatchNorm3d(planes)}
+
+
+def add_steps(owner, steps):
+    """Make the named steps modules of `owner`; give their names, for `run_steps`."""
+    for name, module in steps.items():
+        owner.add_module(name, module)
+    return tuple(steps)
+
+
+def run_steps(owner, names, x):
+    """Apply the modules of `owner` that have these names, in this order."""
+    for name in names:
+        x = getattr(owner, name)(x)
+    return x
+
+
+def init_weights(network):
+    """Kaiming-normal convolutions (fan out, ReLU) and batch norms that start as the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        elif isinstance(module, nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def layers_of(model, layers, model_depth):
+    """The row of a family's depth table; InputError names the depths there are."""
+    if model_depth not in layers:
+        depths = ', '.join(map(str, layers))
+        raise InputError(f'{model} has no depth {model_depth}: choose one of {depths}')
+    return layers[model_depth]
+
+
+@contextmanager
+def kept_statistics(block):
+    """Within it the batch norms of `block` leave their running statistics as they are."""
+    norms = [module for module in block.modules()
+             if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, n_batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(n_batches)
+
+
+def recomputable(forward):
+    """A block's `forward(self, x)`, of which training keeps x alone where `self.is_recomputed`:
+    the rest is computed again in the backward pass."""
+    @wraps(forward)
+    def run(self, x):
+        if not (self.is_recomputed and torch.is_grad_enabled()):
+            return forward(self, x)
+        # The second pass must not count the same clips again in the statistics.
+        return checkpoint(forward, self, x, use_reentrant=False, preserve_rng_state=False,
+                          context_fn=lambda: (nullcontext(), kept_statistics(self)))
+    return run
+
+
+class Classifier(nn.Module):
+    """What all networks share: features, their global average, one linear classifier.
+
+    A network sets `num_features`, the channels F of its feature map, and has its linear layer under
+    the name in `classifier_name`.
+    """
+
+    classifier_name = 'fc'
+    frozen = ()  # modules whose batch norms keep their statistics in training
+
+    def train(self, mode=True):
+        """As nn.Module's, but frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def recompute_blocks(self):
+        """Keep less for the backward pass: only what enters each block."""
+        for module in self.modules():
+            if hasattr(module, 'is_recomputed'):
+                module.is_recomputed = True
+
+    def forward_features(self, x):
+        """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""
+        raise NotImplementedError
+
+    def forward_head(self, features, pre_logits=False):
+        """(N, F, t, h, w) feature map -> (N, n_classes) logits, or (N, F) with `pre_logits`."""
+        pooled = features.mean(dim=(2, 3, 4))
+        return pooled if pre_logits else getattr(self, self.classifier_name)(pooled)
+
+    def forward(self, x):
+        """(N, C, T, H, W) float clips -> (N, n_classes) logits."""
+        return self.forward_head(self.forward_features(x))
