@@ -2,18 +2,17 @@
 
 import errno
 import hashlib
-import os
 import pickle
 import platform
 import re
 import warnings
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from runtime.errors import InputError
+from runtime.files import writing_whole
 
 # A file of a later format is refused; one without the number is of the 2020 or 2018 code.
 FORMAT_VERSION = 1
@@ -34,35 +33,17 @@ def versions():
 # ---------------------------------------------------------------- writing
 
 def save(path, state):
-    """Write `state` to `path`: first to a temporary name, flushed to the disk, then renamed.
+    """Write `state` to `path`, whole or not at all, and flushed to the disk.
 
-    Whatever happens, `path` is either what it was or the whole new file. Raises CheckpointError
-    where it cannot be written.
+    Raises CheckpointError where it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{platform.node()}.{os.getpid()}')
     try:
-        with open(temporary, 'wb') as file:
+        with writing_whole(path, durable=True) as temporary, open(temporary, 'wb') as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f'{path}: the checkpoint cannot be written ({_reason(error)}); free '
                               'space or mend the permissions') from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _flush_folder(folder):
-    """The new name itself is only safe once the folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error):

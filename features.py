@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.logs import replacing
+from runtime.files import replacing
 
 
 class FeatureTap:

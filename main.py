@@ -17,12 +17,15 @@ from datasets.loading import build_loader, decoding_device, naming_lost_processe
 from features import FeatureTap, pack
 from inference import feature_rows, predict, video_result
 from metrics import Sums
-from model import (adopt_options, build_network, check_smallest_batch, describe, freeze_before,
-                   load_network, load_pretrained, make_parallel, match_class_names, tune)
-from opts import Options, normalization, parse_opts, replace, to_json
+from model import (adopt_options, build_network, describe, freeze_before, load_network,
+                   load_pretrained, match_class_names, prepare_network)
+from opts import Options, clip_shape, normalization, parse_opts, replace, to_json
 from results import partial_results, take_over, write_all_features, write_results
 from runtime import distributed, logs
 from runtime.errors import InputError, Stopped, StopSignals, run
+from runtime.files import open_result_folder, write_opts
+from runtime.hardware import check_smallest_batch, make_parallel, pick_device_of_run
+from runtime.profiler import StepTrace
 from spatial_transforms import Normalize
 from tasks import TASKS, Task
 from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,
@@ -67,11 +70,11 @@ def main(argv=None):
     """Do what the flags say; the exit status. Raises InputError."""
     opts = parse_opts(argv)
     world = distributed.find_world(os.environ)
-    if opts.distributed and distributed.STARTED_BY not in os.environ:
+    if opts.distributed and distributed.LAUNCHER_VARIABLE not in os.environ:
         arguments = sys.argv[1:] if argv is None else argv
         return distributed.start_processes([sys.executable, __file__, *arguments], opts,
                                            os.environ)
-    device = pick_device(opts, world)
+    device = pick_device_of_run(world, no_cuda=opts.no_cuda, sync_batchnorm=opts.batchnorm_sync)
     with (distributed.joined(world, device, opts.dist_url), naming_lost_processes(),
           StopSignals() as stop):
         this_run = prepare(opts, world, device)
@@ -87,23 +90,6 @@ def main(argv=None):
 
 
 # ---------------------------------------------------------------- before the first batch
-
-def pick_device(opts, world):
-    """This process's GPU, or the CPU, which is said in one line."""
-    if torch.cuda.is_available() and not opts.no_cuda:
-        device = torch.device('cuda', world.local_rank)
-        torch.cuda.set_device(device)
-        return device
-    if world.is_main:
-        reason = '--no_cuda' if opts.no_cuda else 'no CUDA device was found'
-        print(f'running on the CPU ({reason})')
-    if opts.batchnorm_sync:
-        raise InputError('--batchnorm_sync shares statistics between GPUs, and this run is on the '
-                         'CPU: drop the flag')
-    if world.size > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // world.local_size))
-    return torch.device('cpu')
-
 
 def prepare(opts, world, device):
     """Check all that was given, then build all that the run needs."""
@@ -132,12 +118,13 @@ def prepare(opts, world, device):
         warn_of_no_labels(opts, loaders['val'].dataset.records, log)
     network = make_network(opts, state, path, log).to(device)
     if not opts.no_train:
-        check_smallest_batch(opts, network, loaders['train'].batch_sampler.smallest_share())
+        check_smallest_batch(network, clip_shape(opts),
+                             loaders['train'].batch_sampler.smallest_share())
     if world.is_main:
-        logs.open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
-        logs.write_opts(opts.result_path, to_json(opts))
+        open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
+        write_opts(opts.result_path, to_json(opts))
         log.options({name: value for name, value in vars(opts).items() if name != 'given'})
-    tuned = tune(opts, network, device)
+    tuned = prepare_network(opts, network, device)
     mean, std = normalization(opts)
     return Run(opts=opts, world=world, device=device, log=log, state=state, weights_path=path,
                class_names=annotation.class_names, loaders=loaders, network=network,
@@ -221,7 +208,7 @@ class Training:
             self.sums = Sums(position['sums'])
             self.best = state.get(f'best_{this_run.task.best_by}', -1.0)
         self.saved_at, self.save_failed = time.monotonic(), False
-        self.trace = logs.StepTrace(this_run.log.folder, opts.profile)
+        self.trace = StepTrace(this_run.log.folder, opts.profile)
 
     def run(self):
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""

@@ -1,7 +1,5 @@
-"""From options, or from a file of weights, to a network; what is frozen; what runs in parallel."""
+"""From options, or from a file of weights, to a network; what is frozen."""
 
-import copy
-import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from models.identify import identify
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, Options, build_parser, n_input_channels, normalization,
                   replace)
 from runtime.errors import InputError
+from runtime.hardware import in_precision
 from spatial_transforms import Normalize
 from tasks import TASKS
 
@@ -34,10 +33,6 @@ TRACELESS_FLAGS = ('conv1_t_stride', 'no_max_pool')
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
 # What the 2018 weights were trained on.
 FLAGS_OF_2018 = '--value_scale 255 --mean 114.7748 107.7354 99.475 --no_std_norm'
-# Parameters of glibc's mallopt.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-# Of --precision; None: that of the weights.
-AUTOCAST_TYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def _to_stderr(line):
@@ -388,7 +383,7 @@ def describe(opts, class_names):
             'class_names': list(class_names), 'multi_label': opts.multi_label}
 
 
-# ---------------------------------------------------------------- fine-tuning, parallel
+# ---------------------------------------------------------------- fine-tuning, hardware
 
 def stages(network):
     """{name: module} in order, as --ft_begin_module names them: conv1 ... fc."""
@@ -418,96 +413,12 @@ def freeze_before(network, begin_module):
         module.requires_grad_(False)
 
 
-class InPrecision(nn.Module):
-    """A network that computes in a precision and an order of memory.
-
-    (N, C, T, H, W) float clips -> (N, n_classes) logits of the same float type. Its weights keep
-    theirs: autocast rounds where that is safe.
-    """
-
-    def __init__(self, network, precision, memory_format):
-        super().__init__()
-        self.network, self.memory_format = network, memory_format
-        self.autocast_type = AUTOCAST_TYPES[precision]
-
-    def forward(self, clips):
-        x = clips.contiguous(memory_format=self.memory_format)
-        with torch.autocast(x.device.type, self.autocast_type,
-                            enabled=self.autocast_type is not None):
-            return self.network(x).to(clips.dtype)
-
-
-def tune(opts, network, device):
-    """The network (on its device) as the hardware flags want it: an InPrecision.
-
-    Weights change their order in memory, not their values.
-    """
-    memory_format = memory_format_of(opts, device)
-    if device.type != 'cpu':  # there kernels reorder weights by themselves, but not gradients back
-        network.to(memory_format=memory_format)
+def prepare_network(opts, network, device):
+    """The network (on its device) as the hardware flags want it: a hardware.InPrecision."""
     if opts.grad_checkpointing:
         network.recompute_blocks()
     if opts.compile:
         network.compile()
-    if device.type == 'cpu':
-        keep_freed_memory()
-    # One choice of algorithms a shape, which nocrop inference has many of.
-    torch.backends.cudnn.benchmark = opts.inference_crop != 'nocrop' or not opts.inference
-    products = 'tf32' if opts.tf32 else 'ieee'
-    torch.backends.cudnn.conv.fp32_precision = products
-    torch.backends.cuda.matmul.fp32_precision = products
-    return InPrecision(network, opts.precision, memory_format)
-
-
-def keep_freed_memory():
-    """Let the C library keep the memory of tensors that are freed.
-
-    glibc gives large ones back to the system, which clears each page again when the next step wants
-    it. Other libraries are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
-
-
-def memory_format_of(opts, device):
-    """Of --memory_format; 'auto' is channels_last wherever kernels for it are the fast ones."""
-    named = {'channels_last': torch.channels_last_3d, 'contiguous': torch.contiguous_format}
-    if opts.memory_format in named:
-        return named[opts.memory_format]
-    is_slow = device.type == 'cuda' and opts.precision == 'fp32' and not opts.tf32
-    return named['contiguous' if is_slow else 'channels_last']
-
-
-def check_smallest_batch(opts, network, n_clips):
-    """Raise InputError where a batch of `n_clips`, one say, leaves batch norm a single value."""
-    if n_clips > 1:
-        return
-    trial = copy.deepcopy(network).to('meta').train()
-    clip = torch.empty(1, n_input_channels(opts), opts.sample_duration, opts.sample_size,
-                       opts.sample_size, device='meta')
-    try:
-        trial(clip)
-    except ValueError:
-        raise InputError('a batch would hold a single clip, of which the last layers see a single '
-                         'place, too little for batch norm; give another --batch_size, or a '
-                         'larger --sample_size or --sample_duration') from None
-
-
-def make_parallel(network, device, n_processes=1, sync_batchnorm=False):
-    """The network as it is trained: over several processes, or over all GPUs of this one."""
-    if n_processes > 1:
-        if sync_batchnorm:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        devices = [device] if device.type == 'cuda' else None
-        return nn.parallel.DistributedDataParallel(network, devices)
-    if sync_batchnorm:
-        raise InputError('--batchnorm_sync needs several processes: start main.py with torchrun')
-    if device.type == 'cuda' and torch.cuda.device_count() > 1:
-        print(f'using {torch.cuda.device_count()} GPUs in one process (DataParallel); '
-              'torchrun main.py ... is faster')
-        return nn.DataParallel(network)
-    return network
+    return in_precision(network, device, precision=opts.precision,
+                        memory_format=opts.memory_format, tf32=opts.tf32,
+                        has_many_shapes=opts.inference and opts.inference_crop == 'nocrop')

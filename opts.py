@@ -63,6 +63,11 @@ def n_input_channels(opts):
     return 2 if opts.input_type == 'flow' else 3
 
 
+def clip_shape(opts):
+    """(C, T, H, W) of a clip as the network takes it."""
+    return (n_input_channels(opts), opts.sample_duration, opts.sample_size, opts.sample_size)
+
+
 def normalization(opts):
     """(mean, std), a value a channel each, in units of images scaled to 0...value_scale."""
     mean, std = DATASET_STATISTICS[opts.mean_dataset]

@@ -25,7 +25,7 @@ from features import Features, unpack, write_features
 from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS
 from runtime import distributed
 from runtime.errors import InputError
-from runtime.logs import write_json, write_text
+from runtime.files import write_json, write_text
 
 # A file of another format is of other settings.
 FORMAT = 1

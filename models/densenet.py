@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.base import Conv3d, MaxPool3d
+from models.base import Conv3d
 from models.resnet import Classifier, init_weights, layers_of, recomputable
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
@@ -84,7 +84,7 @@ class DenseNet(Classifier):
             conv1=Conv3d(n_input_channels, planes, (conv1_t_size, 7, 7), (conv1_t_stride, 2, 2)),
             norm1=nn.BatchNorm3d(planes), relu1=nn.ReLU()))
         if not no_max_pool:
-            self.features.add_module('pool1', MaxPool3d(kernel_size=3, stride=2, padding=1))
+            self.features.add_module('pool1', nn.MaxPool3d(kernel_size=3, stride=2, padding=1))
         for i, n_layers in enumerate(layers, start=1):
             if i > 1:
                 self.features.add_module(f'transition{i - 1}', transition(planes, planes // 2))

@@ -11,7 +11,7 @@ or a stem joins such dicts, and what runs is the steps in their order.
 import torch.nn.functional as F
 from torch import nn
 
-from models.base import (Classifier, Conv3d, MaxPool3d, add_steps, conv_bn, init_weights, layers_of,
+from models.base import (Classifier, Conv3d, add_steps, conv_bn, init_weights, layers_of,
                          recomputable, run_steps)
 from runtime.errors import InputError
 
@@ -112,7 +112,7 @@ class ResNet(Classifier):
         stem = {**convolution(1, n_input_channels, in_planes,
                               (conv1_t_size, 7, 7), (conv1_t_stride, 2, 2)), 'relu': nn.ReLU()}
         if not no_max_pool:
-            stem['maxpool'] = MaxPool3d(kernel_size=3, stride=2, padding=1)
+            stem['maxpool'] = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
         self.stem = add_steps(self, stem)
 
         for i, (n_blocks, width) in enumerate(zip(layers, planes), start=1):

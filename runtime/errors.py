@@ -4,6 +4,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 
 class InputError(Exception):
@@ -16,7 +19,7 @@ class InputError(Exception):
 class Stopped(BaseException):
     """A signal asked the process to stop, and it did; the message says how to go on."""
 
-    def __init__(self, signum, message):
+    def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.signum = signum
 
@@ -33,25 +36,26 @@ class StopSignals:
     # A terminal and a launcher may both pass the same request on.
     ECHO_SEC = 1.0
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signum = 0
 
-    def __enter__(self):
+    def __enter__(self) -> 'StopSignals':
         self._old = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
-    def _note(self, signum, _frame):
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
         if not self.signum:
             self.signum, self._since = signum, time.monotonic()
         elif time.monotonic() - self._since > self.ECHO_SEC:
             os._exit(128 + signum)
 
 
-def run(command, argv=None):
+def run(command: Callable[[Any], int | None], argv: list[str] | None = None) -> NoReturn:
     """Call `command(argv)` as a process: exit 2 with one line on stderr after an InputError.
 
     Stopped exits 128 + the signal's number, Ctrl-C 130. Whatever else is raised is a bug and keeps
@@ -67,7 +71,7 @@ def run(command, argv=None):
         _end(130, 'interrupted')
 
 
-def _end(status, line):
+def _end(status: int, line: str) -> NoReturn:
     if line:
         print(line, file=sys.stderr)
     sys.exit(status)

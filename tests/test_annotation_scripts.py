@@ -10,7 +10,7 @@ import torch
 
 from datasets.annotations import label_list_records, read_annotation
 from runtime.errors import InputError
-from runtime.logs import replacing
+from runtime.files import replacing
 from tests.helpers import grey_frames, run_script, write_sound, write_video
 from util_scripts import (add_fps_into_activitynet_json, hmdb51_json, kinetics_json, mit_json,
                           remove_dataparallel, ucf101_json)

@@ -32,10 +32,13 @@ from datasets.annotations import check_class_count, read_annotation
 from datasets.loading import build_loader, decoding_device
 from datasets.videodataset import collate
 from inference import predict
-from model import AUTOCAST_TYPES, build_network, check_smallest_batch, keep_freed_memory, tune
-from opts import Options, build_parser, n_input_channels, normalization, parse_opts, replace
+from model import build_network, prepare_network
+from opts import (Options, build_parser, clip_shape, n_input_channels, normalization, parse_opts,
+                  replace)
+from runtime.cpu import keep_freed_memory
 from runtime.errors import InputError, run
-from runtime.logs import write_json
+from runtime.files import write_json
+from runtime.hardware import AUTOCAST_TYPES, check_smallest_batch, pick_device
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
@@ -298,7 +301,7 @@ def our_step(bench):
     """The `Step` that main.py would do, on random clips."""
     opts, device = bench.opts, bench.device
     network = build_network(opts).to(device)
-    model = tune(opts, network, device).train()
+    model = prepare_network(opts, network, device).train()
     shape = (opts.batch_size, opts.sample_duration, opts.sample_size, opts.sample_size,
              n_input_channels(opts))
     clips = torch.randint(256, shape, dtype=torch.uint8, device=device).permute(0, 4, 1, 2, 3)
@@ -309,8 +312,7 @@ def our_step(bench):
 def _rate_note(bench, sec):
     """Operations a second of a step, and their share of the best that the device can do."""
     opts = bench.opts
-    clip = torch.empty(2, n_input_channels(opts), opts.sample_duration, opts.sample_size,
-                       opts.sample_size, device='meta')
+    clip = torch.empty(2, *clip_shape(opts), device='meta')
     with FlopCounterMode(display=False) as counter:
         build_network(opts).to('meta').train()(clip).sum().backward()
     rate = counter.get_total_flops() / 2 / sec / 1e12
@@ -477,7 +479,7 @@ def _check(bench, parts, json_path):
             raise InputError(sentence)
     check_class_count(bench.annotation, opts.n_classes)
     if set(parts) - {'loader', 'extraction'}:
-        check_smallest_batch(opts, build_network(opts), opts.batch_size)
+        check_smallest_batch(build_network(opts), clip_shape(opts), opts.batch_size)
     decoding_device(opts, bench.device)
     for split, part in (('train', 'end_to_end'), ('inference', 'inference')):
         if part in parts and len(bench.loader(split, n_threads=0).batch_sampler) < 2:
@@ -492,9 +494,8 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(map(str, argv))
     with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
         own, opts = _parse(argv, folder)
-        is_gpu = torch.cuda.is_available() and not opts.no_cuda
-        device = torch.device('cuda' if is_gpu else 'cpu')
-        name = (torch.cuda.get_device_name() if is_gpu
+        device = pick_device(opts.no_cuda)
+        name = (torch.cuda.get_device_name() if device.type == 'cuda'
                 else f'CPU, {n_of(torch.get_num_threads(), "thread")}')
         bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
                       own.against_plain, own.videos)

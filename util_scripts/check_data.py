@@ -19,7 +19,8 @@ from datasets.loading import build_records
 from datasets.video import Video, VideoError, find_video
 from opts import build_parser, parse_opts
 from runtime.errors import run
-from runtime.logs import Progress, write_text
+from runtime.files import write_text
+from runtime.logs import Progress
 from util_scripts.helpers.utils import printable, run_jobs
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from runtime.errors import InputError, run
-from runtime.logs import replacing
+from runtime.files import replacing
 from util_scripts.demo_videos import HEIGHT, MOTIONS, N_FRAMES, add_data_flags, at_least
 from util_scripts.helpers import plotting
 from util_scripts.helpers.utils import end_on_sigterm, read_json

@@ -15,7 +15,7 @@ import torch
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from metrics import average_precisions, most_confused
 from runtime.errors import InputError, run
-from runtime.logs import replacing
+from runtime.files import replacing
 from util_scripts.helpers.utils import printable, read_json
 
 RESULT_FILE = 'a result file of main.py --inference'

@@ -28,7 +28,9 @@ from datasets.video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, W
 from inference import ranked
 from model import load_model, preprocessing_line
 from runtime.errors import InputError, StopSignals, run
-from runtime.logs import Progress, replacing
+from runtime.files import replacing
+from runtime.hardware import pick_device
+from runtime.logs import Progress
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores, write_mp4
 from util_scripts.helpers.utils import is_video, make_folder, n_of, printable, read_json, read_lines
@@ -322,10 +324,6 @@ def read_labels(path):
     if not isinstance(names, list):
         raise InputError(f'{path}: has no "labels", the list of class names; give another file')
     return tuple(map(str, names))
-
-
-def pick_device(no_cuda):
-    return torch.device('cuda' if torch.cuda.is_available() and not no_cuda else 'cpu')
 
 
 def predict_all(sources, network, info, args):

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from runtime.errors import InputError
-from runtime.logs import replacing
+from runtime.files import replacing
 
 INK, FAINT = '#222222', '#8a8a8a'
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}

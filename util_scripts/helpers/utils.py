@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from datasets.video import VIDEO_EXTENSIONS
 from runtime.errors import InputError
+from runtime.files import replacing
 
 # How frames may be stored: a folder of jpg files, an hdf5 file (with `video`, or with optical flow)
 # or the video itself. The number of a video's first frame, and main.py's --file_type and
@@ -281,7 +282,6 @@ def write_annotations(splits, labels, video_path, video_type):
 
 def write_json(path, data):
     """Write an annotation file, at once or not at all: a line a video, so that it can be read."""
-    from runtime.logs import replacing  # here, as above: it brings the progress bar along
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         separator = '{'
         for name, value in data.items():

@@ -1,0 +1,135 @@
+"""Files that are written whole or not at all, and the folder that the results of a run go to."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import InputError
+
+TRACE_NAME = 'steps.pt.trace.json.gz'
+# What a run leaves in its result folder.
+RUN_FILES = ('save_*.pth', '*.log', '*.json', '*.partial.*.jsonl', TRACE_NAME,
+             'events.out.tfevents.*')
+# Bytes of a name that its temporary name begins with: a file system takes 255 of the whole.
+NAME_LENGTH = 150
+
+
+# ---------------------------------------------------------------- whole or not at all
+
+@contextmanager
+def writing_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its name if the block ends well.
+
+    Whatever happens, `path` is either what it was or the whole new file. With `durable` it is on
+    the disk itself when the block ends, so that it outlasts a power cut. Raises OSError.
+    """
+    path = Path(path)
+    name = os.fsdecode(os.fsencode(path.name)[:NAME_LENGTH])
+    # Nodes that share a folder may have processes of the same number.
+    temporary = path.with_name(f'.{name}.{platform.node()}.{os.getpid()}')
+    try:
+        yield temporary
+        if durable:
+            _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        if durable:
+            _flush_to_disk(path.parent)  # the new name itself is only safe once the folder is
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """`writing_whole`, of which missing folders are made; InputError where it cannot be written."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing_whole(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written: {error.strerror or error}; free space, mend '
+                         'the permissions or give another path') from None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replace what is at `path` by the whole of a new text. Raises InputError."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """`write_text` of a value as JSON, in one line."""
+    write_text(path, json.dumps(value) + '\n')
+
+
+def keep_copy(path: str | Path) -> None:
+    """Copy train.log to train.1.log, or the next number that is free. Raises InputError."""
+    path, number = Path(path), 1
+    while (copy := path.with_name(f'{path.stem}.{number}{path.suffix}')).exists():
+        number += 1
+    with replacing(copy) as temporary:
+        temporary.write_bytes(path.read_bytes())
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------- the result folder
+
+def open_result_folder(folder: str | Path, is_new_training: bool) -> None:
+    """Make the folder and see that it can be written. Raises InputError.
+
+    What an earlier training left there goes to a folder earlier_N in it when a new one begins.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f'.probe.{os.getpid()}'
+        probe.touch()
+        probe.unlink()
+        for leftover in folder.glob('.save_*'):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        if is_new_training and _holds_training(folder):
+            _set_aside(folder)
+    except OSError as error:
+        raise InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
+                         'another --result_path') from None
+
+
+def write_opts(folder: str | Path, text: str) -> None:
+    """Write opts.json; one that says something else is kept as opts.1.json, opts.2.json, ..."""
+    path = Path(folder) / 'opts.json'
+    if path.exists() and path.read_text() != text:
+        keep_copy(path)
+    write_text(path, text)
+
+
+def _holds_training(folder: Path) -> bool:
+    if any(folder.glob('save_*.pth')):
+        return True
+    log = folder / 'train.log'
+    return log.exists() and len(log.read_text(errors='replace').splitlines()) > 1
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (earlier := folder / f'earlier_{number}').exists():
+        number += 1
+    earlier.mkdir()
+    for pattern in RUN_FILES:
+        for path in folder.glob(pattern):
+            path.rename(earlier / path.name)
+    print(f'{folder}: what an earlier training left there is now in {earlier.name}',
+          file=sys.stderr)

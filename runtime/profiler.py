@@ -1,0 +1,76 @@
+"""Traces of training steps by torch.profiler."""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from runtime.files import TRACE_NAME
+
+# The first steps allocate memory and choose algorithms, as no later ones do; in the last of these
+# the profiler itself warms up.
+TRACE_AFTER_STEPS = 4
+KINETO_SILENT = 6
+
+
+class StepTrace:
+    """A torch.profiler trace of `n_steps` training steps, after the first few, in a folder, as
+    Perfetto and TensorBoard's profiler plugin open it; with folder None or no steps nothing.
+
+        with StepTrace(folder, n_steps) as trace:
+            ...
+            trace.step()
+
+    However the block ends, the profiler is stopped, without which the process would end in a
+    segmentation fault, and the steps there were are written. Where there were too few, or nothing
+    can be written, that is said.
+    """
+
+    def __init__(self, folder: str | Path | None, n_steps: int) -> None:
+        self._path = Path(folder) / TRACE_NAME if folder else None
+        self._n_steps, self._n_done = n_steps, 0
+        self._profiler: Any = None
+
+    def __enter__(self) -> 'StepTrace':
+        if self._path and self._n_steps:
+            from torch import cuda, profiler  # slow to import
+            if not cuda.is_available():
+                # Else kineto says that it found no GPU as an error, amid lines for its developers.
+                os.environ.setdefault('KINETO_LOG_LEVEL', str(KINETO_SILENT))
+            self._profiler = profiler.profile(
+                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS - 1, warmup=1,
+                                           active=self._n_steps, repeat=1),
+                on_trace_ready=self._write)
+            self._profiler.start()
+        return self
+
+    def step(self) -> None:
+        """Say that a step has ended."""
+        if self._profiler:
+            self._n_done += 1
+            self._profiler.step()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        if not self._profiler:
+            return
+        self._profiler.stop()
+        self._profiler = None
+        if self._n_done <= TRACE_AFTER_STEPS:
+            print(f'warning: no trace was written: --profile leaves out the first '
+                  f'{TRACE_AFTER_STEPS} steps, and there were {self._n_done}; train for at least '
+                  f'{TRACE_AFTER_STEPS + 1}', file=sys.stderr)
+
+    def _write(self, profile: Any) -> None:
+        # Of fewer steps it holds what was between steps at most.
+        if self._path is None or self._n_done <= TRACE_AFTER_STEPS:
+            return
+        try:
+            profile.export_chrome_trace(str(self._path))
+        except OSError as error:
+            print(f'warning: {self._path}: the trace cannot be written ({error.strerror}); the '
+                  'run goes on', file=sys.stderr)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
