@@ -1,6 +1,6 @@
-"""Features: what a module of the network says of each video or window, and the files they fill.
+"""Features: what a module of the network gives for each video or window, and the files of them.
 
-A file is HDF5 with a row a video, or a row a window:
+A file is HDF5 with one row per video, or one per window:
 
     features     (n, D) float32
     video_ids    (n,) names, as in the annotation
@@ -12,13 +12,19 @@ A file is HDF5 with a row a video, or a row a window:
 import base64
 import difflib
 import io
-from typing import NamedTuple
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from runtime.errors import InputError
 from runtime.files import replacing
+
+if TYPE_CHECKING:
+    import torch  # slow to import
+    from torch import nn
 
 
 class FeatureTap:
@@ -28,29 +34,32 @@ class FeatureTap:
     that the network has not.
     """
 
-    def __init__(self, network, name=''):
+    def __init__(self, network: 'nn.Module', name: str = '') -> None:
         modules = dict(network.named_modules())
-        self._module, self._is_input = modules.get(name or network.classifier_name), not name
-        if self._module is None:
+        module = modules.get(name or str(network.classifier_name))
+        if module is None:
             near = difflib.get_close_matches(name, modules, n=3)
             known = near or [part for part, _ in network.named_children()]
             raise InputError(f'--feature_module {name}: no such module; the network has '
                              f'{", ".join(known)} ...')
+        self._module, self._is_input = module, not name
+        self._taken: Any = None
 
-    def __enter__(self):
+    def __enter__(self) -> 'FeatureTap':
         self._hook = self._module.register_forward_hook(
             lambda _, inputs, output: self._take(inputs[0] if self._is_input else output))
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         self._hook.remove()
         self._taken = None
 
-    def _take(self, output):
+    def _take(self, output: 'torch.Tensor') -> None:
         # (N, C, t, h, w): averaged over time and space, as before a classifier.
         self._taken = output.mean(dim=(2, 3, 4)) if output.dim() == 5 else output.flatten(1)
 
-    def take(self):
+    def take(self) -> 'torch.Tensor':
         """(N, D) float32, on the CPU: those of the last pass."""
         return self._taken.float().cpu()
 
@@ -65,8 +74,8 @@ class Features(NamedTuple):
     class_names: list
 
 
-def write_features(path, content):
-    """Write `Features` to a file, at once or not at all. Raises InputError."""
+def write_features(path: str | Path, content: Features) -> None:
+    """Write `Features` to a file, whole or not at all. Raises InputError."""
     with replacing(path) as temporary:
         # On a full disk HDF5 itself would end the process in a segmentation fault.
         image = io.BytesIO()
@@ -78,13 +87,13 @@ def write_features(path, content):
         temporary.write_bytes(image.getbuffer())
 
 
-def pack(features, segments):
+def pack(features: 'torch.Tensor', segments: 'torch.Tensor') -> dict[str, Any]:
     """Tensors (n, D) float32 and (n, 2) whole numbers -> what JSON can hold, to the bit."""
     data = features.numpy().astype('<f4').tobytes()
     return {'segments': segments.tolist(), 'float32': base64.b64encode(data).decode()}
 
 
-def unpack(packed):
+def unpack(packed: dict[str, Any]) -> 'tuple[torch.Tensor, torch.Tensor]':
     """What `pack` was given."""
     import torch  # slow to import
     segments = torch.tensor(packed['segments'])
@@ -92,7 +101,7 @@ def unpack(packed):
     return torch.from_numpy(rows.reshape(len(segments), -1)), segments
 
 
-def read_features(path):
+def read_features(path: str | Path) -> Features:
     """`Features` of a file. Raises InputError where it is none."""
     try:
         with h5py.File(path, 'r') as file:

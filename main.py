@@ -72,8 +72,9 @@ def main(argv=None):
     world = distributed.find_world(os.environ)
     if opts.distributed and distributed.LAUNCHER_VARIABLE not in os.environ:
         arguments = sys.argv[1:] if argv is None else argv
-        return distributed.start_processes([sys.executable, __file__, *arguments], opts,
-                                           os.environ)
+        return distributed.start_processes(
+            [sys.executable, __file__, *arguments], os.environ, world_size=opts.world_size,
+            dist_url=opts.dist_url, no_cuda=opts.no_cuda)
     device = pick_device_of_run(world, no_cuda=opts.no_cuda, sync_batchnorm=opts.batchnorm_sync)
     with (distributed.joined(world, device, opts.dist_url), naming_lost_processes(),
           StopSignals() as stop):

@@ -1,8 +1,8 @@
-"""Results of inference: the files that all of them go to, and those that keep them until then.
+"""Results of inference: the result JSON and features, and partial results until these are complete.
 
-Video by video, as they come, each process appends to a file of its own in the result folder,
+Each process appends the result of each video to a file of its own in the result folder,
 {subset}.partial.{key}.{rank}.jsonl. Its first line holds the settings that the results depend on,
-and `key` is a hash of that line. A line a video follows:
+and `key` is a hash of that line. One line per video follows:
 
     {"format": 1, "settings": {"model": "resnet", ...}}
     {"video": "VIDEO_ID", "result": [...]}
@@ -15,25 +15,35 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 import checkpoint
 from features import Features, unpack, write_features
-from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS
+from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, Options
 from runtime import distributed
+from runtime.distributed import World
 from runtime.errors import InputError
 from runtime.files import write_json, write_text
+from runtime.logs import RunLog
 
 # A file of another format is of other settings.
 FORMAT = 1
 # A sentence names both values of a setting unless they are longer, such as hashes.
 SHOWN_LENGTH = 60
 
+Value = TypeVar('Value')
+VideoFeatures = tuple[torch.Tensor, torch.Tensor]  # as features.pack takes them
 
-# ---------------------------------------------------------------- an inference that is not finished
+
+# ---------------------------------------------------------------- partial results
 
 class PartialResults:
     """The files of one inference; within it, `add` appends to that of process `rank`.
@@ -44,8 +54,10 @@ class PartialResults:
     Where nothing can be written, that is said, and the inference goes on without.
     """
 
-    def __init__(self, folder, subset, settings, rank=0):
-        self._folder, self._subset, self._file = Path(folder), subset, None
+    def __init__(self, folder: str | Path, subset: str, settings: dict[str, Any],
+                 rank: int = 0) -> None:
+        self._folder, self._subset = Path(folder), subset
+        self._file: FileIO | None = None
         header = json.dumps({'format': FORMAT, 'settings': settings}, sort_keys=True)
         self._header = header.encode() + b'\n'
         self._settings = json.loads(header)['settings']
@@ -53,9 +65,9 @@ class PartialResults:
         self.pattern = self._folder / f'{subset}.partial.{key}.*.jsonl'
         self._path = self._folder / f'{subset}.partial.{key}.{rank}.jsonl'
 
-    def read(self):
+    def read(self) -> dict[str, Any]:
         """{video id: its row} of what all processes have added. Raises InputError."""
-        rows = {}
+        rows: dict[str, Any] = {}
         for path in self._files():
             try:
                 rows |= {row['video']: row for row in self._rows(path)}
@@ -65,7 +77,7 @@ class PartialResults:
                                  'to begin afresh') from None
         return rows
 
-    def others(self):
+    def others(self) -> str:
         """A sentence about files of other settings, '' where there are none."""
         paths = sorted({*self._folder.glob(f'{self._subset}.partial.*.jsonl')} - {*self._files()})
         if not paths:
@@ -75,17 +87,18 @@ class PartialResults:
                 f'{_differences(paths[0], self._settings)}; it stays as it is, and this inference '
                 'begins afresh')
 
-    def __enter__(self):
+    def __enter__(self) -> 'PartialResults':
         try:
             self._file = self._opened()
         except (InputError, OSError) as error:
             self._give_up(error)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         self._close()
 
-    def add(self, video_id, row):
+    def add(self, video_id: str, row: dict[str, Any]) -> None:
         """Append the row of a video, {name: value} as JSON has it."""
         if not self._file:
             return
@@ -96,16 +109,16 @@ class PartialResults:
         except OSError as error:
             self._give_up(error)
 
-    def remove(self):
+    def remove(self) -> None:
         """Delete the files of all processes."""
         for path in self._files():
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _files(self):
+    def _files(self) -> Iterable[Path]:
         return self._folder.glob(self.pattern.name)
 
-    def _rows(self, path):
+    def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         with open(path, 'rb') as file:
             if file.readline() != self._header:
                 return
@@ -114,7 +127,7 @@ class PartialResults:
                 with suppress(ValueError):
                     yield json.loads(line)
 
-    def _opened(self):
+    def _opened(self) -> FileIO:
         """The file of this process, to append to: as it is, or a new one."""
         if not self._path.exists() or _first_line(self._path) != self._header:
             write_text(self._path, self._header.decode())
@@ -125,22 +138,23 @@ class PartialResults:
             file.write(b'\n')
         return file
 
-    def _give_up(self, error):
+    def _give_up(self, error: InputError | OSError) -> None:
         print(f'warning: {self._path}: unfinished results are not kept from now on '
               f'({getattr(error, "strerror", None) or error}); the run goes on', file=sys.stderr)
         self._close()
 
-    def _close(self):
+    def _close(self) -> None:
         """End adding; what is added from now on is not kept."""
         if self._file:
             self._file.close()
         self._file = None
 
 
-def partial_results(opts, world, records, network):
+def partial_results(opts: Options, world: World, records: Any,
+                    network: nn.Module) -> PartialResults:
     """The PartialResults of this process, by what results depend on beyond rounding. All processes
     call it."""
-    settings = None
+    settings = {}
     if world.is_main:
         names = (*NETWORK_FLAGS, *CLIP_FLAGS, *INFERENCE_FLAGS)
         settings = {**{name: getattr(opts, name) for name in names},
@@ -153,13 +167,15 @@ def partial_results(opts, world, records, network):
                           distributed.from_main(settings, world), world.rank)
 
 
-def take_over(partial, loader, world, log):
+def take_over(partial: PartialResults, loader: Any, world: World,
+              log: RunLog) -> tuple[dict[int, Any], dict[int, VideoFeatures]]:
     """Results and features of an inference that was not finished, {video: value} each by its
     number in the records, on rank 0; the loader of no process reads those videos again.
 
-    log: a logs.RunLog, which says how many there are. All processes call it. Raises InputError.
+    log: says how many there are. All processes call it. Raises InputError.
     """
-    kept, rows = partial.read() if world.is_main else {}, {}
+    kept = partial.read() if world.is_main else {}
+    rows: dict[int, Any] = {}
     if kept:
         video_ids = loader.dataset.records.video_ids
         rows = {video: kept[video_ids[video]] for video in range(len(video_ids))
@@ -173,12 +189,12 @@ def take_over(partial, loader, world, log):
             {video: unpack(row['features']) for video, row in rows.items() if 'features' in row})
 
 
-def _first_line(path):
+def _first_line(path: Path) -> bytes:
     with open(path, 'rb') as file:
         return file.readline()
 
 
-def _differences(path, settings):
+def _differences(path: Path, settings: dict[str, Any]) -> str:
     """In brackets, what is not the same in the file at `path`; '' where it does not say."""
     try:
         others = dict(json.loads(_first_line(path))['settings'])
@@ -192,9 +208,10 @@ def _differences(path, settings):
     return f' ({"; ".join(words)})' if words else ''
 
 
-# ---------------------------------------------------------------- the files they end in
+# ---------------------------------------------------------------- complete results
 
-def write_results(path, results, records, world, log):
+def write_results(path: Path, results: dict[int, Any], records: Any, world: World,
+                  log: RunLog) -> None:
     """Write what all processes found, {video: its entry} each by its number in the records, as one
     result JSON, from rank 0. All processes call it. Raises InputError."""
     results = _merged_shares(results, world)
@@ -204,7 +221,8 @@ def write_results(path, results, records, world, log):
         log.say(f'{path}: results of {len(results)} videos')
 
 
-def write_all_features(path, features, records, world, log):
+def write_all_features(path: Path, features: dict[int, VideoFeatures], records: Any, world: World,
+                       log: RunLog) -> None:
     """The same of features, {video: (features, segments)}, as one features.Features file, which
     has their rows."""
     features = _merged_shares(features, world)
@@ -218,7 +236,7 @@ def write_all_features(path, features, records, world, log):
         log.say(f'{path}: {len(videos)} rows of features of {len(features)} videos')
 
 
-def _merged_shares(by_video, world):
+def _merged_shares(by_video: dict[int, Value], world: World) -> dict[int, Value]:
     """What all processes have, {video: value} in the order of the records; {} but on rank 0."""
     shares = distributed.gather(by_video, world) or ()
     merged = {video: value for share in shares for video, value in share.items()}

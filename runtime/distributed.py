@@ -1,4 +1,4 @@
-"""Several processes: who this one is, what they exchange, and noticing that one is gone."""
+"""Distributed runs: rank and world size, collective operations, heartbeat and watchdog."""
 
 import contextlib
 import hashlib
@@ -7,34 +7,39 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from runtime.errors import InputError, Stopped
 
-# How often a process shows that it lives, and after what silence the others give up.
-BEAT_SEC = 2.0
+# How often a process sends its heartbeat, and after what silence the others give up.
+HEARTBEAT_SEC = 2.0
 SILENCE_SEC = 30.0
 # The same once a connection broke, which a dead process explains.
 BROKEN_SILENCE_SEC = 8.0
-# For the exchange itself; silence is noticed earlier.
-EXCHANGE_TIMEOUT = timedelta(minutes=30)
-MEETING_TIMEOUT = timedelta(minutes=10)
+# Of collective operations; the watchdog notices silence earlier.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 # What errors say when the other end of a connection is gone.
 LOST_CONNECTION = ('onnection', 'peer', 'gloo', 'NCCL', 'Broken pipe', 'store')
-# Set for the processes that main.py starts itself.
-STARTED_BY = 'R3D_STARTED_BY'
+# The environment variable that names the launcher of processes that main.py starts itself.
+LAUNCHER_VARIABLE = 'R3D_STARTED_BY'
+
+Value = TypeVar('Value')
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`; `local_rank` of `local_size` on its node.
+    """This process among all: rank and world size, local rank and local size on its node.
 
-    launcher: what started the processes, in words
+    launcher: in words
     """
 
     rank: int = 0
@@ -44,19 +49,19 @@ class World:
     launcher: str = 'one process'
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
         return self.rank == 0
 
     @property
-    def n_nodes(self):
+    def n_nodes(self) -> int:
         return -(-self.size // self.local_size)
 
-    def __str__(self):
+    def __str__(self) -> str:
         nodes = f' on {self.n_nodes} nodes' if self.n_nodes > 1 else ''
         return f'{self.size} processes{nodes}, started by {self.launcher}'
 
 
-# Names of the variables in which launchers say rank, size, local rank and local size.
+# The environment variables in which launchers say rank, world size, local rank and local size.
 LAUNCHERS = {
     'torchrun': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE'),
     'SLURM': ('SLURM_PROCID', 'SLURM_STEP_NUM_TASKS', 'SLURM_LOCALID',
@@ -66,7 +71,7 @@ LAUNCHERS = {
 }
 
 
-def find_world(environment):
+def find_world(environment: Mapping[str, str]) -> World:
     """World from the variables of torchrun, SLURM (srun) or Open MPI (mpirun); else one process.
 
     Raises InputError for variables that contradict each other.
@@ -77,7 +82,9 @@ def find_world(environment):
         # SLURM writes tasks per node as 4(x2),3
         texts = [environment.get(name, '1').split('(')[0].split(',')[0] for name in names]
         try:
-            world = World(*map(int, texts), environment.get(STARTED_BY, launcher))
+            rank, size, local_rank, local_size = map(int, texts)
+            world = World(rank, size, local_rank, local_size,
+                          environment.get(LAUNCHER_VARIABLE, launcher))
         except ValueError:
             raise InputError(f'{launcher} set {", ".join(names)} to {", ".join(texts)}: not all '
                              'are numbers; start main.py with torchrun') from None
@@ -89,10 +96,11 @@ def find_world(environment):
     return World()
 
 
-def meeting_point(world, environment, dist_url):
-    """tcp:// address of rank 0's node, which all processes know.
+def rendezvous_address(world: World, environment: Mapping[str, str], dist_url: str) -> str:
+    """tcp:// address of the rendezvous, on rank 0's node, that all processes agree on.
 
-    MASTER_ADDR and MASTER_PORT come first, then SLURM's launch node, then --dist_url.
+    MASTER_ADDR and MASTER_PORT come first, then SLURM's launch node, then --dist_url. Raises
+    InputError for a --dist_url that is none.
     """
     url = urlparse(dist_url)
     if url.scheme != 'tcp' or not url.hostname or not url.port:
@@ -105,51 +113,51 @@ def meeting_point(world, environment, dist_url):
 
 
 @contextlib.contextmanager
-def joined(world, device, dist_url):
-    """Within it the processes of the world exchange data: NCCL on GPUs, gloo on the CPU.
+def joined(world: World, device: torch.device, dist_url: str) -> Iterator[None]:
+    """Within it the processes are a process group of torch: NCCL on GPUs, gloo on the CPU.
 
     A process that fails inside takes the others down, and one that loses another names it.
-    Raises InputError where they do not meet.
+    Raises InputError where the rendezvous fails.
     """
     if world.size == 1:
         yield
         return
-    pulse = Pulse(world, _meet(world, device, dist_url))
+    heartbeat = Heartbeat(world, _rendezvous(world, device, dist_url))
     try:
         yield
         dist.barrier()
     except RuntimeError as error:
         if any(word in str(error) for word in LOST_CONNECTION):
-            pulse.name_the_lost()
-        pulse.stop('failed')
+            heartbeat.name_the_lost()
+        heartbeat.stop('failed')
         raise
     except InputError as error:
-        is_said = pulse.was_said(str(error))
-        pulse.stop('failed')
+        is_said = heartbeat.was_said(str(error))
+        heartbeat.stop('failed')
         if is_said:
             sys.exit(2)
         raise
     except Stopped:
-        pulse.stop('left')
+        heartbeat.stop('left')
         raise
     except BaseException:
-        pulse.stop('failed')
+        heartbeat.stop('failed')
         raise
-    pulse.stop('left')
+    heartbeat.stop('left')
     dist.destroy_process_group()
 
 
-def _meet(world, device, dist_url):
-    """Begin to exchange data with the others; the store that all share. Raises InputError."""
+def _rendezvous(world: World, device: torch.device, dist_url: str) -> dist.Store:
+    """Form the process group; the store that all processes share. Raises InputError."""
     has_environment = world.launcher in ('torchrun', '--distributed')
-    address = 'env://' if has_environment else meeting_point(world, os.environ, dist_url)
+    address = 'env://' if has_environment else rendezvous_address(world, os.environ, dist_url)
     try:
         store, _, _ = next(dist.rendezvous(address, world.rank, world.size,
-                                           timeout=MEETING_TIMEOUT))
+                                           timeout=RENDEZVOUS_TIMEOUT))
         # torchrun may keep its store when it starts all anew: what was said before is void.
         store = dist.PrefixStore(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), store)
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store,
-                                rank=world.rank, world_size=world.size, timeout=EXCHANGE_TIMEOUT)
+                                rank=world.rank, world_size=world.size, timeout=COLLECTIVE_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise InputError(f'rank {world.rank} cannot meet the others at {address} '
                          f'({str(error).splitlines()[0]}); check the address and that all '
@@ -157,14 +165,14 @@ def _meet(world, device, dist_url):
     return store
 
 
-class Pulse:
-    """Shows this process's life to the others and watches theirs, in threads of its own.
+class Heartbeat:
+    """Sends this process's heartbeat through the store, and is the watchdog of the others.
 
     When one has failed or was silent for SILENCE_SEC, this process names it and ends with status
-    1: a step that waits for a dead process would wait for ever.
+    1: a step that waits for a dead process would wait for ever. Both run in threads.
     """
 
-    def __init__(self, world, store):
+    def __init__(self, world: World, store: dist.Store) -> None:
         self._world, self._store = world, store
         self._stopped = threading.Event()
         self._patience_sec = SILENCE_SEC
@@ -177,73 +185,74 @@ class Pulse:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, how):
+    def stop(self, how: str) -> None:
         """Tell the others that this process has 'left' in good order, or 'failed'."""
         self._stopped.set()
-        self._threads[0].join(2 * BEAT_SEC)
+        self._threads[0].join(2 * HEARTBEAT_SEC)
         if not self._threads[0].is_alive():
             with contextlib.suppress(Exception):
                 self._store.set(self._key(self._world.rank), how)
 
-    def was_said(self, text):
-        """Whether another process said the same before: what all find wrong is said once."""
+    def was_said(self, text: str) -> bool:
+        """True if another process said the same before: what all find wrong is said once."""
         key = 'said/' + hashlib.sha1(text.encode()).hexdigest()
         try:
             return self._store.add(key, 1) > 1
         except RuntimeError:
             return False
 
-    def name_the_lost(self):
+    def name_the_lost(self) -> None:
         """Called when a connection broke: let the threads say soon who is gone, if one is."""
         self._patience_sec = BROKEN_SILENCE_SEC
         self._stopped.wait(2 * BROKEN_SILENCE_SEC)
 
     @staticmethod
-    def _key(rank):
-        return f'pulse/{rank}'
+    def _key(rank: int) -> str:
+        return f'heartbeat/{rank}'
 
-    def _exchange(self):
-        """Beat, and read the beats of the others."""
-        n_beats, beats = 0, {}
-        while not self._stopped.wait(BEAT_SEC):
-            n_beats += 1
+    def _exchange(self) -> None:
+        """Send heartbeats, and read those of the others."""
+        n_sent = 0
+        last: dict[int, bytes | None] = {}
+        while not self._stopped.wait(HEARTBEAT_SEC):
+            n_sent += 1
             # Without the store there is no answer, which _watch sees.
             with contextlib.suppress(Exception):
-                self._store.set(self._key(self._world.rank), str(n_beats))
+                self._store.set(self._key(self._world.rank), str(n_sent))
                 for rank in self._seen:
-                    beat = self._read(rank)
-                    if beat == b'failed':
+                    heartbeat = self._read(rank)
+                    if heartbeat == b'failed':
                         self._give_up(f'rank {rank} failed')
-                    if beat != beats.get(rank) or beat == b'left':
-                        beats[rank], self._seen[rank] = beat, time.monotonic()
+                    if heartbeat != last.get(rank) or heartbeat == b'left':
+                        last[rank], self._seen[rank] = heartbeat, time.monotonic()
                 self._reached = time.monotonic()
 
-    def _read(self, rank):
+    def _read(self, rank: int) -> bytes | None:
         key = self._key(rank)
         return self._store.get(key) if self._store.check([key]) else None
 
-    def _watch(self):
-        """End this process when the store or another process was silent for too long."""
-        while not self._stopped.wait(BEAT_SEC / 2):
+    def _watch(self) -> None:
+        """The watchdog: end this process once the store or another process was silent too long."""
+        while not self._stopped.wait(HEARTBEAT_SEC / 2):
             now = time.monotonic()
             # First the store, without which nobody is heard.
             if now - self._reached > self._patience_sec:
                 self._give_up('the process at the meeting point (rank 0, or its torchrun) has not '
                               f'answered for {self._patience_sec:.0f} seconds')
             for rank, seen in self._seen.items():
-                if now - seen > self._patience_sec + BEAT_SEC:
+                if now - seen > self._patience_sec + HEARTBEAT_SEC:
                     self._give_up(f'rank {rank} has not answered for {now - seen:.0f} seconds')
 
-    def _give_up(self, why):
+    def _give_up(self, why: str) -> None:
         if not self._stopped.is_set():
             print(f'error: rank {self._world.rank}: {why}; this process ends too', file=sys.stderr,
                   flush=True)
             os._exit(1)
 
 
-# ---------------------------------------------------------------- exchange
+# ---------------------------------------------------------------- collective operations
 
-def total(tensor):
+def total(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes; of a single process, the tensor itself."""
     if not dist.is_initialized():
         return tensor
@@ -252,7 +261,7 @@ def total(tensor):
     return tensor
 
 
-def all_rows(rows):
+def all_rows(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all processes, by rank, in every process; each may have another number or none.
 
     rows: (n, ...) tensor
@@ -270,16 +279,16 @@ def all_rows(rows):
     return torch.cat([part[:int(n)] for part, n in zip(parts, counts)])
 
 
-def gather(value, world):
+def gather(value: Value, world: World) -> list[Value] | None:
     """On rank 0 the values of all processes, by rank; elsewhere None. Any picklable value."""
     if world.size == 1:
         return [value]
-    values = [None] * world.size if world.is_main else None
+    values: list[Any] | None = [None] * world.size if world.is_main else None
     dist.gather_object(value, values)
     return values
 
 
-def from_main(value, world):
+def from_main(value: Value, world: World) -> Value:
     """Rank 0's value, in every process."""
     values = [value]
     if world.size > 1:
@@ -287,13 +296,13 @@ def from_main(value, world):
     return values[0]
 
 
-def share_buffers(network):
+def share_buffers(network: nn.Module) -> None:
     """Give every process rank 0's buffers, such as the statistics of batch norm."""
     for buffer in network.buffers():
         dist.broadcast(buffer, 0)
 
 
-def wait_for_all():
+def wait_for_all() -> None:
     """Return when all processes are here."""
     if dist.is_initialized():
         dist.barrier()
@@ -301,34 +310,35 @@ def wait_for_all():
 
 # ---------------------------------------------------------------- starting processes
 
-def start_processes(argv, opts, environment):
-    """Run `argv` once a GPU of this node (once without any), as processes; the exit status.
+def start_processes(argv: Sequence[str], environment: Mapping[str, str], *, world_size: int,
+                    dist_url: str, no_cuda: bool) -> int:
+    """Run `argv` as processes, one per GPU of this node (one without any); the exit status.
 
-    Beside each other: --world_size nodes that meet at --dist_url. Which node this is says
-    OMPI_COMM_WORLD_RANK (mpirun, one process a node), SLURM_NODEID or NODE_RANK; 0 without. When
+    There are --world_size nodes, whose rendezvous is at --dist_url. Which node this is says
+    OMPI_COMM_WORLD_RANK (mpirun, one process per node), SLURM_NODEID or NODE_RANK; 0 without. When
     one process fails, it is named and the others are stopped.
     """
-    n_local = max(1, torch.cuda.device_count() if not opts.no_cuda else 0)
-    n_nodes = max(1, opts.world_size)
+    n_local = max(1, torch.cuda.device_count() if not no_cuda else 0)
+    n_nodes = max(1, world_size)
     names = ('OMPI_COMM_WORLD_RANK', 'SLURM_NODEID', 'NODE_RANK')
     node = next((int(environment[name]) for name in names if name in environment), 0)
-    url = urlparse(opts.dist_url)
+    url = urlparse(dist_url)
     if not node < n_nodes:
-        raise InputError(f'this is node {node} and --world_size is {opts.world_size}; give the '
+        raise InputError(f'this is node {node} and --world_size is {world_size}; give the '
                          'number of nodes')
     children = []
     for local_rank in range(n_local):
         variables = {'RANK': node * n_local + local_rank, 'WORLD_SIZE': n_nodes * n_local,
                      'LOCAL_RANK': local_rank, 'LOCAL_WORLD_SIZE': n_local,
                      'MASTER_ADDR': url.hostname, 'MASTER_PORT': url.port,
-                     STARTED_BY: '--distributed'}
+                     LAUNCHER_VARIABLE: '--distributed'}
         children.append(subprocess.Popen(argv, env={
             **environment, **{name: str(value) for name, value in variables.items()}}))
     return _wait_for(children, node * n_local)
 
 
-def _wait_for(children, first_rank):
-    """Exit status of the first process that fails, else 0; the others are stopped then."""
+def _wait_for(children: list[subprocess.Popen[bytes]], first_rank: int) -> int:
+    """The exit status of the first process that fails, else 0; the others are stopped then."""
     try:
         while any(child.poll() is None for child in children):
             for rank, child in enumerate(children, first_rank):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import checkpoint
-from runtime.distributed import World, find_world, meeting_point
+from runtime.distributed import World, find_world, rendezvous_address
 from runtime.errors import InputError
 from tests.processes import finish, free_port, launch, torchrun
 from tests.tiny_data import run_main
@@ -59,15 +59,15 @@ def test_variables_that_cannot_be(variables):
         find_world(variables)
 
 
-def test_meeting_point():
+def test_rendezvous_address():
     world = World(0, 2, 0, 1, 'SLURM')
-    assert meeting_point(world, {}, 'tcp://a:1') == 'tcp://a:1'
+    assert rendezvous_address(world, {}, 'tcp://a:1') == 'tcp://a:1'
     node = {'SLURM_LAUNCH_NODE_IPADDR': '10.0.0.7'}
-    assert meeting_point(world, node, 'tcp://a:1') == 'tcp://10.0.0.7:1'
-    assert meeting_point(world, {**node, 'MASTER_ADDR': 'b', 'MASTER_PORT': '2'},
-                         'tcp://a:1') == 'tcp://b:2'
+    assert rendezvous_address(world, node, 'tcp://a:1') == 'tcp://10.0.0.7:1'
+    assert rendezvous_address(world, {**node, 'MASTER_ADDR': 'b', 'MASTER_PORT': '2'},
+                              'tcp://a:1') == 'tcp://b:2'
     with pytest.raises(InputError, match='dist_url'):
-        meeting_point(world, {}, 'localhost')
+        rendezvous_address(world, {}, 'localhost')
 
 
 # ---------------------------------------------------------------- the same numbers
