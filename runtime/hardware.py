@@ -70,7 +70,8 @@ class InPrecision(nn.Module):
 def in_precision(network: nn.Module, device: torch.device, *, precision: str = 'fp32',
                  memory_format: str = 'auto', tf32: bool = False,
                  has_many_shapes: bool = False) -> InPrecision:
-    """The network (on its device) in a precision and a memory format; settings of torch follow.
+    """The network (on its device) in a precision and a memory format; on a GPU torch's settings
+    follow.
 
     Weights change their order in memory, not their values.
 
@@ -86,10 +87,11 @@ def in_precision(network: nn.Module, device: torch.device, *, precision: str = '
             pool_in_own_precision(network)
     else:  # on the CPU kernels reorder weights by themselves, but not gradients back
         network.to(memory_format=found_format)
-    torch.backends.cudnn.benchmark = not has_many_shapes
-    products = 'tf32' if tf32 else 'ieee'
-    torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = products
+        torch.backends.cudnn.benchmark = not has_many_shapes
+        # Not on the CPU: torch.export asks for settings of cudnn, and fails where these were made.
+        products = 'tf32' if tf32 else 'ieee'
+        torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = products
     return InPrecision(network, precision, found_format)
 
 

@@ -46,13 +46,6 @@ def start_main(argv, output, file_limit=0, variables=None):
     return process
 
 
-def lift_file_limit(process):
-    """Make room again for a process that was started with a `file_limit`."""
-    import resource
-    _, highest = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (highest, highest))
-
-
 def free_port():
     """A port of this machine that nobody listens on."""
     with socket.socket() as server:

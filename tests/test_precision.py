@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import checkpoint
 import models
-from model import InPrecision, memory_format_of
-from models.base import Conv3d, MaxPool3d
 from opts import build_parser, parse_opts
+from runtime.hardware import InPrecision, find_memory_format
 from tests.tiny_data import run_main
 from training import build_scaler
 
@@ -36,40 +34,6 @@ def test_recomputed_blocks_change_neither_gradients_nor_statistics(model):
         assert torch.equal(ours, other)
     for name, value in plain.named_buffers():
         assert torch.equal(recomputed.get_buffer(name), value), name
-
-
-def _leave_nan_in_freed_memory():
-    for size in (1_000, 30_000, 1_000_000):
-        [torch.full((size,), float('nan')) for _ in range(6)]
-
-
-@pytest.mark.parametrize('kernel_size, stride', [((3, 3, 3), 1), ((3, 3, 3), 2), ((3, 1, 1), 1),
-                                                 ((7, 7, 7), (1, 2, 2)), ((1, 7, 7), (1, 2, 2))])
-@pytest.mark.parametrize('n_frames, side', [(1, 1), (1, 4), (2, 1), (2, 4), (4, 4), (8, 8)])
-def test_gradients_of_clips_shorter_than_the_kernel(kernel_size, stride, n_frames, side):
-    torch.manual_seed(0)
-    layer = Conv3d(16, 16, kernel_size, stride).to(memory_format=torch.channels_last_3d)
-    clips = torch.randn(2, 16, n_frames, side, side).to(memory_format=torch.channels_last_3d)
-    clips.requires_grad_()
-    exact = F.conv3d(clips, layer.weight, None, layer.stride, layer.padding)
-    given = torch.linspace(-1, 1, exact.numel()).view(exact.shape)
-    expected = exact, *torch.autograd.grad(exact, (clips, layer.weight), given)
-    for precision in (torch.float32, torch.bfloat16, torch.bfloat16):
-        _leave_nan_in_freed_memory()
-        with torch.autocast('cpu', torch.bfloat16, enabled=precision is torch.bfloat16):
-            output = layer(clips)
-        assert output.dtype is precision
-        found = torch.autograd.grad(output, (clips, layer.weight), given.to(precision))
-        for ours, right in zip((output, *found), expected):
-            assert (ours - right).norm() < 0.02 * right.norm()
-
-
-def test_pooling_keeps_the_precision():
-    clips = torch.randn(2, 4, 4, 8, 8).bfloat16()
-    with torch.autocast('cpu', torch.bfloat16):
-        pooled = MaxPool3d(3, stride=2, padding=1)(clips)
-    assert pooled.dtype == torch.bfloat16
-    assert torch.equal(pooled.float(), F.max_pool3d(clips.float(), 3, stride=2, padding=1))
 
 
 def test_recomputing_keeps_less():
@@ -103,7 +67,8 @@ def test_precision_and_order_change_logits_by_rounding_alone(precision, toleranc
     (['--precision', 'bf16', '--memory_format', 'contiguous'], 'cuda', torch.contiguous_format)])
 def test_memory_format(flags, device, expected):
     opts = build_parser().parse_args(flags)
-    assert memory_format_of(opts, torch.device(device)) == expected
+    assert find_memory_format(opts.memory_format, torch.device(device), opts.precision,
+                              opts.tf32) == expected
 
 
 def test_only_fp16_scales_the_loss(tiny_data, tmp_path):

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import checkpoint
-from tests.processes import (assert_same_training, finish, launch, lift_file_limit, same_state,
-                             start_main)
+from tests.processes import assert_same_training, finish, launch, same_state, start_main
 from tests.tiny_data import run_main
 
 N_EPOCHS = 6
@@ -184,74 +183,6 @@ def test_a_full_disk_while_saving(tiny_data, tmp_path):
     assert process.exitcode == 0 and (tmp_path / 'save_2.pth').exists()
 
 
-LOGS = ('train.log', 'train_batch.log')
-
-
-def _many_steps(data, folder, n_epochs, *more):
-    """A training whose logs outgrow its opts.json."""
-    return argv(data, folder, '--n_epochs', n_epochs, '--no_val', '--checkpoint', 1000, *more)
-
-
-@pytest.fixture(scope='module')
-def many_steps(tiny_data, tmp_path_factory):
-    """Result folder of a run of 60 epochs that nothing happened to."""
-    folder = tmp_path_factory.mktemp('many')
-    process = start_main(_many_steps(tiny_data, folder, 60), folder / 'output')
-    process.join()
-    assert process.exitcode == 0
-    return folder
-
-
-def _wait_for(process, output, words, limit_sec=60):
-    until = time.monotonic() + limit_sec
-    while not output.exists() or words not in output.read_text():
-        assert process.is_alive() and time.monotonic() < until, f'no {words}'
-        time.sleep(0.01)
-
-
-def _records(path):
-    """The records of a TensorBoard file, of which none is cut short."""
-    data, records = path.read_bytes(), []
-    while data:
-        length = 12 + int.from_bytes(data[:8], 'little') + 4
-        assert len(data) >= length
-        records.append(data[:length])
-        data = data[length:]
-    return records
-
-
-def test_logs_wait_for_room_on_a_full_disk(tiny_data, tmp_path, many_steps):
-    """That is said once, and in the end they lack nothing."""
-    process = start_main(_many_steps(tiny_data, tmp_path, 60), tmp_path / 'output',
-                         file_limit=3000)
-    _wait_for(process, tmp_path / 'output', 'cannot be written')
-    time.sleep(0.1)
-    rows = (tmp_path / 'train_batch.log').read_text()
-    assert 2900 < len(rows) <= 3000 and rows.endswith('\n')
-    lift_file_limit(process)
-    process.join(60)
-    output = (tmp_path / 'output').read_text()
-    assert process.exitcode == 0 and 'Traceback' not in output, output
-    assert output.count('cannot be written') == output.count('warning') == 1
-    assert f'{tmp_path / "train_batch.log"}: cannot be written (File too large); ' in output
-    for name in LOGS:
-        assert (tmp_path / name).read_text() == (many_steps / name).read_text()
-
-
-def test_logs_of_a_disk_that_stays_full(tiny_data, tmp_path, many_steps):
-    """They end with a whole row, and how many are lacking is said."""
-    process = start_main(_many_steps(tiny_data, tmp_path, 60), tmp_path / 'output',
-                         file_limit=6000)
-    process.join(60)
-    output = (tmp_path / 'output').read_text()
-    assert process.exitcode == 1 and 'epoch 60/60' in output and 'Traceback' not in output, output
-    whole, rows = ((folder / 'train_batch.log').read_text().splitlines(keepends=True)
-                   for folder in (many_steps, tmp_path))
-    assert 50 < len(rows) < len(whole) and rows == whole[:len(rows)]
-    assert (f'{tmp_path}: cannot be written: the last {len(whole) - len(rows)} entries of '
-            'train_batch.log') in output.splitlines()[-1]
-
-
 def test_a_disk_too_full_to_keep_a_copy(tiny_data, tmp_path):
     """That of an opts.json of other flags, before a training goes on with these."""
     for more, limit, status in (('--n_epochs', 1), 0, 0), (('--n_epochs', 2), 1000, 2):
@@ -262,24 +193,6 @@ def test_a_disk_too_full_to_keep_a_copy(tiny_data, tmp_path):
     assert (tmp_path / 'output').read_text().splitlines()[-1].startswith(
         f'error: {tmp_path / "opts.1.json"}: cannot be written: File too large; ')
     assert not (tmp_path / 'opts.1.json').exists()
-
-
-def test_curves_wait_for_room_on_a_full_disk(tiny_data, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    process = start_main(_many_steps(tiny_data, tmp_path, 20, '--tensorboard'),
-                         tmp_path / 'output', file_limit=50_000)
-    _wait_for(process, tmp_path / 'output', 'cannot be written')
-    path, = tmp_path.glob('events.out.tfevents.*')
-    assert _records(path)
-    lift_file_limit(process)
-    process.join(60)
-    output = (tmp_path / 'output').read_text()
-    assert process.exitcode == 0 and output.count('warning') == 1, output
-    assert 'Traceback' not in output
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [event.step for event in events.Scalars('train_batch/loss')] == list(range(1, 121))
-    assert [event.step for event in events.Images('train/clips')][-1] == 20
 
 
 @pytest.mark.parametrize('n_threads', [2, 4])
