@@ -1,21 +1,31 @@
-# make demo: the main job on a small data set that is made for it. make test: the tests.
+# make demo: the main job on a small data set that is made for it. make test: all tests.
+# make quick: the fast tests, for daily work. make lint, make types: style and types.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Files share module fixtures, so each file is run by one process.
+PYTEST := $(RUN) -m pytest -n auto --dist loadfile
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint types clean
 demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -n auto --dist loadfile
+	$(PYTEST)
+
+quick: $(VENV)/installed
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed
 	$(RUN) -m flake8
+	$(RUN) -m isort --check --diff .
+
+types: $(VENV)/installed
+	$(RUN) -m mypy
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
-	$(PYTHON) -m venv $(VENV)
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@

@@ -1,6 +1,7 @@
 """Folders of real clips and golden numbers; tests that need one that is missing are left out."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.tiny_data import TinyData
 
 def pytest_addoption(parser):
     parser.addoption('--kills', type=int, default=12, help='how often a training is killed')
+    parser.addoption('--seed', type=int, help='of tests that draw their cases; by default another '
+                                              'one each time, which is printed where a test fails')
 
 
 def _folder(variable):
@@ -33,6 +36,15 @@ def videos_dir():
 def golden_dir():
     """Recorded numbers: the folder named by R3D_GOLDEN."""
     return _folder('R3D_GOLDEN')
+
+
+@pytest.fixture
+def seed(request):
+    """The seed of a test that draws its cases: that of --seed, or a new one."""
+    given = request.config.getoption('--seed')
+    seed = secrets.randbits(32) if given is None else given
+    print(f'drawn with --seed {seed}')  # shown where the test fails
+    return seed
 
 
 @pytest.fixture(scope='session')

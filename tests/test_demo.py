@@ -276,7 +276,8 @@ def test_the_report_is_that_of_the_result_file(tmp_path, monkeypatch, capsys):
     assert report['seconds']['all'] == 1.5
     assert '93.8% of 16 unseen videos' in capsys.readouterr().out
     for name in ('curves.png', 'confusion.png', 'clips.png'):
-        assert Image.open(tmp_path / 'results' / name).width > 700
+        with Image.open(tmp_path / 'results' / name) as picture:
+            assert picture.width > 700
 
 
 def test_wrong_clips_come_first(tmp_path):
@@ -296,7 +297,8 @@ def test_confusion_of_any_size_is_drawn(n_classes, tmp_path):
     counts[0] = 0  # a class without videos
     path = tmp_path / 'confusion.png'
     plotting.draw_confusion(counts, [f'class {n}' for n in range(n_classes)], path)
-    assert 500 < max(Image.open(path).size) < 2400
+    with Image.open(path) as picture:
+        assert 500 < max(picture.size) < 2400
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 
 from metrics import (Sums, average_precision, average_precisions, confusion_counts,
@@ -73,24 +75,65 @@ def test_scores_that_are_nan_have_no_precision():
         assert math.isnan(average_precision(torch.full((2,), math.nan), targets))
 
 
-def by_definition(scores, targets):
-    """Sum over the thresholds of gained recall times precision."""
-    value, recall_before = 0.0, 0.0
-    for threshold in sorted(set(scores), reverse=True):
-        chosen = [target for score, target in zip(scores, targets) if score >= threshold]
-        recall = sum(chosen) / sum(targets)
-        value += (recall - recall_before) * sum(chosen) / len(chosen)
-        recall_before = recall
-    return value
+# ---------------------------------------------------------------- against scikit-learn
+
+N_DRAWS = 40
 
 
-def test_average_precision_of_many_rows():
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randint(20, (200, 5), generator=generator) / 20
-    targets = (torch.rand(200, 5, generator=generator) < 0.1).float()
-    targets[:, 3] = 0
-    expected = [by_definition(scores[:, i].tolist(), targets[:, i].tolist()) for i in (0, 1, 2, 4)]
-    found = average_precisions(scores, targets)
-    assert found[[0, 1, 2, 4]].tolist() == pytest.approx(expected) and math.isnan(found[3])
-    assert mean_average_precision(scores, targets) == pytest.approx(sum(expected) / 4)
-    assert math.isnan(mean_average_precision(scores[:0], targets[:0]))
+def draw_labels(rng):
+    """Distinct scores (N, n_classes) float64 of 3 to 30 classes, and labels that leave some out."""
+    n, n_classes = int(rng.integers(1, 200)), int(rng.integers(3, 31))
+    occurring = rng.choice(n_classes, int(rng.integers(1, n_classes + 1)), replace=False)
+    return rng.standard_normal((n, n_classes)), rng.choice(occurring, n)
+
+
+def draw_targets(rng):
+    """Scores (N, n_classes) float32 with many ties or none, and targets of which some classes have
+    no positive, or nothing but positives."""
+    n, n_classes = int(rng.integers(1, 300)), int(rng.integers(1, 12))
+    scores = rng.random((n, n_classes))
+    if rng.random() < 0.5:
+        scores = scores.round(1)
+    share = rng.choice([0, 0.02, 0.3, 1], n_classes)
+    return scores.astype(np.float32), rng.random((n, n_classes)) < share
+
+
+def test_topk_and_mean_class_accuracy_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(N_DRAWS):
+        scores, labels = draw_labels(rng)
+        n_classes = scores.shape[1]
+        tensors = torch.from_numpy(scores), torch.from_numpy(labels)
+        ks = range(1, n_classes)
+        expected = [sklearn.metrics.top_k_accuracy_score(labels, scores, k=k, normalize=False,
+                                                         labels=range(n_classes)) for k in ks]
+        assert [int(hits) for hits in topk_hits(*tensors, ks)] == expected
+        counts = confusion_counts(*tensors)
+        best = scores.argmax(axis=1)
+        expected = sklearn.metrics.confusion_matrix(labels, best, labels=range(n_classes))
+        assert counts.tolist() == expected.tolist()
+        # balanced_accuracy_score, which warns of classes that are predicted and do not occur.
+        expected = sklearn.metrics.recall_score(labels, best, labels=np.unique(labels),
+                                                average='macro', zero_division=0)
+        assert mean_class_accuracy(counts) == pytest.approx(expected)
+
+
+def test_average_precision_is_that_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(N_DRAWS):
+        scores, targets = draw_targets(rng)
+        tensors = torch.from_numpy(scores), torch.from_numpy(targets)
+        occurs = targets.any(axis=0)
+        expected = np.array([sklearn.metrics.average_precision_score(target, score)
+                             for score, target in zip(scores.T[occurs], targets.T[occurs])])
+        found = average_precisions(*tensors).numpy()
+        assert np.isnan(found[~occurs]).all()
+        assert found[occurs] == pytest.approx(expected)
+        singly = [average_precision(*column) for column in zip(*(t.unbind(1) for t in tensors))]
+        assert np.array_equal(singly, found, equal_nan=True)
+        mean = mean_average_precision(*tensors)
+        assert mean == pytest.approx(expected.mean()) if occurs.any() else math.isnan(mean)
+
+
+def test_no_rows_have_no_mean_average_precision():
+    assert math.isnan(mean_average_precision(torch.zeros(0, 5), torch.zeros(0, 5)))

@@ -21,7 +21,8 @@ def result_path(tiny_data):
 
 def is_picture(path):
     """Whether a file is a picture with more than one colour in it."""
-    pixels = np.asarray(Image.open(path).convert('RGB'))
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert('RGB'))
     return min(pixels.shape[:2]) > 150 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
 
 
@@ -95,4 +96,5 @@ def test_few_classes_and_many(tmp_path, n_classes):
     draw_confusion(counts, names, tmp_path / 'confusion.png')
     draw_classes(counts, names, tmp_path / 'classes.png')
     assert is_picture(tmp_path / 'confusion.png') and is_picture(tmp_path / 'classes.png')
-    assert max(Image.open(tmp_path / 'classes.png').size) < 2500
+    with Image.open(tmp_path / 'classes.png') as picture:
+        assert max(picture.size) < 2500
