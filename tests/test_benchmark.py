@@ -86,14 +86,14 @@ def test_what_was_measured_stays(tmp_path):
     command = [sys.executable, '-m', 'util_scripts.benchmark', '--seconds', '1', '--no_cuda',
                '--parts', 'inference', 'loader', '--model_depth', '10', '--resnet_widen_factor',
                '0.125', '--sample_size', '32', '--n_threads', '0', '--json', str(path)]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                               env={**os.environ, 'TMPDIR': str(temporary)})
-    for line in process.stdout:
-        if 'training clip: read' in line:
-            break
-    process.terminate()
-    process.stdout.read()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          env={**os.environ, 'TMPDIR': str(temporary)}) as process:
+        for line in process.stdout:
+            if 'training clip: read' in line:
+                break
+        process.terminate()
+        process.stdout.read()
+    assert process.returncode == 128 + signal.SIGTERM
     assert [row['part'] for row in json.loads(path.read_text())['rows']][0] == 'inference'
     assert not list(temporary.iterdir())
 
