@@ -14,6 +14,7 @@ from models import ARCHITECTURES, depths, generate_model
 from models.densenet import HalvingPool, rename_2018_keys
 from models.resnet import BasicBlock, PadShortcut, conv_bn
 from models.resnet2p1d import conv_bn_2p1d
+from runtime.cpu import train_on_cpu
 from runtime.errors import InputError
 
 NETWORKS = [(model, depth) for model in ARCHITECTURES for depth in depths(model)]
@@ -91,6 +92,7 @@ def test_layers_of_our_own_keep_channels_last(layer):
 def test_trains_in_channels_last_bfloat16(model):
     network = narrow(model).to(memory_format=torch.channels_last_3d)
     x = clips(size=64).to(memory_format=torch.channels_last_3d)
+    train_on_cpu(network)
     with torch.autocast('cpu', torch.bfloat16):
         network(x).float().square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
