@@ -25,9 +25,13 @@ from runtime.errors import InputError, StopSignals
 
 # Up to this many videos are looked for before a run starts.
 CHECKED_VIDEOS = 10_000
+# A training with fewer steps per epoch is warned of.
+FEW_STEPS = 10
 # Where Linux has the files of shared memory.
 SHARED_MEMORY = '/dev/shm'
 
+# What the splits are for, in words.
+PURPOSES = {'train': 'training', 'val': 'validation', 'inference': 'inference'}
 BatchSampler = sampling.ShuffledBatches | sampling.VideoBatches | sampling.ClipBatches
 
 
@@ -238,6 +242,38 @@ def _check_paths(opts: Options, records: Records, reader: Reader) -> None:
     if opts.bad_frames == 'error' or len(errors) == len(records):
         raise FrameError(errors[0] + more)
     _say_skipped(opts.video_path, errors[0] + more)
+
+
+def notes_on_data(opts: Options, split: str, loader: ClipLoader) -> Iterator[str]:
+    """What a user should know of a split before its first batch: sentences, one per subject."""
+    records, n_clips = loader.dataset.records, loader.dataset.n_clips()
+    if split == 'train':
+        yield _steps_note(opts, loader.batch_sampler)
+    n_frames = (records.n_frames() - 1) // opts.sample_t_stride + 1
+    n_short = int((n_frames < opts.sample_duration).sum())
+    if n_short:
+        yield (f'{n_short} of {len(records)} videos for {PURPOSES[split]} have fewer frames than '
+               f'--sample_duration {opts.sample_duration} (the shortest has '
+               f'{int(n_frames.min())}): their clips repeat them')
+    n_fewer = int((n_clips < opts.n_val_samples).sum())
+    if split == 'val' and 'n_val_samples' in opts.given and n_fewer:
+        yield (f'{n_fewer} of {len(records)} videos for validation are too short for '
+               f'--n_val_samples {opts.n_val_samples} clips at different places: they have '
+               f'{int(n_clips.min())} or more')
+
+
+def _steps_note(opts: Options, batches: sampling.ShuffledBatches) -> str:
+    n_steps, n_clips = len(batches), batches.n_samples
+    note = f'{n_clips} clips per epoch in {n_steps} step{"s" if n_steps > 1 else ""}'
+    if batches.batch_size > n_clips:
+        note = f'--batch_size {opts.batch_size} is more than the data: {note}'
+    if n_steps >= FEW_STEPS:
+        return note
+    note += f'; with fewer than {FEW_STEPS} a network learns slowly'
+    # The flag is for the processes of one node, of which there may be several.
+    n_nodes = batches.batch_size // opts.batch_size
+    enough = max(sampling.SMALLEST_BATCH, n_clips // FEW_STEPS) // n_nodes
+    return note + (f', give --batch_size {enough}' if enough < opts.batch_size else '')
 
 
 def _batch_sampler(opts: Options, split: str, dataset: VideoDataset, rank: int,

@@ -15,6 +15,9 @@ import torch
 # Inference cuts its videos into parts of so many batches; a process reads whole parts, so that its
 # batches are those of a single process.
 BATCHES_A_PART = 8
+# Batch norm estimates its statistics badly from fewer clips: a last training batch that has fewer
+# joins the one before.
+SMALLEST_BATCH = 8
 # The index of a key that stands for no video: its clips, `begin_clip`...`end_clip`, are blank and
 # keep the places of clips that need not be read. A network rounds batches of other sizes otherwise.
 NO_VIDEO = -1
@@ -44,9 +47,12 @@ def sample_draw(seed: int, epoch: int, index: int) -> Iterator[None]:
 class ShuffledBatches:
     """Batches of all samples in random order, a new order each epoch, from any batch on.
 
-    Of each batch of `batch_size` samples, process `rank` of `world_size` takes every
-    world_size-th. One for which none is left takes the first, so that all processes step
-    together; `total(i)` tells that batch i has fewer samples than processes.
+    A batch has `batch_size` samples. What is left at the end of an epoch is a smaller batch or, of
+    fewer than SMALLEST_BATCH samples, joins the batch before.
+
+    Of each batch process `rank` of `world_size` takes every world_size-th sample. One for which
+    none is left takes the first, so that all processes step together; `total(i)` tells that batch i
+    has fewer samples than processes.
     """
 
     def __init__(self, n_samples: int, batch_size: int, seed: int, rank: int = 0,
@@ -60,8 +66,9 @@ class ShuffledBatches:
         self.epoch, self.begin_batch = epoch, begin_batch
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
-        return -(-self.n_samples // self.batch_size)
+        """Number of batches of a whole epoch."""
+        n_full, rest = divmod(self.n_samples, self.batch_size)
+        return max(1, n_full + (rest >= SMALLEST_BATCH))
 
     def __iter__(self) -> Iterator[list[Key]]:
         for i in range(self.begin_batch, len(self)):
@@ -71,11 +78,13 @@ class ShuffledBatches:
 
     def batch(self, epoch: int, i: int) -> list[int]:
         """Samples of batch i of an epoch, over all processes."""
-        return self._order(epoch)[i * self.batch_size:(i + 1) * self.batch_size].tolist()
+        begin = i * self.batch_size
+        return self._order(epoch)[begin:begin + self.total(i)].tolist()
 
     def total(self, i: int) -> int:
         """Number of samples in batch i, over all processes."""
-        return min(self.batch_size, self.n_samples - i * self.batch_size)
+        is_last = i == len(self) - 1
+        return self.n_samples - i * self.batch_size if is_last else self.batch_size
 
     def smallest_share(self) -> int:
         """Samples that a process has of a batch, where it has fewest."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.annotations import read_annotation
 from datasets.frames import FrameError, JpgFrames
-from datasets.loading import build_loader
+from datasets.loading import build_loader, notes_on_data
 from opts import parse_opts
 from tests.helpers import grey_frames, write_video
 from tests.processes import start_main
@@ -188,6 +188,38 @@ def test_videos_that_are_left_out_are_black(tiny_data, n_threads):
     for video in (0, 2, 4, 5):
         own = torch.cat([batch.clips[batch.videos == video] for batch in whole])
         assert torch.equal(torch.stack(clips[video]), own)
+
+
+# ---------------------------------------------------------------- what is said of the data
+
+@pytest.mark.parametrize('split, flags, said', [
+    ('train', ('--batch_size', 1), ['12 clips per epoch in 12 steps']),
+    ('train', ('--batch_size', 16, '--sample_t_stride', 2), [
+        '--batch_size 16 is more than the data: 12 clips per epoch in 1 step; with fewer than 10 a '
+        'network learns slowly, give --batch_size 8',
+        '2 of 12 videos for training have fewer frames than --sample_duration 8 (the shortest']),
+    ('train', ('--batch_size', 4), [
+        '12 clips per epoch in 3 steps; with fewer than 10 a network learns slowly']),
+    ('val', ('--n_val_samples', 2), []),
+    ('val', ('--sample_duration', 64), [
+        '6 of 6 videos for validation have fewer frames than --sample_duration 64 ']),
+    ('val', ('--n_val_samples', 40), ['6 of 6 videos for validation are too short for '
+                                      '--n_val_samples 40 clips']),
+    ('inference', (), [])])
+def test_notes_on_data(tiny_data, split, flags, said):
+    opts = parse_opts(tiny_data.argv('unused', *flags))
+    notes = list(notes_on_data(opts, split, loader_of(tiny_data, split, *flags)))
+    assert len(notes) == len(said)
+    assert all(note.startswith(words) for note, words in zip(notes, said)), notes
+
+
+def test_steps_of_several_nodes_are_counted_together(tiny_data):
+    """--batch_size is for one node: the batch of all is twice as large."""
+    loader = loader_of(tiny_data, 'train', '--batch_size', 12)
+    opts = parse_opts(tiny_data.argv('unused', '--batch_size', 6))
+    note, = notes_on_data(opts, 'train', loader)
+    assert note.endswith('in 1 step; with fewer than 10 a network learns slowly, give '
+                         '--batch_size 4')
 
 
 # ---------------------------------------------------------------- shared memory
