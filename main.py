@@ -13,7 +13,7 @@ from torch import nn
 
 import checkpoint
 from datasets.annotations import check_class_count, read_annotation
-from datasets.loading import build_loader, decoding_device, naming_lost_processes
+from datasets.loading import build_loader, naming_lost_processes, notes_on_data
 from features import FeatureTap, pack
 from inference import feature_rows, predict, video_result
 from metrics import Sums
@@ -112,9 +112,11 @@ def prepare(opts, world, device):
             annotation.class_names, state, path, log.warn))
     shared = share_batches(opts, world, log)
     loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
-                                   world_size=world.size, pin_memory=device.type == 'cuda',
-                                   decode_device=decoding_device(opts, device))
+                                   world_size=world.size, pin_memory=device.type == 'cuda')
                for split in wanted_splits(opts)}
+    for split, loader in loaders.items():
+        for note in notes_on_data(opts, split, loader):
+            log.say(note)
     if not opts.no_val:
         warn_of_no_labels(opts, loaders['val'].dataset.records, log)
     network = make_network(opts, state, path, log).to(device)

@@ -29,9 +29,14 @@ NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_siz
 CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
               'no_mean_norm', 'no_std_norm', 'value_scale')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
-INFERENCE_FLAGS = ('file_type', 'fast_decode', 'decode_device', 'inference_stride',
-                   'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
-                   'feature_module', 'multi_label', 'precision', 'tf32')
+INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
+                   'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
+                   'multi_label', 'precision', 'tf32')
+# How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
+# are in datasets.frames.READERS.
+STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
+            'video': ('video', 'rgb')}
+FILE_TYPES = tuple(dict.fromkeys(file_type for file_type, _ in STORAGES.values()))
 
 
 class Options(argparse.Namespace):
@@ -139,7 +144,7 @@ def _add_data_flags(parser):
     add('--multi_label', action='store_true',
         help='a video has a list of labels, of any length: train with binary cross entropy, score '
              'each class by a sigmoid, and measure mean average precision (mAP)')
-    add('--file_type', default='jpg', choices=('jpg', 'hdf5', 'video'),
+    add('--file_type', default='jpg', choices=FILE_TYPES,
         help='how the frames are stored: a folder of jpg files or one hdf5 file a video, or the '
              'video files themselves')
     add('--input_type', default='rgb', choices=('rgb', 'flow'),
@@ -308,9 +313,6 @@ def _add_hardware_flags(parser):
         help='decode jpg and hdf5 frames faster and less exactly: colours are rounded more '
              'coarsely, and outside of training frames come at half, a quarter ... of their size '
              'where --sample_size is that much smaller')
-    add('--decode_device', default='cpu', choices=('cpu', 'cuda'),
-        help='where jpg and hdf5 frames are decoded and cropped: by the loader processes, or on '
-             'the GPU of the run, while loader processes only read; for GPUs with a JPEG decoder')
     add('--precision', default='fp32', choices=('fp32', 'bf16', 'fp16'),
         help='what the network computes in (autocast); weights stay fp32; fp16 scales the loss')
     add('--memory_format', default='auto', choices=('auto', 'channels_last', 'contiguous'),
@@ -430,15 +432,6 @@ def _frame_rules(opts):
          '--input_type flow is read from hdf5: add --file_type hdf5'),
         (opts.fast_decode and opts.file_type == 'video',
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
-        (opts.decode_device == 'cuda' and opts.file_type == 'video',
-         '--decode_device cuda is for JPEG frames, and --file_type video has none: drop one of '
-         'them'),
-        (opts.decode_device == 'cuda' and opts.fast_decode,
-         '--fast_decode is a way of the CPU, and --decode_device cuda decodes on the GPU: drop one '
-         'of them'),
-        (opts.decode_device == 'cuda' and opts.no_cuda,
-         '--decode_device cuda decodes on the GPU, and --no_cuda runs on the CPU: drop one of '
-         'them'),
     ]
 
 

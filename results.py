@@ -232,7 +232,7 @@ def write_all_features(path: Path, features: dict[int, VideoFeatures], records: 
             torch.cat([rows for rows, _ in features.values()]).numpy(),
             [records.video_ids[video] for video in videos],
             torch.cat([segments for _, segments in features.values()]).numpy(),
-            records.labels[videos].int().numpy(), list(records.class_names)))
+            records.targets(videos).int().numpy(), list(records.class_names)))
         log.say(f'{path}: {len(videos)} rows of features of {len(features)} videos')
 
 

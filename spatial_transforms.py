@@ -1,8 +1,10 @@
-"""Pixels of a clip: transforms of uint8 (T, C, H, W) tensors, one random draw a clip.
+"""Spatial transforms: crops, flips and colours of uint8 (T, C, H, W) clips, one draw per clip.
 
 They are torchvision's (transforms.v2) wherever it has them, which draws once for all frames of a
 tensor. `Normalize` is the part that runs on the device, for a whole batch.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ CORNER_CROP_SCALES = tuple(2 ** (-i / 4) for i in range(5))
 class Resize(v2.Resize):
     """Short side to `size` pixels, aspect kept; bilinear with antialias, as Pillow does it."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         super().__init__(size, v2.InterpolationMode.BILINEAR, antialias=True)
 
 
@@ -30,7 +32,7 @@ class RandomResizedCrop(v2.RandomResizedCrop):
     (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015).
     """
 
-    def __init__(self, size, min_scale=0.25, min_ratio=0.75):
+    def __init__(self, size: int, min_scale: float = 0.25, min_ratio: float = 0.75) -> None:
         super().__init__(size, (min_scale, 1.0), (min_ratio, 1.0 / min_ratio), antialias=True)
 
 
@@ -38,12 +40,12 @@ class CornerCrop:
     """A square at `position` (one of CORNERS), its side `scale` times the short side, resized to
     `size` x `size`."""
 
-    def __init__(self, size, position, scale=1.0):
+    def __init__(self, size: int, position: str, scale: float = 1.0) -> None:
         if position not in CORNERS:
             raise ValueError(f'position {position!r}: not one of {CORNERS}')
         self.size, self.position, self.scale = size, position, scale
 
-    def __call__(self, clip):
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         height, width = clip.shape[-2:]
         side = max(1, round(min(height, width) * self.scale))
         if self.position == 'center':
@@ -61,10 +63,10 @@ class EvenCrops:
     uint8 (T, C, H, W) -> (n, T, C, size, size): from end to end, evenly placed; one: the centre.
     """
 
-    def __init__(self, size, n):
+    def __init__(self, size: int, n: int) -> None:
         self.size, self.n, self.resize = size, n, Resize(size)
 
-    def __call__(self, clip):
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         clip = self.resize(clip)
         if self.n == 1:
             return F.center_crop(clip, [self.size, self.size]).unsqueeze(0)
@@ -79,25 +81,25 @@ class EvenCrops:
 class MultiScaleCornerCrop:
     """A `CornerCrop` at a random one of CORNERS and of `scales`."""
 
-    def __init__(self, size, scales=CORNER_CROP_SCALES):
+    def __init__(self, size: int, scales: Sequence[float] = CORNER_CROP_SCALES) -> None:
         self.size, self.scales = size, tuple(scales)
 
-    def __call__(self, clip):
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         position = CORNERS[int(torch.randint(len(CORNERS), ()))]
         scale = self.scales[int(torch.randint(len(self.scales), ()))]
         return CornerCrop(self.size, position, scale)(clip)
 
 
 class RandomHorizontalFlip:
-    """Mirrors the clip in one of two cases.
+    """Mirrors the clip with probability 0.5.
 
-    `is_flow`: channel 0 is horizontal optical flow with 0 at 127.5; mirroring turns its sign.
+    is_flow: channel 0 is horizontal optical flow with 0 at 127.5; mirroring turns its sign.
     """
 
-    def __init__(self, is_flow=False):
+    def __init__(self, is_flow: bool = False) -> None:
         self.is_flow = is_flow
 
-    def __call__(self, clip):
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         if torch.rand(()) < 0.5:
             return clip
         clip = F.horizontal_flip(clip)
@@ -107,38 +109,42 @@ class RandomHorizontalFlip:
 
 
 class ColorJitter(v2.ColorJitter):
-    """Brightness, contrast and saturation times 0.6...1.4, hue turned by up to 0.1 turns."""
+    """Brightness, contrast and saturation times 0.6...1.4, hue turned by up to a tenth"""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 
 
 class PickFirstChannels:
     """The first `n` channels: (T, C, H, W) -> (T, n, H, W)."""
 
-    def __init__(self, n):
+    def __init__(self, n: int) -> None:
         self.n = n
 
-    def __call__(self, clip):
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         return clip[..., :self.n, :, :]
 
 
 class Normalize(nn.Module):
     """(N, C, T, H, W) uint8 -> float: scaled to 0...value_scale, minus mean, divided by std.
 
-    `mean` and `std`: a value a channel, in units of the scaled image. The result has the default
-    float type.
+    `mean` and `std`: one value per channel, in units of the scaled image. The result has the
+    default float type.
     """
 
-    def __init__(self, mean, std, value_scale=1):
-        super().__init__()
-        mean, std = torch.tensor(mean), torch.tensor(std)
-        self.register_buffer('factor', _per_channel(value_scale / 255 / std), persistent=False)
-        self.register_buffer('offset', _per_channel(mean / std), persistent=False)
+    factor: torch.Tensor
+    offset: torch.Tensor
 
-    def forward(self, clips):
+    def __init__(self, mean: Sequence[float], std: Sequence[float],
+                 value_scale: float = 1) -> None:
+        super().__init__()
+        means, stds = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer('factor', _per_channel(value_scale / 255 / stds), persistent=False)
+        self.register_buffer('offset', _per_channel(means / stds), persistent=False)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return clips * self.factor - self.offset
 
 
-def _per_channel(values):
+def _per_channel(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)

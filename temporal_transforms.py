@@ -1,50 +1,66 @@
-"""Which frames of a video make a clip: functions of frame numbers, and thin classes around them.
+"""Temporal transforms: which frames of a video make a clip, as functions and thin classes.
 
 A video is a sequence of frame numbers, in order (a `range` will do). A clip is a list of frame
-numbers, or a list of such lists where a transform makes several clips of a video. Nothing here
-changes what it is given. Draws come from torch's random generator, like torchvision's.
+numbers; a transform gives one clip of a video, or a list of clips. Nothing here changes what it is
+given. Random draws come from torch's generator, like torchvision's.
 """
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import torch
 
+Item = TypeVar('Item')
+Clip = list[Item]
+Frames = Sequence[int]  # frame numbers
 
-def loop(frames, size):
+
+def loop(frames: Sequence[Item], size: int) -> Clip[Item]:
     """The first `size` frames, starting over as often as needed: [1, 2, 3] -> [1, 2, 3, 1, 2]."""
     return [frames[i % len(frames)] for i in range(size)]
 
 
-def begin_crop(frames, size):
+def begin_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
     """A clip of `size` frames from the first on."""
     return loop(frames, size)
 
 
-def center_crop(frames, size):
+def center_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
     """A clip of `size` frames around the middle."""
     begin = max(0, len(frames) // 2 - size // 2)
     return loop(frames[begin:begin + size], size)
 
 
-def random_crop(frames, size):
+def random_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
     """A clip of `size` consecutive frames, all starts equally likely."""
     n_starts = max(1, len(frames) - size + 1)
     begin = int(torch.randint(n_starts, ()))
     return loop(frames[begin:begin + size], size)
 
 
-def even_crop(frames, size, n_samples):
+def even_crop(frames: Sequence[Item], size: int, n_samples: int) -> list[Clip[Item]]:
     """Up to `n_samples` clips of `size` frames, evenly placed; one, centred, for n_samples = 1.
 
-    The last is looped where the frames end before it does, and no other follows it.
+    The last clip is looped where the frames end before it does, and no other follows it.
     """
     if n_samples == 1:
         return [center_crop(frames, size)]
-    stride = max(1, math.ceil((len(frames) - 1 - size) / (n_samples - 1)))
-    return sliding_window(frames, size, stride)[:n_samples]
+    return sliding_window(frames, size, _even_stride(len(frames), size, n_samples))[:n_samples]
 
 
-def sliding_window(frames, size, stride):
+def n_even_crops(n_frames: int, size: int, n_samples: int) -> int:
+    """How many clips `even_crop` makes of `n_frames` frames."""
+    if n_samples == 1:
+        return 1
+    return min(n_samples, n_windows(n_frames, size, _even_stride(n_frames, size, n_samples)))
+
+
+def _even_stride(n_frames: int, size: int, n_samples: int) -> int:
+    return max(1, math.ceil((n_frames - 1 - size) / (n_samples - 1)))
+
+
+def sliding_window(frames: Sequence[Item], size: int, stride: int) -> list[Clip[Item]]:
     """Clips of `size` frames, one every `stride` frames; the first that is cut short is looped and
     is the last."""
     clips = []
@@ -55,24 +71,16 @@ def sliding_window(frames, size, stride):
     return clips
 
 
-def even_windows(frames, size, n):
-    """`n` clips of `size` frames from the first to the last, evenly placed, or one around the
-    middle; fewer where they would begin at the same frame."""
-    n = n_even_windows(len(frames), size, n)
-    if n == 1:
-        return [center_crop(frames, size)]
-    begins = [i * (len(frames) - size) // (n - 1) for i in range(n)]
-    return [loop(frames[begin:begin + size], size) for begin in begins]
+def n_windows(n_frames: int, size: int, stride: int) -> int:
+    """How many clips `sliding_window` makes of `n_frames` frames."""
+    n_full = max(0, (n_frames - size) // stride + 1)
+    return n_full + (n_full * stride < n_frames)
 
 
-def n_even_windows(n_frames, size, n):
-    """How many clips `even_windows` makes of `n_frames` frames."""
-    return min(n, max(1, n_frames - size + 1))
-
-
-def stream_windows(frames, size, stride):
+def stream_windows(frames: Iterable[Item], size: int, stride: int) -> Iterator[Clip[Item]]:
     """Yield the clips of `sliding_window`, of frames that come one by one; holds `size` of them."""
-    held, n_between = [], 0
+    held: list[Item] = []
+    n_between = 0
     for frame in frames:
         if n_between:
             n_between -= 1
@@ -85,31 +93,65 @@ def stream_windows(frames, size, stride):
         yield loop(held, size)
 
 
-def n_windows(n_frames, size, stride):
-    """How many clips `sliding_window` makes of `n_frames` frames."""
-    n_full = max(0, (n_frames - size) // stride + 1)
-    return n_full + (n_full * stride < n_frames)
+def even_windows(frames: Sequence[Item], size: int, n: int) -> list[Clip[Item]]:
+    """`n` clips of `size` frames from the first to the last, evenly placed, or one around the
+    middle; fewer where they would begin at the same frame."""
+    n = n_even_windows(len(frames), size, n)
+    if n == 1:
+        return [center_crop(frames, size)]
+    begins = [i * (len(frames) - size) // (n - 1) for i in range(n)]
+    return [loop(frames[begin:begin + size], size) for begin in begins]
 
 
-def subsample(frames, stride):
+def n_even_windows(n_frames: int, size: int, n: int) -> int:
+    """How many clips `even_windows` makes of `n_frames` frames."""
+    return min(n, max(1, n_frames - size + 1))
+
+
+def subsample(frames: Sequence[Item], stride: int) -> Sequence[Item]:
     """Every `stride`-th frame."""
     return frames[::stride]
 
 
-def shuffle_blocks(frames, block_size):
+def shuffle_blocks(frames: Sequence[Item], block_size: int) -> Clip[Item]:
     """The frames cut into blocks of `block_size`, the blocks in random order."""
     blocks = [frames[i:i + block_size] for i in range(0, len(frames), block_size)]
     return [frame for i in torch.randperm(len(blocks)).tolist() for frame in blocks[i]]
 
 
-class LoopPadding:
+class TemporalTransform:
+    """Makes a clip, or a list of clips of one length, of the frames of a video."""
+
+    def __call__(self, frames: Frames) -> Frames | list[list[int]]:
+        raise NotImplementedError
+
+    def n_clips(self, n_frames: int) -> int:
+        """How many clips it makes of `n_frames` frames: one, unless a subclass makes more."""
+        return 1
+
+    def clip_length(self, n_frames: int) -> int:
+        """How many frames each of these clips has."""
+        return n_frames
+
+
+def as_clips(made: Frames | list[list[int]]) -> list[list[int]]:
+    """What a transform made, as a list of clips: of a single clip a list of one."""
+    if isinstance(made[0], list):
+        return cast(list[list[int]], made)
+    return [list(cast(Frames, made))]
+
+
+class LoopPadding(TemporalTransform):
     """frames -> `size` frames: longer ones are cut, shorter ones start over."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[int]:
         return loop(frames, self.size)
+
+    def clip_length(self, n_frames: int) -> int:
+        return self.size
 
 
 class TemporalBeginCrop(LoopPadding):
@@ -119,84 +161,114 @@ class TemporalBeginCrop(LoopPadding):
 class TemporalCenterCrop(LoopPadding):
     """frames -> `size` frames around the middle, looped where there are fewer."""
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[int]:
         return center_crop(frames, self.size)
 
 
 class TemporalRandomCrop(LoopPadding):
     """frames -> `size` consecutive frames from a random start, looped where there are fewer."""
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[int]:
         return random_crop(frames, self.size)
 
 
-class TemporalEvenCrop:
+class TemporalEvenCrop(TemporalTransform):
     """frames -> a list of up to `n_samples` clips of `size` frames, evenly placed."""
 
-    def __init__(self, size, n_samples=1):
+    def __init__(self, size: int, n_samples: int = 1) -> None:
         self.size, self.n_samples = size, n_samples
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[list[int]]:
         return even_crop(frames, self.size, self.n_samples)
 
+    def n_clips(self, n_frames: int) -> int:
+        return n_even_crops(n_frames, self.size, self.n_samples)
 
-class SlidingWindow:
+    def clip_length(self, n_frames: int) -> int:
+        return self.size
+
+
+class SlidingWindow(TemporalTransform):
     """frames -> a list of clips of `size` frames, one every `stride` frames (default: size)."""
 
-    def __init__(self, size, stride=0):
+    def __init__(self, size: int, stride: int = 0) -> None:
         self.size, self.stride = size, stride or size
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[list[int]]:
         return sliding_window(frames, self.size, self.stride)
 
+    def n_clips(self, n_frames: int) -> int:
+        return n_windows(n_frames, self.size, self.stride)
 
-class EvenWindows:
+    def clip_length(self, n_frames: int) -> int:
+        return self.size
+
+
+class EvenWindows(TemporalTransform):
     """frames -> a list of up to `n` clips of `size` frames, evenly placed from end to end."""
 
-    def __init__(self, size, n):
+    def __init__(self, size: int, n: int) -> None:
         self.size, self.n = size, n
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[list[int]]:
         return even_windows(frames, self.size, self.n)
 
+    def n_clips(self, n_frames: int) -> int:
+        return n_even_windows(n_frames, self.size, self.n)
 
-class TemporalSubsampling:
+    def clip_length(self, n_frames: int) -> int:
+        return self.size
+
+
+class TemporalSubsampling(TemporalTransform):
     """frames -> every `stride`-th frame."""
 
-    def __init__(self, stride):
+    def __init__(self, stride: int) -> None:
         self.stride = stride
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> Frames:
         return subsample(frames, self.stride)
 
+    def clip_length(self, n_frames: int) -> int:
+        return len(range(0, n_frames, self.stride))
 
-class Shuffle:
+
+class Shuffle(TemporalTransform):
     """frames -> the same frames, blocks of `block_size` in random order."""
 
-    def __init__(self, block_size):
+    def __init__(self, block_size: int) -> None:
         self.block_size = block_size
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> list[int]:
         return shuffle_blocks(frames, self.block_size)
 
 
-class Compose:
+class Compose(TemporalTransform):
     """One transform after the other.
 
     After one that makes several clips, the next are applied to each of them.
     """
 
-    def __init__(self, transforms):
+    def __init__(self, transforms: Iterable[TemporalTransform]) -> None:
         self.transforms = list(transforms)
 
-    def __call__(self, frames):
+    def __call__(self, frames: Frames) -> Frames | list[list[int]]:
+        made: Frames | list[list[int]] = frames
         for transform in self.transforms:
-            if len(frames) and isinstance(frames[0], (list, range)):
-                frames = [clip for part in frames for clip in _as_clips(transform(part))]
+            if len(made) and isinstance(made[0], list):
+                made = [clip for part in as_clips(made) for clip in as_clips(transform(part))]
             else:
-                frames = transform(frames)
-        return frames
+                made = transform(cast(Frames, made))
+        return made
 
+    def n_clips(self, n_frames: int) -> int:
+        n_clips = 1
+        for transform in self.transforms:
+            n_clips *= transform.n_clips(n_frames)
+            n_frames = transform.clip_length(n_frames)
+        return n_clips
 
-def _as_clips(frames):
-    return frames if isinstance(frames[0], list) else [frames]
+    def clip_length(self, n_frames: int) -> int:
+        for transform in self.transforms:
+            n_frames = transform.clip_length(n_frames)
+        return n_frames

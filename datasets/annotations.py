@@ -1,6 +1,6 @@
-"""Annotation files: both schemas are read into `Records`, columns with one entry a sample.
+"""Annotation files: both JSON schemas are read into `Records`, columns with one entry per sample.
 
-The columns are torch tensors and packed strings, not one object a video: a million videos cost
+The columns are torch tensors and packed strings, not one object per video: a million videos cost
 tens of megabytes, which loader processes share.
 """
 
@@ -9,8 +9,10 @@ import json
 import math
 from array import array
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +23,9 @@ SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 # ActivityNet marks segments in seconds; one shorter than this many frames is widened.
 MIN_SEGMENT_FRAMES = 8
 MAX_FRAME = 2 ** 31 - 1  # what fits into a column of the records
-NO_LABEL = -1
+NO_LABEL = -1  # the class number of a sample without label
+
+Indices = Sequence[int]  # of samples in the records
 
 
 class AnnotationError(InputError):
@@ -31,58 +35,58 @@ class AnnotationError(InputError):
 class Strings:
     """An immutable column of strings, stored as UTF-8 bytes and their end offsets."""
 
-    def __init__(self, strings):
+    def __init__(self, strings: Sequence[str]) -> None:
         # Names of files may hold bytes that are no UTF-8, which Python writes as surrogates.
         encoded = [string.encode(errors='surrogatepass') for string in strings]
         ends = torch.tensor([0] + [len(data) for data in encoded]).cumsum(0)
         self._data = torch.frombuffer(bytearray(b''.join(encoded) or b'\0'), dtype=torch.uint8)
         self._ends = ends
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> str:
         begin, end = self._ends[i:i + 2].tolist()
         return self._data[begin:end].numpy().tobytes().decode(errors='surrogatepass')
 
-    def columns(self):
+    def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The tensors that hold the strings."""
         return self._data, self._ends
 
 
-class LabelSets:
-    """An immutable column of sets of class numbers, stored as the numbers and their end offsets."""
+class LabelLists:
+    """An immutable column of lists of class numbers: the numbers, and where each list ends."""
 
-    def __init__(self, sets, n_classes):
-        ends = torch.tensor([0] + [len(numbers) for numbers in sets]).cumsum(0)
-        self._numbers = torch.tensor([number for numbers in sets for number in numbers],
-                                     dtype=torch.int32)
-        self._ends, self._n_classes = ends, n_classes
+    def __init__(self, numbers: torch.Tensor, ends: torch.Tensor, n_classes: int) -> None:
+        self._numbers, self._ends, self._n_classes = numbers, ends, n_classes
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def numbers(self, i):
-        """Class numbers of sample i."""
+    def __getitem__(self, i: int) -> list[int]:
         begin, end = self._ends[i:i + 2].tolist()
         return self._numbers[begin:end].tolist()
 
-    def __getitem__(self, indices):
-        """Sample numbers -> (n, n_classes) float32, 1 for each label."""
+    def first(self, indices: Indices) -> torch.Tensor:
+        """(n,) int64: the first class number of each of these samples, NO_LABEL for none."""
+        return torch.tensor([next(iter(self[i]), NO_LABEL) for i in indices], dtype=torch.int64)
+
+    def multi_hot(self, indices: Indices) -> torch.Tensor:
+        """(n, n_classes) float32 of these samples, 1 for each of their classes."""
         rows = torch.zeros(len(indices), self._n_classes)
         for row, i in zip(rows, indices):
-            row[self.numbers(i)] = 1
+            row[self[i]] = 1
         return rows
 
-    def counts(self):
-        """(n_classes,) samples that have each class."""
+    def counts(self) -> torch.Tensor:
+        """(n_classes,) number of samples that have each class."""
         return self._numbers.bincount(minlength=self._n_classes)
 
-    def in_common(self, numbers):
-        """(n,) whether each sample has one of these classes, or no class where these are none."""
+    def in_common(self, numbers: list[int]) -> torch.Tensor:
+        """(n,) True for samples with one of these classes, or without any where these are none."""
         if not numbers:
             return self._ends[1:] == self._ends[:-1]
-        places = torch.isin(self._numbers, torch.tensor(numbers)).nonzero().flatten()
+        places = torch.isin(self._numbers, torch.tensor(numbers)).nonzero().flatten().int()
         found = torch.zeros(len(self), dtype=torch.bool)
         found[torch.searchsorted(self._ends, places, right=True) - 1] = True
         return found
@@ -90,114 +94,97 @@ class LabelSets:
 
 @dataclass(frozen=True)
 class Records:
-    """Samples of one subset, a column each.
+    """Samples of one subset, one column per property.
 
-    video_ids:  name of each sample's video, as in results
-    paths:      frames of each sample's video, relative to the video folder and without suffix
-    labels:     (n,) class numbers, NO_LABEL for none
-    begins:     (n,) first frame
-    ends:       (n,) last frame + 1
-    video_ends: (n,) last frame + 1 of the whole video, as far as the annotation tells
+    video_ids:      name of each sample's video, as in results
+    paths:          frames of each sample's video, relative to the video folder and without suffix
+    labels:         class numbers of each sample; single-label classification has lists of one, or
+                    empty ones where there is no label
+    is_multi_label: True where the labels of a sample are any number of classes
+    begins:         (n,) first frame
+    ends:           (n,) last frame + 1
+    video_ends:     (n,) last frame + 1 of the whole video, as far as the annotation tells
     """
 
-    class_names: tuple
+    class_names: tuple[str, ...]
     video_ids: Strings
     paths: Strings
-    labels: torch.Tensor
+    labels: LabelLists
+    is_multi_label: bool
     begins: torch.Tensor
     ends: torch.Tensor
     video_ends: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.video_ids)
 
-    def frames(self, i):
-        """Frame numbers of sample i, a range."""
+    def frames(self, i: int) -> range:
+        """Frame numbers of sample i."""
         return range(int(self.begins[i]), int(self.ends[i]))
 
-    def fingerprint(self):
+    def n_frames(self) -> torch.Tensor:
+        """(n,) number of frames of each sample."""
+        return self.ends - self.begins
+
+    def fingerprint(self) -> str:
         """A hash, in hex digits, of which frames of which videos these are, in their order."""
         digest = hashlib.sha256()
         for column in (*self.video_ids.columns(), *self.paths.columns(), self.begins, self.ends):
             digest.update(column.numpy().tobytes())
         return digest.hexdigest()
 
-    def targets(self, indices):
-        """What networks are to say of these samples: (n,) class numbers."""
-        return self.labels[indices].long()
+    def targets(self, indices: Indices) -> torch.Tensor:
+        """Targets of the loss for these samples: (n,) int64 class numbers, NO_LABEL for none;
+        multi-label (n, n_classes) float32, 1 for each label."""
+        if self.is_multi_label:
+            return self.labels.multi_hot(indices)
+        return self.labels.first(indices)
 
-    def classes(self, i):
-        """Class numbers of sample i, a list."""
-        return [label for label in (int(self.labels[i]),) if label != NO_LABEL]
-
-    def class_counts(self):
-        """(n_classes,) samples of each class."""
-        return self.labels[self.labels != NO_LABEL].bincount(minlength=len(self.class_names))
-
-    def is_alike(self, i):
-        """(n,) whether each sample is of the class of sample i."""
-        return self.labels == self.labels[i]
-
-
-@dataclass(frozen=True)
-class MultiLabelRecords(Records):
-    """Records whose samples have any number of labels: `labels` are LabelSets."""
-
-    labels: LabelSets
-
-    def targets(self, indices):
-        """What networks are to say of these samples: (n, n_classes) float32, 1 for each label."""
-        return self.labels[indices]
-
-    def classes(self, i):
-        return self.labels.numbers(i)
-
-    def class_counts(self):
+    def class_counts(self) -> torch.Tensor:
+        """(n_classes,) number of samples of each class."""
         return self.labels.counts()
 
-    def is_alike(self, i):
-        """(n,) whether each sample has a label in common with sample i."""
-        return self.labels.in_common(self.labels.numbers(i))
+    def is_alike(self, i: int) -> torch.Tensor:
+        """(n,) True for samples that have a class in common with sample i; where that has none,
+        for those without."""
+        return self.labels.in_common(self.labels[i])
 
 
 class _Rows:
-    """Records while they are made: numbers lie in one array, which is smaller than tuples."""
+    """Records while they are made: numbers lie in arrays, which are smaller than tuples."""
 
-    def __init__(self):
-        self.video_ids, self.paths, self.numbers = [], [], array('i')
+    def __init__(self) -> None:
+        self.video_ids: list[str] = []
+        self.paths: list[str] = []
+        self.labels, self.label_ends = array('i'), array('i', [0])
+        self.frames = array('i')
 
-    def add(self, video_id, path, label, begin, end, video_end):
+    def add(self, video_id: str, path: str, labels: list[int], begin: int, end: int,
+            video_end: int) -> None:
         self.video_ids.append(video_id)
         self.paths.append(path)
-        self.numbers.extend((label, begin, end, video_end))
+        self.labels.extend(labels)
+        self.label_ends.append(len(self.labels))
+        self.frames.extend((begin, end, video_end))
 
-    def to_records(self, annotation, subset, n_left_out):
+    def to_records(self, annotation: 'Annotation', subset: str, n_left_out: int,
+                   is_multi_label: bool) -> Records:
         if not self.paths:
             raise AnnotationError(f'{annotation.path}: none of the {n_left_out} videos of subset '
                                   f'{subset!r} has frames (no "segment"); extract the frames '
                                   'first, then make the annotation again')
-        columns = torch.frombuffer(self.numbers, dtype=torch.int32).view(-1, 4).t().contiguous()
-        return self._records(annotation.class_names, Strings(self.video_ids), Strings(self.paths),
-                             *columns)
+        labels = LabelLists(_column(self.labels), _column(self.label_ends),
+                            len(annotation.class_names))
+        columns = _column(self.frames).view(-1, 3).t().contiguous()
+        return Records(annotation.class_names, Strings(self.video_ids), Strings(self.paths),
+                       labels, is_multi_label, *columns)
 
-    def _records(self, *columns):
-        return Records(*columns)
 
-
-class _MultiLabelRows(_Rows):
-    """Rows that are added with a list of class numbers in the place of one."""
-
-    def __init__(self):
-        super().__init__()
-        self.label_sets = []
-
-    def add(self, video_id, path, label, begin, end, video_end):
-        super().add(video_id, path, NO_LABEL, begin, end, video_end)
-        self.label_sets.append(label)
-
-    def _records(self, class_names, video_ids, paths, _, *numbers):
-        return MultiLabelRecords(class_names, video_ids, paths,
-                                 LabelSets(self.label_sets, len(class_names)), *numbers)
+def _column(numbers: array) -> torch.Tensor:
+    """An array of C ints as an int32 tensor, without a copy."""
+    if not numbers:
+        return torch.zeros(0, dtype=torch.int32)
+    return torch.frombuffer(numbers, dtype=torch.int32)
 
 
 @dataclass(frozen=True)
@@ -205,12 +192,12 @@ class Annotation:
     """An annotation file as parsed: its path, class names in order, and `database` by video id."""
 
     path: Path
-    class_names: tuple
-    database: dict
+    class_names: tuple[str, ...]
+    database: dict[str, Any]
     is_taxonomy: bool
 
 
-def read_annotation(path):
+def read_annotation(path: str | Path) -> Annotation:
     """Annotation from a JSON file of either schema. Raises AnnotationError."""
     path = Path(path)
     try:
@@ -231,7 +218,7 @@ def read_annotation(path):
     return Annotation(path, class_names, data['database'], is_taxonomy)
 
 
-def check_class_count(annotation, n_classes):
+def check_class_count(annotation: Annotation, n_classes: int) -> None:
     """Raise AnnotationError unless `n_classes` is the number of labels."""
     n_labels = len(annotation.class_names)
     if n_labels != n_classes:
@@ -239,7 +226,7 @@ def check_class_count(annotation, n_classes):
                               f'{n_classes}; give --n_classes {n_labels}, or another annotation')
 
 
-def _labels(data, path):
+def _labels(data: dict[str, Any], path: Path) -> tuple[str, ...]:
     labels = data.get('labels')
     if not isinstance(labels, list) or not labels:
         raise AnnotationError(f'{path}: has no "labels", the list of class names; '
@@ -251,7 +238,7 @@ def _labels(data, path):
     return tuple(map(str, labels))
 
 
-def _leaves(data, path):
+def _leaves(data: dict[str, Any], path: Path) -> tuple[str, ...]:
     try:
         parents = {node['parentId'] for node in data['taxonomy']}
         return tuple(node['nodeName'] for node in data['taxonomy'] if node['nodeId'] not in parents)
@@ -260,7 +247,7 @@ def _leaves(data, path):
                               'nodeId and parentId; take the published file') from None
 
 
-def select_subset(annotation, subset):
+def select_subset(annotation: Annotation, subset: str) -> dict[str, Any]:
     """{video id: entry} of a subset (training, validation, testing). Raises where it is empty."""
     for video_id, entry in annotation.database.items():
         if not isinstance(entry, dict) or 'subset' not in entry:
@@ -277,40 +264,40 @@ def select_subset(annotation, subset):
 
 # ---------------------------------------------------------------- label lists
 
-def label_list_records(annotation, subset, *, first_frame=1, multi_label=False):
-    """Records of a label-list annotation, one a video, and how many had no segment.
+def label_list_records(annotation: Annotation, subset: str, *, first_frame: int = 1,
+                       multi_label: bool = False) -> tuple[Records, int]:
+    """Records of a label-list annotation, one per video, and how many videos had no segment.
 
     first_frame: number of a stored video's first frame, 1 for jpg and 0 for hdf5
-    multi_label: a video's label may be a list of labels, and the records are MultiLabelRecords
+    multi_label: a video's label may be a list of labels
 
     Raises AnnotationError for a label that is not listed and a segment that cannot be.
     """
     numbers = {name: i for i, name in enumerate(annotation.class_names)}
-    rows, n_left_out = _MultiLabelRows() if multi_label else _Rows(), 0
-    read_label = _label_numbers if multi_label else _label_number
+    rows, n_left_out = _Rows(), 0
     for video_id, entry in select_subset(annotation, subset).items():
         where = f'{annotation.path}: video {video_id!r}'
         marks = entry.get('annotations') or {}
         if not isinstance(marks, dict):
             raise AnnotationError(f'{where}: "annotations" is not an object with label and '
                                   'segment; for the ActivityNet schema the file needs "taxonomy"')
-        label = read_label(marks.get('label'), numbers, where, subset)
+        labels = _class_numbers(marks.get('label'), numbers, where, subset, multi_label)
         if 'segment' not in marks:
             n_left_out += 1
             continue
         begin, end = _frame_segment(marks['segment'], first_frame, where)
         path = _path(entry, usual_path(video_id, marks.get('label')), where)
-        rows.add(video_id, path, label, begin, end, video_end=end)
-    return rows.to_records(annotation, subset, n_left_out), n_left_out
+        rows.add(video_id, path, labels, begin, end, video_end=end)
+    return rows.to_records(annotation, subset, n_left_out, multi_label), n_left_out
 
 
-def usual_path(video_id, label):
+def usual_path(video_id: str, label: Any) -> str:
     """Where a video's frames are, below the video folder, if its entry does not say: in the folder
     of its label, or of `test` without one (None); a video with a list of labels is in none."""
     return video_id if isinstance(label, list) else f'{label or "test"}/{video_id}'
 
 
-def _path(entry, usual, where):
+def _path(entry: dict[str, Any], usual: str, where: str) -> str:
     path = entry.get('video_path', usual)
     if not isinstance(path, str):
         raise AnnotationError(f'{where}: "video_path" {path!r} is not the path of its frames; '
@@ -318,31 +305,26 @@ def _path(entry, usual, where):
     return path
 
 
-def _label_number(label, numbers, where, subset):
+def _class_numbers(label: Any, numbers: dict[str, int], where: str, subset: str,
+                   multi_label: bool = False) -> list[int]:
+    """Class numbers of a label or of a list of labels, sorted and without repetition."""
     if label is None and subset == 'testing':
-        return NO_LABEL
-    if isinstance(label, list):
+        return []
+    if isinstance(label, list) and not multi_label:
         raise AnnotationError(f'{where}: has a list of labels, {label!r}; add --multi_label, or '
                               'give each video one label')
-    return _listed(label, numbers, where)
+    labels = label if isinstance(label, list) else [label]
+    return sorted({_listed(name, numbers, where) for name in labels})
 
 
-def _listed(label, numbers, where):
+def _listed(label: Any, numbers: dict[str, int], where: str) -> int:
     if not isinstance(label, str) or label not in numbers:
         raise AnnotationError(f'{where}: label {label!r} is not in "labels"; '
                               'add it there or mend the video\'s label')
     return numbers[label]
 
 
-def _label_numbers(labels, numbers, where, subset):
-    """Class numbers of a list of labels, sorted; a single label is a list of one."""
-    if labels is None and subset == 'testing':
-        return []
-    labels = labels if isinstance(labels, list) else [labels]
-    return sorted({_listed(label, numbers, where) for label in labels})
-
-
-def _frame_segment(segment, first_frame, where):
+def _frame_segment(segment: Any, first_frame: int, where: str) -> list[int]:
     is_pair = isinstance(segment, list) and len(segment) == 2 and all(
         isinstance(frame, int) for frame in segment)
     if not is_pair or not first_frame <= segment[0] < segment[1] <= MAX_FRAME:
@@ -353,11 +335,12 @@ def _frame_segment(segment, first_frame, where):
 
 # ---------------------------------------------------------------- taxonomies (ActivityNet)
 
-def taxonomy_records(annotation, subset, count_frames, *, first_frame=1, trimmed=True):
+def taxonomy_records(annotation: Annotation, subset: str, count_frames: Callable[[str], int], *,
+                     first_frame: int = 1, trimmed: bool = True) -> tuple[Records, int]:
     """Records of a taxonomy annotation, and how many videos had no frames.
 
-    Trimmed: one record a labelled segment. Untrimmed: one a video, without label.
-    `count_frames(path)` gives the frames of a video, 0 where there are none.
+    Trimmed: one record per labelled segment. Untrimmed: one per video, without label.
+    `count_frames(path)` gives the number of frames of a video, 0 where there are none.
     """
     numbers = {name: i for i, name in enumerate(annotation.class_names)}
     rows, n_left_out = _Rows(), 0
@@ -370,18 +353,18 @@ def taxonomy_records(annotation, subset, count_frames, *, first_frame=1, trimmed
             continue
         video_end = first_frame + n_frames
         if not trimmed:
-            rows.add(video_id, path, NO_LABEL, first_frame, video_end, video_end)
+            rows.add(video_id, path, [], first_frame, video_end, video_end)
             continue
         for mark in _marks(entry, where):
-            label = _label_number(mark.get('label'), numbers, where, subset)
+            labels = _class_numbers(mark.get('label'), numbers, where, subset)
             begin, end = _timed_segment(mark.get('segment'), entry.get('fps'), where)
             begin, end = _fit(begin, end, n_frames)
-            rows.add(video_id, path, label, begin - 1 + first_frame, end - 1 + first_frame,
+            rows.add(video_id, path, labels, begin - 1 + first_frame, end - 1 + first_frame,
                      video_end)
-    return rows.to_records(annotation, subset, n_left_out), n_left_out
+    return rows.to_records(annotation, subset, n_left_out, is_multi_label=False), n_left_out
 
 
-def _marks(entry, where):
+def _marks(entry: dict[str, Any], where: str) -> list[dict[str, Any]]:
     marks = entry.get('annotations') or []
     if not isinstance(marks, list) or not all(isinstance(mark, dict) for mark in marks):
         raise AnnotationError(f'{where}: "annotations" is not a list of segments with labels; '
@@ -389,7 +372,7 @@ def _marks(entry, where):
     return marks
 
 
-def _timed_segment(segment_sec, fps, where):
+def _timed_segment(segment_sec: Any, fps: Any, where: str) -> tuple[int, int]:
     """[begin, end] in seconds -> first frame and last frame + 1, counted from 1."""
     if not isinstance(fps, (int, float)) or fps <= 0:
         raise AnnotationError(f'{where} has no "fps"; add it with '
@@ -402,7 +385,7 @@ def _timed_segment(segment_sec, fps, where):
     return max(1, begin), end
 
 
-def _fit(begin, end, n_frames):
+def _fit(begin: int, end: int, n_frames: int) -> tuple[int, int]:
     """At most the frames there are, at least MIN_SEGMENT_FRAMES (as far as there are so many)."""
     end = min(end, n_frames)
     if end - begin < MIN_SEGMENT_FRAMES:

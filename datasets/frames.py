@@ -1,26 +1,12 @@
-"""Frame readers, one class a storage, all with one contract.
+"""Frame readers: one class per storage, all with the contract of `Reader`, and their table READERS.
 
-    reader.suffix                        what follows a record's path: '' or '.hdf5'
-    reader.first_frame                   number of a video's first frame: 1 or 0
-    reader.count(path)                   frames of a video, 0 where it is missing
-    reader.announced(path)               the same, as far as it is known without decoding
-    reader.check(path, begin, end)       raises FrameError where it is cheap to see that frames
-                                         begin...end - 1 are not there
-    reader.read(path, frames, n_frames)  those frames: uint8 (T, C, H, W)
-
-and readers of JPEG frames beside it, for decoding them elsewhere:
-
-    reader.mode                          what they are decoded to: 'RGB' or 'GRAY'
-    reader.encoded(path, frames)         their images, bytes each, checked as far as that is cheap
-    reader.names(path, frames)           what an error calls each frame
-    reader.stack(pictures)               what those images were decoded to -> uint8 (T, C, H, W)
-
-`path` is a video's folder or file; `frames` is a sequence of frame numbers; `n_frames` (optional)
-is how many the whole video has, where that is known.
+`path` is a video's folder or file; `frames` is a sequence of frame numbers.
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -37,24 +23,50 @@ MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (
     'wrong frame count')
 
 
-START_OF_SCAN, END_OF_IMAGE = b'\xff\xda', b'\xff\xd9'
-
-
 class FrameError(InputError):
     """A video's frames are missing, broken, or not those that the annotation names.
 
     kind: one of PROBLEMS
     """
 
-    def __init__(self, message, kind=MISSING):
+    def __init__(self, message: str, kind: str = MISSING) -> None:
         super().__init__(message, kind)
         self.kind = kind
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.args[0]
 
 
-def _decode(images, names, colorspace='RGB', is_fast=False, min_side=0):
+class Reader(Protocol):
+    """The contract of readers.
+
+    suffix:      what follows a record's path: '' or '.hdf5'
+    first_frame: number of a video's first frame: 1 or 0
+    """
+
+    suffix: str
+    first_frame: int
+
+    def __init__(self, **decode_options: Any) -> None: ...
+
+    def count(self, path: str) -> int:
+        """Number of frames of a video, 0 where it is missing. Raises FrameError."""
+
+    def announced(self, path: str) -> int:
+        """The same, as far as it is known without decoding."""
+
+    def check(self, path: str, begin: int, end: int) -> None:
+        """Raise FrameError where it is cheap to see that frames begin...end - 1 are not there."""
+
+    def read(self, path: str, frames: Sequence[int], n_frames: int | None = None) -> torch.Tensor:
+        """Those frames, uint8 (T, C, H, W). Raises FrameError.
+
+        n_frames: how many the whole video has, where that is known
+        """
+
+
+def _decode(images: list[bytes], names: list[str], colorspace: str = 'RGB', is_fast: bool = False,
+            min_side: int = 0) -> torch.Tensor:
     """JPEG images of one size (bytes) -> uint8 (T, C, H, W), channels last in memory.
 
     C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is truncated, and as
@@ -64,7 +76,7 @@ def _decode(images, names, colorspace='RGB', is_fast=False, min_side=0):
     min_side: frames may come at half, a quarter ... of their size, with sides of at least this
     """
     _check_headers(images, names)
-    options = {'fastdct': is_fast, 'fastupsample': is_fast}
+    options: dict[str, Any] = {'fastdct': is_fast, 'fastupsample': is_fast}
     if min_side:
         options |= {'min_height': min_side, 'min_width': min_side, 'min_factor': 2}
     clip = None
@@ -81,7 +93,7 @@ def _decode(images, names, colorspace='RGB', is_fast=False, min_side=0):
     return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
-def _check_headers(images, names):
+def _check_headers(images: list[bytes], names: list[str]) -> None:
     """Raise FrameError where a JPEG image is none, of another size than the first, or grey among
     images in colour."""
     shape, colours = _header(images[0], names[0])
@@ -95,19 +107,11 @@ def _check_headers(images, names):
                              'among frames in colour; extract the video again', MIXED)
 
 
-def _check_ends(images, names):
-    """Raise FrameError where a JPEG image is truncated, as far as its markers tell."""
-    for data, name in zip(images, names):
-        # A header may hold a small picture with an end of its own; bytes may follow the last.
-        if not data.endswith(END_OF_IMAGE) and END_OF_IMAGE not in data[data.rfind(START_OF_SCAN):]:
-            raise _broken_frame(name, TRUNCATED, 'it has no end-of-image marker')
-
-
-def _broken_frame(name, kind, reason):
+def _broken_frame(name: str, kind: str, reason: object) -> FrameError:
     return FrameError(f'{name}: the frame is {kind} ({reason}); extract the video again', kind)
 
 
-def _header(data, name):
+def _header(data: bytes, name: str) -> tuple[tuple[int, int], str]:
     """((height, width), colour space) of a JPEG image."""
     if len(data) == 0:
         raise FrameError(f'{name}: the frame is empty; extract the video again', EMPTY)
@@ -119,52 +123,42 @@ def _header(data, name):
     return (height, width), colours
 
 
-def _size(shape):
+def _size(shape: tuple[int, int]) -> str:
     return f'{shape[1]}x{shape[0]}'
 
 
 class _JpegFrames:
     """What readers of JPEG frames share.
 
-    A subclass has `load(path, frames)`: lists of the images' bytes, one a data set, of which
-    optical flow has two, and the frames' names.
+    decode_options: is_fast and min_side of `_decode`
     """
 
-    mode = 'RGB'
-    datasets = ('video',)
+    mode = 'RGB'  # what images are decoded to: RGB or GRAY
 
-    def __init__(self, **decode_options):
+    def __init__(self, **decode_options: Any) -> None:
         self.decode_options = decode_options
 
-    def read(self, path, frames, n_frames=None):
+    def load(self, path: str, frames: Sequence[int]) -> tuple[list[list[bytes]], list[str]]:
+        """The bytes of the frames' images, one list per HDF5 data set (optical flow has two), and
+        the frames' names in errors. Raises FrameError."""
+        raise NotImplementedError
+
+    def read(self, path: str, frames: Sequence[int], n_frames: int | None = None) -> torch.Tensor:
         return self.decode(*self.load(path, frames))
 
-    def decode(self, stored, names):
-        """What `load` gave -> uint8 (T, C, H, W)."""
+    def decode(self, stored: list[list[bytes]], names: list[str]) -> torch.Tensor:
+        """What `load` gave -> uint8 (T, C, H, W). Raises FrameError."""
         clips = [_decode(images, names, self.mode, **self.decode_options) for images in stored]
         return clips[0] if len(clips) == 1 else torch.cat(clips, dim=1)
 
-    def encoded(self, path, frames):
-        """The images of the first data set, then those of the next. Raises FrameError."""
-        stored, names = self.load(path, frames)
-        for images in stored:
-            _check_headers(images, names)
-            _check_ends(images, names)
-        return [data for images in stored for data in images]
-
-    def stack(self, pictures):
-        """uint8 (1 or 3, H, W) each, in the order of `encoded` -> uint8 (T, C, H, W)."""
-        pictures = torch.stack(pictures).unflatten(0, (len(self.datasets), -1))
-        return pictures.transpose(0, 1).flatten(1, 2)
-
 
 class JpgFrames(_JpegFrames):
-    """A folder a video with image_00001.jpg, image_00002.jpg, ..."""
+    """One folder per video with image_00001.jpg, image_00002.jpg, ..."""
 
     suffix = ''
     first_frame = 1
 
-    def count(self, path):
+    def count(self, path: str) -> int:
         try:
             return sum(_is_frame(entry.name) for entry in os.scandir(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -174,7 +168,7 @@ class JpgFrames(_JpegFrames):
 
     announced = count
 
-    def check(self, path, begin, end):
+    def check(self, path: str, begin: int, end: int) -> None:
         last = _frame_path(path, end - 1)
         if os.path.isfile(last) and os.path.isfile(_frame_path(path, begin)):
             return
@@ -189,15 +183,12 @@ class JpgFrames(_JpegFrames):
                          f'folder has {n_frames}; extract the video or make the annotation again',
                          WRONG_COUNT)
 
-    def names(self, path, frames):
-        return [_frame_path(path, frame) for frame in frames]
-
-    def load(self, path, frames):
-        names = self.names(path, frames)
+    def load(self, path: str, frames: Sequence[int]) -> tuple[list[list[bytes]], list[str]]:
+        names = [_frame_path(path, frame) for frame in frames]
         return [[self._load(name) for name in names]], names
 
     @staticmethod
-    def _load(name):
+    def _load(name: str) -> bytes:
         try:
             with open(name, 'rb', buffering=0) as file:
                 return file.read()
@@ -208,40 +199,39 @@ class JpgFrames(_JpegFrames):
             raise FrameError(f'{name}: cannot be read: {error.strerror}', UNDECODABLE) from None
 
 
-def _frame_path(path, frame):
+def _frame_path(path: str, frame: int) -> str:
     return f'{path}/image_{frame:05d}.jpg'
 
 
-def _is_frame(name):
+def _is_frame(name: str) -> bool:
     return name.startswith('image_') and name.endswith('.jpg')
 
 
 class Hdf5Frames(_JpegFrames):
-    """A file a video with dataset `video`: the bytes of a JPEG image a frame, from 0."""
+    """One HDF5 file per video whose data set `video` holds the JPEG bytes of each frame, from 0."""
 
     suffix = '.hdf5'
     first_frame = 0
+    datasets: tuple[str, ...] = ('video',)
 
-    def count(self, path):
+    def count(self, path: str) -> int:
         return min(map(len, self._open(path).values())) if os.path.isfile(path) else 0
 
     announced = count
 
-    def check(self, path, begin, end):
+    def check(self, path: str, begin: int, end: int) -> None:
         n_frames = min(map(len, self._open(path).values()))
         if end > n_frames:
             raise FrameError(f'{path}: the annotation names frames {begin} to {end - 1} and the '
                              f'file has {n_frames} (from 0); make the file or the annotation again',
                              WRONG_COUNT)
 
-    def names(self, path, frames):
-        return [f'{path}: frame {frame}' for frame in frames]
+    def load(self, path: str, frames: Sequence[int]) -> tuple[list[list[bytes]], list[str]]:
+        stored = [[image for run in _runs(frames) for image in self._load(data, run, path)]
+                  for data in self._open(path).values()]
+        return stored, [f'{path}: frame {frame}' for frame in frames]
 
-    def load(self, path, frames):
-        return [[image for run in _runs(frames) for image in self._load(data, run, path)]
-                for data in self._open(path).values()], self.names(path, frames)
-
-    def _open(self, path):
+    def _open(self, path: str) -> dict[str, h5py.Dataset]:
         try:
             file = h5py.File(path, 'r')
             return {name: file[name] for name in self.datasets}
@@ -256,7 +246,7 @@ class Hdf5Frames(_JpegFrames):
                              'make the file again', EMPTY) from None
 
     @staticmethod
-    def _load(data, run, path):
+    def _load(data: h5py.Dataset, run: range, path: str) -> list[bytes]:
         """JPEG bytes of the frames of a range, read at once."""
         if run.stop > len(data):
             raise FrameError(f'{path}: frame {max(run.start, len(data))}: the file has {len(data)} '
@@ -269,7 +259,7 @@ class Hdf5Frames(_JpegFrames):
                              UNDECODABLE) from None
 
 
-def _runs(frames):
+def _runs(frames: Sequence[int]) -> Iterator[range]:
     """Frame numbers as ranges of those that follow each other: 3, 4, 5, 9 -> 3...5, 9...9."""
     begin = 0
     for i in range(1, len(frames) + 1):
@@ -279,7 +269,8 @@ def _runs(frames):
 
 
 class Hdf5Flow(Hdf5Frames):
-    """A file a video with datasets `video_u` and `video_v`: grey JPEG bytes a frame, from 0.
+    """One HDF5 file per video whose data sets `video_u` and `video_v` hold the grey JPEG bytes of
+    each frame, from 0.
 
     Channel 0 is horizontal flow, channel 1 vertical.
     """
@@ -355,11 +346,13 @@ def _broken_video(file, error):
                       EMPTY if os.path.getsize(file) == 0 else UNDECODABLE)
 
 
-READERS = {('jpg', 'rgb'): JpgFrames, ('hdf5', 'rgb'): Hdf5Frames, ('hdf5', 'flow'): Hdf5Flow,
-           ('video', 'rgb'): VideoFrames}
+# By --file_type and --input_type; opts.STORAGES names them.
+READERS: dict[tuple[str, str], type[Reader]] = {
+    ('jpg', 'rgb'): JpgFrames, ('hdf5', 'rgb'): Hdf5Frames, ('hdf5', 'flow'): Hdf5Flow,
+    ('video', 'rgb'): VideoFrames}
 
 
-def video_path(root, path, suffix):
+def video_path(root: str | Path, path: str, suffix: str) -> str:
     """Where a record's frames are: its path below `root`, and the suffix after what fits."""
-    path = Path(root, path)
-    return str(path.with_name(cut_name(path.name) + suffix) if suffix else path)
+    whole = Path(root, path)
+    return str(whole.with_name(cut_name(whole.name) + suffix) if suffix else whole)

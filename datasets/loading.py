@@ -1,4 +1,4 @@
-"""Data sets of clips: `build_loader` makes the batches of training, validation or inference."""
+"""Data loaders: `build_loader` makes the batches of training, validation or inference."""
 
 import contextlib
 import multiprocessing
@@ -6,66 +6,64 @@ import os
 import re
 import signal
 import sys
-from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
 
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import spatial_transforms as S
-import temporal_transforms as T
-from datasets import annotations, sampling
-from datasets.buffers import Lender, Received, empty
-from datasets.decoding import Decoder, EncodedDataset, pack
-from datasets.frames import READERS, FrameError, video_path
-from datasets.videodataset import LEAVE_OUT, RAISE, REPLACE, VideoDataset, collate
+from datasets import annotations, presets, sampling
+from datasets.annotations import Annotation, Records
+from datasets.frames import READERS, FrameError, Reader, video_path
+from datasets.videodataset import (LEAVE_OUT, RAISE, REPLACE, Bad, Batch, Sample, VideoDataset,
+                                   collate)
+from opts import Options
 from runtime.errors import InputError, StopSignals
 
 # Up to this many videos are looked for before a run starts.
 CHECKED_VIDEOS = 10_000
+# A training with fewer steps per epoch is warned of.
+FEW_STEPS = 10
+# Where Linux has the files of shared memory.
+SHARED_MEMORY = '/dev/shm'
+
+# What the splits are for, in words.
+PURPOSES = {'train': 'training', 'val': 'validation', 'inference': 'inference'}
+BatchSampler = sampling.ShuffledBatches | sampling.VideoBatches | sampling.ClipBatches
 
 
 class ClipLoader(DataLoader):
     """A DataLoader of `Batch`es that raises an InputError met in a loader process as it was.
 
-    decode: what loader processes give -> Batch or InputError; None where they give that already
-
     A batch all of whose videos were left out is not yielded. How many videos were bad is said at
     the end of a pass, in a line on stderr.
     """
 
+    dataset: VideoDataset
+    batch_sampler: Any  # a BatchSampler: which one depends on the split
     _leaves_out = False
 
-    def __init__(self, dataset, *, decode=None, **options):
-        super().__init__(dataset, **options)
-        self._decode = decode
-        # As many as are on their way: prefetched ones, and the one that is read.
-        self._buffers = deque(maxlen=self.num_workers * ((self.prefetch_factor or 0) + 1))
-
-    def check_worker_number_rationality(self):
+    def check_worker_number_rationality(self) -> None:
         """No warning of torch's: more processes than processors are asked for, or the default."""
 
-    def leave_out(self, videos):
+    def leave_out(self, videos: Sequence[int]) -> None:
         """Do not read these videos, by their numbers in the records: inference knows them."""
         self._leaves_out = len(videos) > 0
         self.batch_sampler.leave_out(videos)
 
-    def _received(self):
+    def _received(self) -> Iterator[Batch | InputError]:
         """Batches as loader processes made them."""
         try:
-            for batch in super().__iter__():
-                if isinstance(batch, Received):
-                    self._buffers.append(batch.buffer)
-                    batch = batch.take()
-                yield self._decode(batch) if self._decode else batch
+            yield from super().__iter__()
         except (ConnectionError, EOFError):
             raise _lost_process('ended while it handed over a batch') from None
-        # Not where the pass is broken off: loader processes go on to write for a while.
-        for buffer in self._buffers:
-            empty(buffer)
 
-    def __iter__(self):
-        bad, n_clips = [], 0
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        bad: list[Bad] = []
+        n_clips = 0
         for batch in self._received():
             if isinstance(batch, InputError):
                 try:
@@ -87,53 +85,60 @@ class ClipLoader(DataLoader):
                        f'{self.dataset.on_bad_frame}; the first: {bad[0].reason}', file=sys.stderr)
 
 
-def build_loader(opts, split, annotation, *, rank=0, world_size=1, pin_memory=False,
-                 start_method=None, decode_device=None):
+def build_loader(opts: Options, split: str, annotation: Annotation, *, rank: int = 0,
+                 world_size: int = 1, pin_memory: bool = False,
+                 start_method: str | None = None) -> ClipLoader:
     """Loader of one split: 'train', 'val', or 'inference' (of opts.inference_subset).
 
     `annotation` comes from annotations.read_annotation; `start_method` is multiprocessing's, the
-    platform's by default. `loader.dataset.records` says which videos there are. Where there is a
-    `decode_device` (of `decoding_device`), JPEG frames are decoded and cropped on it, by the
-    process that reads the batches, and clips lie there.
+    platform's by default. `loader.dataset.records` says which videos there are.
+
+    Raises AnnotationError and FrameError.
     """
-    reader = READERS[opts.file_type, opts.input_type](**_decode_options(opts, split))
+    reader = READERS[opts.file_type, opts.input_type](**presets.decode_options(opts, split))
     records = build_records(opts, split, annotation, reader,
                             _say_skipped if opts.bad_frames == 'skip' else None)
     _check_paths(opts, records, reader)
     # A video that stood for another one would be counted twice where each is to count once.
     skip = REPLACE if split == 'train' else LEAVE_OUT
-    dataset_type = EncodedDataset if decode_device else VideoDataset
-    dataset = dataset_type(records, opts.video_path, reader, _temporal_transform(opts, split),
-                           spatial_transform(opts, split), opts.manual_seed,
+    dataset = VideoDataset(records, opts.video_path, reader,
+                           presets.temporal_transform(opts, split),
+                           presets.spatial_transform(opts, split), opts.manual_seed,
                            skip if opts.bad_frames == 'skip' else RAISE)
-    batches = _batch_sampler(opts, split, records, rank, world_size)
-    workers = {}
+    batches = _batch_sampler(opts, split, dataset, rank, world_size)
+    workers: dict[str, Any] = {}
     if opts.n_threads > 0:
         context = multiprocessing.get_context(start_method)
         workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
-    make_batch = pack if decode_device else collate
     return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
-                      collate_fn=Lender(make_batch) if workers else make_batch,
-                      decode=Decoder(dataset, decode_device) if decode_device else None,
-                      **workers)
+                      collate_fn=_collate_shared if workers else collate, **workers)
 
 
-def decoding_device(opts, device):
-    """Where a run on `device` decodes frames outside of loader processes, None for nowhere.
-
-    Raises InputError where --decode_device wants a GPU and the run is on none.
-    """
-    if opts.decode_device == 'cpu':
-        return None
-    if device.type != 'cuda':
-        raise InputError('--decode_device cuda decodes on a GPU, and no CUDA device was found: '
-                         'drop the flag')
-    return device
+def _collate_shared(samples: list[Sample] | InputError) -> Batch | InputError:
+    """What `collate` makes in a loader process, the clips in shared memory; or InputError where
+    there is too little of it, which torch would only find where nobody hears of it."""
+    batch = collate(samples)
+    if isinstance(batch, InputError) or not len(batch.labels):
+        return batch
+    size = batch.clips.nbytes
+    try:
+        batch.clips.share_memory_()
+    except RuntimeError as error:
+        file = re.search('torch_[0-9_]+', str(error))
+        if not file:
+            raise
+        # torch leaves it, though it had no room for it.
+        Path(SHARED_MEMORY, file[0]).unlink(missing_ok=True)
+        return InputError(f'{SHARED_MEMORY}: the shared memory is full; a batch takes '
+                          f'{size / 1e6:.0f} MB of it, and each loader process hands over up to '
+                          'three at once: give it more (docker run --shm-size 8g), or a smaller '
+                          '--batch_size or --n_threads')
+    return batch
 
 
 @contextlib.contextmanager
-def naming_lost_processes():
+def naming_lost_processes() -> Iterator[None]:
     """Within it InputError stands for torch's error that a loader process was lost, which may come
     at any time."""
     try:
@@ -145,7 +150,7 @@ def naming_lost_processes():
         raise _lost_process(lost[1]) from None
 
 
-def _lost_process(what):
+def _lost_process(what: str) -> InputError:
     return InputError(f'a loader process {what}, as when memory runs out: give a smaller '
                       '--n_threads or --batch_size; --resume_path auto goes on from the last '
                       'checkpoint')
@@ -157,25 +162,26 @@ class _IgnoreStops:
     When Python exits it terminates such processes with the same signal, and waits for them.
     """
 
-    def __init__(self, context):
+    def __init__(self, context: BaseContext) -> None:
         self._main_ends = context.Event()
         # Before those processes are terminated, also in a main process that is a child itself.
         Finalize(None, self._main_ends.set, exitpriority=100)
 
-    def __call__(self, _worker):
+    def __call__(self, _worker: int) -> None:
         for number in StopSignals.SIGNALS:
             signal.signal(number, self._on_signal)
 
-    def _on_signal(self, *_):
+    def _on_signal(self, *_: object) -> None:
         if self._main_ends.is_set():
             os._exit(0)
 
 
-def _say_skipped(_path, error):
+def _say_skipped(_path: object, error: object) -> None:
     print(f'--bad_frames skip: {error}', file=sys.stderr)
 
 
-def build_records(opts, split, annotation, reader, on_error=None):
+def build_records(opts: Options, split: str, annotation: Annotation, reader: Reader,
+                  on_error: Callable[[str, FrameError], None] | None = None) -> Records:
     """Records of the split's samples; how many videos are left out is said on stderr.
 
     on_error: called with path and FrameError of a video whose frames cannot be counted, which is
@@ -191,7 +197,7 @@ def build_records(opts, split, annotation, reader, on_error=None):
                                           'has one label a segment, and --multi_label is for '
                                           'lists of labels; drop the flag')
     if annotation.is_taxonomy:
-        def count_frames(path):
+        def count_frames(path: str) -> int:
             path = video_path(opts.video_path, path, reader.suffix)
             try:
                 return reader.announced(path)
@@ -212,7 +218,7 @@ def build_records(opts, split, annotation, reader, on_error=None):
     return records
 
 
-def _check_paths(opts, records, reader):
+def _check_paths(opts: Options, records: Records, reader: Reader) -> None:
     """Raise FrameError where videos are missing, if they are to be looked for.
 
     Where bad frames are skipped it is said, as long as there is any video.
@@ -238,66 +244,46 @@ def _check_paths(opts, records, reader):
     _say_skipped(opts.video_path, errors[0] + more)
 
 
-def _decode_options(opts, split):
-    """What a reader of JPEG frames is told of --fast_decode."""
-    if not opts.fast_decode:
-        return {}
-    # A random crop may be much smaller than the frame, so none is left out there.
-    return {'is_fast': True, 'min_side': 0 if split == 'train' else opts.sample_size}
+def notes_on_data(opts: Options, split: str, loader: ClipLoader) -> Iterator[str]:
+    """What a user should know of a split before its first batch: sentences, one per subject."""
+    records, n_clips = loader.dataset.records, loader.dataset.n_clips()
+    if split == 'train':
+        yield _steps_note(opts, loader.batch_sampler)
+    n_frames = (records.n_frames() - 1) // opts.sample_t_stride + 1
+    n_short = int((n_frames < opts.sample_duration).sum())
+    if n_short:
+        yield (f'{n_short} of {len(records)} videos for {PURPOSES[split]} have fewer frames than '
+               f'--sample_duration {opts.sample_duration} (the shortest has '
+               f'{int(n_frames.min())}): their clips repeat them')
+    n_fewer = int((n_clips < opts.n_val_samples).sum())
+    if split == 'val' and 'n_val_samples' in opts.given and n_fewer:
+        yield (f'{n_fewer} of {len(records)} videos for validation are too short for '
+               f'--n_val_samples {opts.n_val_samples} clips at different places: they have '
+               f'{int(n_clips.min())} or more')
 
 
-def _temporal_transform(opts, split):
-    if split == 'inference' and opts.inference_views:
-        crop = T.EvenWindows(opts.sample_duration, opts.inference_views[0])
-    elif split == 'inference':
-        crop = T.SlidingWindow(opts.sample_duration, opts.inference_stride)
-    elif split == 'val':
-        crop = T.TemporalEvenCrop(opts.sample_duration, opts.n_val_samples)
-    else:
-        crop = {'random': T.TemporalRandomCrop,
-                'center': T.TemporalCenterCrop}[opts.train_t_crop](opts.sample_duration)
-    return T.Compose([T.TemporalSubsampling(opts.sample_t_stride), crop])
+def _steps_note(opts: Options, batches: sampling.ShuffledBatches) -> str:
+    n_steps, n_clips = len(batches), batches.n_samples
+    note = f'{n_clips} clips per epoch in {n_steps} step{"s" if n_steps > 1 else ""}'
+    if batches.batch_size > n_clips:
+        note = f'--batch_size {opts.batch_size} is more than the data: {note}'
+    if n_steps >= FEW_STEPS:
+        return note
+    note += f'; with fewer than {FEW_STEPS} a network learns slowly'
+    # The flag is for the processes of one node, of which there may be several.
+    n_nodes = batches.batch_size // opts.batch_size
+    enough = max(sampling.SMALLEST_BATCH, n_clips // FEW_STEPS) // n_nodes
+    return note + (f', give --batch_size {enough}' if enough < opts.batch_size else '')
 
 
-def spatial_transform(opts, split):
-    """What happens to the pixels of a split's clips: uint8 (T, C, H, W) -> uint8 (T, C, h, w).
-
-    With --inference_views, S crops of each: uint8 (S, T, C, h, w).
-    """
-    if split == 'inference' and opts.inference_views:
-        return S.EvenCrops(opts.sample_size, opts.inference_views[1])
-    if split == 'inference' and opts.inference_crop == 'nocrop':
-        return S.Resize(opts.sample_size)
-    if split != 'train':
-        return S.Compose([S.Resize(opts.sample_size), S.CenterCrop(opts.sample_size)])
-    crops = {
-        'random': lambda: [S.RandomResizedCrop(opts.sample_size, opts.train_crop_min_scale,
-                                               opts.train_crop_min_ratio)],
-        'corner': lambda: [S.MultiScaleCornerCrop(opts.sample_size)],
-        'center': lambda: [S.Resize(opts.sample_size), S.CenterCrop(opts.sample_size)],
-    }
-    transforms = crops[opts.train_crop]()
-    if not opts.no_hflip:
-        transforms.append(S.RandomHorizontalFlip(is_flow=opts.input_type == 'flow'))
-    if opts.colorjitter:
-        transforms.append(S.ColorJitter())
-    return S.Compose(transforms)
-
-
-def _batch_sampler(opts, split, records, rank, world_size):
+def _batch_sampler(opts: Options, split: str, dataset: VideoDataset, rank: int,
+                   world_size: int) -> BatchSampler:
     shares = {'rank': rank, 'world_size': world_size}
     if split == 'train':
-        return sampling.ShuffledBatches(len(records), opts.batch_size, opts.manual_seed, **shares)
+        return sampling.ShuffledBatches(len(dataset), opts.batch_size, opts.manual_seed, **shares)
     if split == 'val':
         n_videos = max(1, opts.batch_size // opts.n_val_samples)
-        return sampling.VideoBatches(len(records), n_videos, **shares)
-    n_frames = -(-(records.ends - records.begins) // opts.sample_t_stride)
-    n_crops = 1
-    if opts.inference_views:
-        n_views, n_crops = opts.inference_views
-        n_clips = [T.n_even_windows(n, opts.sample_duration, n_views) for n in n_frames.tolist()]
-    else:
-        n_clips = [T.n_windows(n, opts.sample_duration, opts.inference_stride)
-                   for n in n_frames.tolist()]
-    return sampling.ClipBatches(n_clips, opts.inference_batch_size or opts.batch_size,
-                                opts.inference_crop == 'nocrop', n_crops=n_crops, **shares)
+        return sampling.VideoBatches(len(dataset), n_videos, **shares)
+    return sampling.ClipBatches(dataset.n_clips(), opts.inference_batch_size or opts.batch_size,
+                                opts.inference_crop == 'nocrop',
+                                n_crops=presets.n_crops(opts, split), **shares)

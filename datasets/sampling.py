@@ -1,4 +1,4 @@
-"""Which samples make which batch, and the random draw of each: functions of seed, epoch, index.
+"""Batch samplers, and the random draw of each sample: functions of seed, epoch and index.
 
 A batch sampler here yields lists of `Key`; a key carries the epoch, so that loader workers need
 no state. The same keys come in the same order for any number of workers, and what several
@@ -6,6 +6,7 @@ processes read together is what one process would.
 """
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ import torch
 # Inference cuts its videos into parts of so many batches; a process reads whole parts, so that its
 # batches are those of a single process.
 BATCHES_A_PART = 8
+# Batch norm estimates its statistics badly from fewer clips: a last training batch that has fewer
+# joins the one before.
+SMALLEST_BATCH = 8
 # The index of a key that stands for no video: its clips, `begin_clip`...`end_clip`, are blank and
 # keep the places of clips that need not be read. A network rounds batches of other sizes otherwise.
 NO_VIDEO = -1
@@ -22,73 +26,71 @@ NO_VIDEO = -1
 class Key(NamedTuple):
     """One sample: the clips `begin_clip`...`end_clip` (None: all) of video `index`, in `epoch`."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of that name
     epoch: int = 0
     begin_clip: int = 0
     end_clip: int | None = None
 
 
 @contextlib.contextmanager
-def sample_draw(seed, epoch, index):
+def sample_draw(seed: int, epoch: int, index: int) -> Iterator[None]:
     """Within it, torch's CPU generator draws what belongs to that sample; restored afterwards."""
     mixed = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)
-    with draw_from():
+    state = torch.get_rng_state()
+    try:
         torch.default_generator.manual_seed(int(mixed[0]))
         yield
-
-
-@contextlib.contextmanager
-def draw_from(state=None):
-    """Within it, torch's CPU generator goes on from a state; restored afterwards."""
-    own_state = torch.get_rng_state()
-    try:
-        if state is not None:
-            torch.set_rng_state(state)
-        yield
     finally:
-        torch.set_rng_state(own_state)
+        torch.set_rng_state(state)
 
 
 class ShuffledBatches:
     """Batches of all samples in random order, a new order each epoch, from any batch on.
 
-    Of each batch of `batch_size` samples, process `rank` of `world_size` takes every
-    world_size-th. One for which none is left takes the first, so that all processes step
-    together; `total(i)` tells that batch i has fewer samples than processes.
+    A batch has `batch_size` samples. What is left at the end of an epoch is a smaller batch or, of
+    fewer than SMALLEST_BATCH samples, joins the batch before.
+
+    Of each batch process `rank` of `world_size` takes every world_size-th sample. One for which
+    none is left takes the first, so that all processes step together; `total(i)` tells that batch i
+    has fewer samples than processes.
     """
 
-    def __init__(self, n_samples, batch_size, seed, rank=0, world_size=1):
+    def __init__(self, n_samples: int, batch_size: int, seed: int, rank: int = 0,
+                 world_size: int = 1) -> None:
         self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = self.begin_batch = 0
 
-    def set_position(self, epoch, begin_batch=0):
+    def set_position(self, epoch: int, begin_batch: int = 0) -> None:
         """Where the next pass begins."""
         self.epoch, self.begin_batch = epoch, begin_batch
 
-    def __len__(self):
-        """Batches of a whole epoch."""
-        return -(-self.n_samples // self.batch_size)
+    def __len__(self) -> int:
+        """Number of batches of a whole epoch."""
+        n_full, rest = divmod(self.n_samples, self.batch_size)
+        return max(1, n_full + (rest >= SMALLEST_BATCH))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Key]]:
         for i in range(self.begin_batch, len(self)):
             batch = self.batch(self.epoch, i)
             yield [Key(index, self.epoch) for index in batch[self.rank::self.world_size]
                    or batch[:1]]
 
-    def batch(self, epoch, i):
+    def batch(self, epoch: int, i: int) -> list[int]:
         """Samples of batch i of an epoch, over all processes."""
-        return self._order(epoch)[i * self.batch_size:(i + 1) * self.batch_size].tolist()
+        begin = i * self.batch_size
+        return self._order(epoch)[begin:begin + self.total(i)].tolist()
 
-    def total(self, i):
+    def total(self, i: int) -> int:
         """Number of samples in batch i, over all processes."""
-        return min(self.batch_size, self.n_samples - i * self.batch_size)
+        is_last = i == len(self) - 1
+        return self.n_samples - i * self.batch_size if is_last else self.batch_size
 
-    def smallest_share(self):
+    def smallest_share(self) -> int:
         """Samples that a process has of a batch, where it has fewest."""
         return max(1, min(self.total(0), self.total(len(self) - 1)) // self.world_size)
 
-    def _order(self, epoch):
+    def _order(self, epoch: int) -> np.ndarray:
         if getattr(self, '_ordered_epoch', None) != epoch:
             rng = np.random.default_rng((self.seed, epoch))
             self._ordered_epoch, self._ordered = epoch, rng.permutation(self.n_samples)
@@ -99,18 +101,18 @@ class VideoBatches:
     """Batches of `batch_size` whole videos, in order; each process takes every world_size-th
     batch, so shares may differ or be empty and none is padded."""
 
-    def __init__(self, n_samples, batch_size, rank=0, world_size=1):
+    def __init__(self, n_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.n_samples, self.batch_size = n_samples, batch_size
         self.begins = range(rank * batch_size, n_samples, world_size * batch_size)
 
-    def n_own_videos(self):
+    def n_own_videos(self) -> int:
         """Videos that this process reads."""
         return sum(min(self.batch_size, self.n_samples - begin) for begin in self.begins)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.begins)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Key]]:
         for begin in self.begins:
             end = min(begin + self.batch_size, self.n_samples)
             yield [Key(index) for index in range(begin, end)]
@@ -126,7 +128,9 @@ class ClipBatches:
     A video that is cut is read in parts, and frames that clips of two batches share in both.
     """
 
-    def __init__(self, n_clips, batch_size, one_video=False, rank=0, world_size=1, n_crops=1):
+    def __init__(self, n_clips: Sequence[int] | torch.Tensor, batch_size: int,
+                 one_video: bool = False, rank: int = 0, world_size: int = 1,
+                 n_crops: int = 1) -> None:
         self.n_clips = np.asarray(n_clips, dtype=np.int64)
         batch_size = max(1, batch_size // n_crops)
         self.batch_size, self.one_video, self.n_crops = batch_size, one_video, n_crops
@@ -135,32 +139,34 @@ class ClipBatches:
         self.videos = np.flatnonzero(self.parts % world_size == rank)
         self.is_left_out = np.zeros(len(self.n_clips), dtype=bool)
 
-    def leave_out(self, videos):
+    def leave_out(self, videos: Sequence[int]) -> None:
         """Do not read these videos. The others stay where they are in their batches."""
         self.is_left_out[videos] = True
 
-    def n_windows(self, video):
+    def n_windows(self, video: int) -> int:
         """Clips of a video, each crop counted."""
         return int(self.n_clips[video]) * self.n_crops
 
-    def n_own_clips(self):
+    def n_own_clips(self) -> int:
         """Clips that this process reads, each crop counted."""
         read = self.videos[~self.is_left_out[self.videos]]
         return int(self.n_clips[read].sum()) * self.n_crops
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Key]]:
         for batch in self._all_batches():
             if not all(self.is_left_out[key.index] for key in batch):
                 yield [self._blank(key) if self.is_left_out[key.index] else key for key in batch]
 
-    def _blank(self, key):
+    def _blank(self, key: Key) -> Key:
+        assert key.end_clip is not None
         return Key(NO_VIDEO, end_clip=(key.end_clip - key.begin_clip) * self.n_crops)
 
-    def _all_batches(self):
-        batch, room, part = [], self.batch_size, None
+    def _all_batches(self) -> Iterator[list[Key]]:
+        batch: list[Key] = []
+        room, part = self.batch_size, None
         for index in self.videos.tolist():
             if batch and (self.one_video or self.parts[index] != part):
                 yield batch

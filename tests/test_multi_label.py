@@ -90,7 +90,7 @@ def test_lists_single_labels_and_none(own):
     assert records.targets(range(7)).tolist() == [
         [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1], [0, 1, 1], [0, 0, 0]]
     assert [records.paths[i] for i in (2, 3)] == ['training_2', 'blue/training_3']
-    assert records.classes(5) == [1, 2] and records.class_counts().tolist() == [6, 6, 6]
+    assert records.labels[5] == [1, 2] and records.class_counts().tolist() == [6, 6, 6]
 
 
 def test_a_label_twice_counts_once_and_none_is_no_class(own):

@@ -11,22 +11,41 @@ def _indices(batches):
 
 
 def test_shuffled_batches_hold_each_sample_once_and_change_by_epoch_and_seed():
-    batches = ShuffledBatches(10, 4, seed=1)
+    batches = ShuffledBatches(40, 16, seed=1)
     first = _indices(batches)
-    assert [len(batch) for batch in first] == [4, 4, 2] and len(batches) == 3
-    assert sorted(sum(first, [])) == list(range(10))
+    assert [len(batch) for batch in first] == [16, 16, 8] and len(batches) == 3
+    assert sorted(sum(first, [])) == list(range(40))
     assert _indices(batches) == first
     batches.set_position(0, 2)
     assert _indices(batches) == first[2:]
     batches.set_position(1)
     assert _indices(batches) != first
-    assert _indices(ShuffledBatches(10, 4, seed=2)) != first
+    assert _indices(ShuffledBatches(40, 16, seed=2)) != first
 
 
+@pytest.mark.parametrize('n_samples, batch_size, sizes', [
+    (130, 128, [130]), (135, 128, [135]), (136, 128, [128, 8]), (5, 128, [5]), (3, 3, [3]),
+    (39, 16, [16, 23]), (40, 16, [16, 16, 8]), (48, 16, [16, 16, 16]), (10, 4, [4, 6]),
+    (12, 4, [4, 4, 4]), (1, 1, [1]), (3, 1, [1, 1, 1])])
+def test_a_last_batch_of_few_clips_joins_the_one_before(n_samples, batch_size, sizes):
+    batches = ShuffledBatches(n_samples, batch_size, seed=1)
+    own = _indices(batches)
+    assert [len(batch) for batch in own] == sizes == [
+        batches.total(i) for i in range(len(batches))]
+    assert [batches.batch(0, i) for i in range(len(batches))] == own
+    assert sorted(sum(own, [])) == list(range(n_samples))
+    batches.set_position(0, len(sizes) - 1)
+    assert _indices(batches) == own[-1:]
+    assert batches.smallest_share() == min(sizes)
+
+
+@pytest.mark.parametrize('n_samples, batch_size', [(11, 4), (3, 3), (28, 10)])
 @pytest.mark.parametrize('world_size', [2, 3, 7])
-def test_ranks_share_the_batches_of_one_process(world_size):
-    whole = _indices(ShuffledBatches(11, 4, seed=1))
-    samplers = [ShuffledBatches(11, 4, 1, rank, world_size) for rank in range(world_size)]
+def test_ranks_share_the_batches_of_one_process(world_size, n_samples, batch_size):
+    whole = _indices(ShuffledBatches(n_samples, batch_size, seed=1))
+    samplers = [ShuffledBatches(n_samples, batch_size, 1, rank, world_size)
+                for rank in range(world_size)]
+    assert len(whole) == len(samplers[0])
     for i, parts in enumerate(zip(*map(_indices, samplers))):
         # Processes beyond the last sample of a batch repeat its first.
         own = [part for rank, part in enumerate(parts) if rank < samplers[0].total(i)]

@@ -82,3 +82,19 @@ def _expand(frames):
 def test_a_stream_has_the_windows_of_a_video(n_frames, stride):
     frames = list(range(n_frames))
     assert list(T.stream_windows(iter(frames), 4, stride)) == T.sliding_window(frames, 4, stride)
+
+
+@pytest.mark.parametrize('transform', [
+    T.LoopPadding(4), T.TemporalBeginCrop(4), T.TemporalCenterCrop(4), T.TemporalRandomCrop(4),
+    T.TemporalEvenCrop(4, 1), T.TemporalEvenCrop(4, 2), T.TemporalEvenCrop(4, 5),
+    T.SlidingWindow(4), T.SlidingWindow(4, 3), T.SlidingWindow(4, 7), T.EvenWindows(4, 1),
+    T.EvenWindows(4, 3), T.TemporalSubsampling(3), T.Shuffle(4),
+    T.Compose([T.TemporalSubsampling(2), T.TemporalEvenCrop(4, 3)]),
+    T.Compose([T.TemporalSubsampling(3), T.SlidingWindow(4, 2)]),
+    T.Compose([T.SlidingWindow(8, 5), T.TemporalSubsampling(2), T.SlidingWindow(3, 2)]),
+], ids=lambda transform: type(transform).__name__)
+def test_clips_are_counted_without_making_them(transform):
+    for n_frames in range(1, 40):
+        clips = T.as_clips(transform(range(n_frames)))
+        assert len(clips) == transform.n_clips(n_frames), n_frames
+        assert {len(clip) for clip in clips} == {transform.clip_length(n_frames)}, n_frames

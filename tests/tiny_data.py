@@ -4,9 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import main
+from datasets.annotations import read_annotation
+from datasets.loading import build_loader
+from opts import parse_opts
 from runtime import errors
 
 CLASSES = ('red', 'green', 'blue')
@@ -102,3 +106,25 @@ def run_main(argv):
     with pytest.raises(SystemExit) as ended:
         errors.run(main.main, list(map(str, argv)))
     return ended.value.code or 0
+
+
+def loader_of(data, split, *flags, **options):
+    """The loader of a split of a TinyData; `options` are those of build_loader."""
+    opts = parse_opts(data.argv('unused', *flags))
+    return build_loader(opts, split, read_annotation(opts.annotation_path), **options)
+
+
+def assert_same_batches(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch[:4], other[:4]))
+        assert batch.bad == other.bad
+        assert batch.clips.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def write_large_annotation(path, n_videos):
+    """An annotation of two classes, whose videos are not there; returns their names."""
+    names = [f'{i:011d}_000010_000020' for i in range(n_videos)]
+    path.write_text(json.dumps({'labels': ['a', 'b'], 'database': {
+        name: {'subset': 'training', 'annotations': {'label': 'ab'[i % 2], 'segment': [1, 301]}}
+        for i, name in enumerate(names)}}))
+    return names

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from datasets.annotations import check_class_count, read_annotation
-from datasets.loading import build_loader, decoding_device
+from datasets.loading import build_loader
 from datasets.videodataset import collate
 from inference import predict
 from model import build_network, prepare_network
@@ -69,8 +69,7 @@ class Bench:
 
     def loader(self, split, **changes):
         opts = replace(self.opts, **changes)
-        return build_loader(opts, split, self.annotation, pin_memory=self.device.type == 'cuda',
-                            decode_device=decoding_device(opts, self.device))
+        return build_loader(opts, split, self.annotation, pin_memory=self.device.type == 'cuda')
 
     def normalize(self):
         mean, std = normalization(self.opts)
@@ -187,7 +186,7 @@ def _parts_rows(bench, split):
 
 def _timed_parts(bench, split, clock):
     """The split's data set with a clock in its parts, on the CPU, and the keys of its batches."""
-    loader = bench.loader(split, n_threads=0, decode_device='cpu')
+    loader = bench.loader(split, n_threads=0)
     dataset, reader = copy.copy(loader.dataset), copy.copy(loader.dataset.reader)
     if hasattr(reader, 'load'):
         reader.load = clock.timed('read', reader.load)
@@ -215,7 +214,7 @@ def _plain_job(bench, dataset, split):
 def _plain_loader(bench, n_threads):
     """The plain loader in so many processes."""
     from util_scripts.helpers.plain_loader import plain_collate
-    ours = bench.loader('train', n_threads=0, decode_device='cpu')
+    ours = bench.loader('train', n_threads=0)
     return DataLoader(_plain_clips(bench, ours.dataset, 'train'), collate_fn=plain_collate,
                       batch_sampler=ours.batch_sampler, num_workers=n_threads,
                       persistent_workers=True, pin_memory=ours.pin_memory)
@@ -480,7 +479,6 @@ def _check(bench, parts, json_path):
     check_class_count(bench.annotation, opts.n_classes)
     if set(parts) - {'loader', 'extraction'}:
         check_smallest_batch(build_network(opts), clip_shape(opts), opts.batch_size)
-    decoding_device(opts, bench.device)
     for split, part in (('train', 'end_to_end'), ('inference', 'inference')):
         if part in parts and len(bench.loader(split, n_threads=0).batch_sampler) < 2:
             raise InputError(f'--parts {part}: the data are a single batch, too few to measure; '

@@ -21,11 +21,12 @@ from typing import NamedTuple
 from datasets.annotations import usual_path
 from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import find_video
+from opts import STORAGES
 from runtime.errors import InputError, run
 from util_scripts.generate_video_jpgs import number
-from util_scripts.helpers.utils import (FIRST_FRAME, READER_OF, VIDEO_TYPES, count_frames,
-                                        existing_folder, is_video, malformed, printable, read_text,
-                                        video_stem, write_json)
+from util_scripts.helpers.utils import (VIDEO_TYPES, count_frames, existing_folder, first_frame,
+                                        is_video, malformed, printable, read_text, video_stem,
+                                        write_json)
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'
@@ -250,7 +251,7 @@ def print_summary(args, listed, labels, database):
     for label in labels:
         print(f'{printable(label):{width}}  {counts[label, "training"]:8}  '
               f'{counts[label, "validation"]:10}')
-    file_type, input_type = READER_OF[args.video_type]
+    file_type, input_type = STORAGES[args.video_type]
     print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
           f'{printable(args.dst_path)} --n_classes {len(labels)} --file_type {file_type}'
           + (' --input_type flow' if input_type == 'flow' else '')
@@ -276,7 +277,7 @@ def parse_args(argv):
                         help='seed of the split (default: 1)')
     parser.add_argument('--video_path', type=Path, metavar='DIR',
                         help='what the paths of a CSV file are relative to (default: its folder)')
-    parser.add_argument('--video_type', choices=list(FIRST_FRAME),
+    parser.add_argument('--video_type', choices=list(STORAGES),
                         help=f'{VIDEO_TYPES} (default: what is found)')
     return parser.parse_args(argv)
 
@@ -305,7 +306,7 @@ def main(argv=None):
     labels = sorted({label for video in listed for label in video.labels})
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')
-    database = make_database(listed, validation, counts, FIRST_FRAME[args.video_type])
+    database = make_database(listed, validation, counts, first_frame(args.video_type))
     write_json(args.dst_path, {'labels': labels, 'database': database})
     print_summary(args, listed, labels, database)
 

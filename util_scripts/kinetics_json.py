@@ -7,9 +7,10 @@ import argparse
 import csv
 from pathlib import Path
 
+from opts import STORAGES
 from runtime.errors import InputError, run
-from util_scripts.helpers.utils import (FIRST_FRAME, VIDEO_TYPES, Listed, existing_folder,
-                                        malformed, read_text, write_annotations)
+from util_scripts.helpers.utils import (VIDEO_TYPES, Listed, existing_folder, malformed, read_text,
+                                        write_annotations)
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 FILES = 'the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv)'
@@ -53,7 +54,7 @@ def main(argv=None):
     parser.add_argument('video_path', type=Path,
                         help='folder of the frames: video_path/label/..., test videos in '
                              'video_path/test/...')
-    parser.add_argument('video_type', choices=list(FIRST_FRAME), help=VIDEO_TYPES)
+    parser.add_argument('video_type', choices=list(STORAGES), help=VIDEO_TYPES)
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     args = parser.parse_args(argv)
     existing_folder(args.dir_path, f'the folder of {FILES}')

@@ -14,6 +14,7 @@ import numpy as np
 
 from datasets.annotations import SUBSETS, label_list_records, read_annotation, taxonomy_records
 from datasets.frames import READERS, FrameError, video_path
+from opts import FILE_TYPES
 from runtime.errors import InputError, run
 from util_scripts.eval_accuracy import (RESULT_FILE, check_overlap, confused_lines,
                                         count_confusions, precisions, read_results, read_truth)
@@ -120,7 +121,7 @@ def build_parser():
                              '(default: validation)')
     parser.add_argument('--video_path', type=Path, metavar='DIR',
                         help='folder of the frames, for the picture of the worst mistakes')
-    parser.add_argument('--file_type', default='jpg', choices=('jpg', 'hdf5', 'video'),
+    parser.add_argument('--file_type', default='jpg', choices=FILE_TYPES,
                         help='how the frames are stored (default: jpg)')
     parser.add_argument('--n_mistakes', type=int, default=12, metavar='N', choices=range(1, 101),
                         help='mistakes in that picture, 1 to 100 (default: 12)')

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.frames import FrameError, JpgFrames
-from datasets.loading import spatial_transform
+from datasets.presets import spatial_transform
 from datasets.video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
 from inference import ranked
 from model import load_model, preprocessing_line

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 import spatial_transforms as S
 from datasets.sampling import sample_draw
 from opts import normalization
+from temporal_transforms import as_clips
 
 
 class PlainClips(Dataset):
@@ -33,13 +34,12 @@ class PlainClips(Dataset):
     def __getitem__(self, key):
         dataset, records = self.dataset, self.dataset.records
         with sample_draw(dataset.seed, key.epoch, key.index):
-            clips = dataset.temporal_transform(records.frames(key.index))
-            clips = clips if isinstance(clips[0], list) else [clips]
+            clips = as_clips(dataset.temporal_transform(records.frames(key.index)))
             first = self._open(key.index, clips[0][0])
             spatial = self._random_crop(first.size) if self.is_training else self._centre
         return [torch.stack([self._as_tensor(spatial(self._open(key.index, frame)))
                              for frame in clip], 1)
-                for clip in clips[key.begin_clip:key.end_clip]], int(records.labels[key.index])
+                for clip in clips[key.begin_clip:key.end_clip]], int(records.targets([key.index]))
 
     def _open(self, index, frame):
         with open(f'{self.dataset.path(index)}/image_{frame:05d}.jpg', 'rb') as file:

@@ -13,15 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.video import VIDEO_EXTENSIONS
+from opts import STORAGES
 from runtime.errors import InputError
 from runtime.files import replacing
-
-# How frames may be stored: a folder of jpg files, an hdf5 file (with `video`, or with optical flow)
-# or the video itself. The number of a video's first frame, and main.py's --file_type and
-# --input_type.
-FIRST_FRAME = {'jpg': 1, 'hdf5': 0, 'flow': 0, 'video': 1}
-READER_OF = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
-             'video': ('video', 'rgb')}
 
 
 def existing_folder(path, what):
@@ -203,8 +197,14 @@ VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files w
 
 def add_video_type(parser):
     """The flag --video_type of the scripts that had none in the 2020 code."""
-    parser.add_argument('--video_type', choices=list(FIRST_FRAME), default='jpg',
+    parser.add_argument('--video_type', choices=list(STORAGES), default='jpg',
                         help=f'{VIDEO_TYPES} (default: jpg)')
+
+
+def first_frame(video_type):
+    """Number of a stored video's first frame, by one of opts.STORAGES."""
+    from datasets.frames import READERS  # here, because it takes seconds
+    return READERS[STORAGES[video_type]].first_frame
 
 
 def count_frames(root, video_type, paths):
@@ -215,7 +215,7 @@ def count_frames(root, video_type, paths):
     # Here, because it takes seconds: workers that extract frames import this module too.
     from datasets.frames import READERS, video_path
     from runtime.logs import Progress
-    reader = READERS[READER_OF[video_type]]()
+    reader = READERS[STORAGES[video_type]]()
 
     def count(path):
         try:
@@ -264,7 +264,7 @@ def write_annotations(splits, labels, video_path, video_type):
     existing_folder(video_path, 'the folder of the frames')
     counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
                                                    for video in listed))
-    databases = {path: make_database(listed, counts, FIRST_FRAME[video_type])
+    databases = {path: make_database(listed, counts, first_frame(video_type))
                  for path, listed in splits.items()}
     n_listed = sum(map(len, databases.values()))
     n_missing = {path: sum('segment' not in entry['annotations'] for entry in database.values())

@@ -1,0 +1,122 @@
+"""Annotation files of both schemas, and the records made of them."""
+
+import json
+
+import pytest
+import torch
+
+from datasets.annotations import (AnnotationError, Strings, label_list_records, read_annotation,
+                                  taxonomy_records)
+from tests.tiny_data import write_large_annotation
+
+
+def test_strings_hold_any_text():
+    names = ['v_1', '', 'Grüße, 世界', 'a b']
+    column = Strings(names)
+    assert [column[i] for i in range(len(column))] == names
+
+
+def test_records_follow_the_annotation(tiny_data):
+    annotation = read_annotation(tiny_data.annotation_path)
+    records, n_left_out = label_list_records(annotation, 'training')
+    assert n_left_out == 0 and len(records) == 12
+    assert records.class_names == ('red', 'green', 'blue')
+    entry = tiny_data.read()['database']['green_1']['annotations']
+    i = [records.video_ids[i] for i in range(12)].index('green_1')
+    assert records.paths[i] == 'green/green_1'
+    assert records.labels[i] == [1] and records.targets([i]).tolist() == [1]
+    assert records.class_counts().tolist() == [4, 4, 4]
+    assert records.is_alike(i).nonzero().flatten().tolist() == [4, 5, 6, 7]
+    assert records.frames(i) == range(*entry['segment'])
+
+
+def test_test_videos_have_no_label_and_lie_under_test(tiny_data):
+    records, _ = label_list_records(read_annotation(tiny_data.annotation_path), 'testing')
+    assert records.labels[0] == [] and records.targets(range(3)).tolist() == [-1, -1, -1]
+    assert not records.class_counts().any() and records.is_alike(0).all()
+    assert records.paths[0] == 'test/red_6'
+
+
+def test_video_path_of_the_annotation_wins(own_data):
+    annotation = own_data.read()
+    annotation['database']['red_0']['video_path'] = 'elsewhere/red'
+    own_data.write(annotation)
+    records, _ = label_list_records(read_annotation(own_data.annotation_path), 'training')
+    assert records.paths[0] == 'elsewhere/red'
+
+
+@pytest.mark.parametrize('change, match', [
+    ({'video_path': 3}, '"video_path" 3'),
+    ({'annotations': {'label': 'red', 'segment': [1, 2 ** 40]}}, 'segment'),
+])
+def test_entries_that_cannot_be(own_data, change, match):
+    annotation = own_data.read()
+    annotation['database']['red_0'].update(change)
+    own_data.write(annotation)
+    with pytest.raises(AnnotationError, match=f"'red_0'.*{match}"):
+        label_list_records(read_annotation(own_data.annotation_path), 'training')
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('use', ['trimmed', 'untrimmed'])
+def test_activitynet_samples(golden_dir, use):
+    folder = golden_dir / 'json/activitynet'
+    expected = json.loads((folder / 'expected.json').read_text())
+    n_frames = json.loads((folder / 'frames.json').read_text())
+    annotation = read_annotation(folder / 'input/activity_net.json')
+    assert list(annotation.class_names) == expected['class_names']
+    for subset, samples in expected[use].items():
+        records, _ = taxonomy_records(annotation, subset, lambda path: n_frames.get(path, 0),
+                                      trimmed=use == 'trimmed')
+        found = [{'video_id': records.video_ids[i],
+                  'segment': [records.frames(i).start, records.frames(i).stop],
+                  **({'label': int(records.targets([i]))} if use == 'trimmed' else {})}
+                 for i in range(len(records))]
+        assert found == samples
+
+
+def test_taxonomy_without_fps_names_the_cure(tmp_path):
+    path = tmp_path / 'anet.json'
+    path.write_text(json.dumps({
+        'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
+                     {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}],
+        'database': {'x': {'subset': 'training',
+                           'annotations': [{'segment': [1.0, 2.0], 'label': 'Surfing'}]}}}))
+    with pytest.raises(AnnotationError, match='add_fps_into_activitynet_json'):
+        taxonomy_records(read_annotation(path), 'training', lambda _: 100)
+
+
+def test_short_segments_are_widened(tmp_path):
+    path = tmp_path / 'anet.json'
+    marks = [{'segment': [sec, sec + 0.05], 'label': 'Surfing'} for sec in (1.0, 9.9)]
+    path.write_text(json.dumps({
+        'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
+                     {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}],
+        'database': {'x': {'subset': 'training', 'fps': 10, 'annotations': marks}}}))
+    records, _ = taxonomy_records(read_annotation(path), 'training', lambda _: 100)
+    assert [records.frames(i) for i in range(2)] == [range(11, 19), range(93, 101)]
+
+
+@pytest.mark.parametrize('marks', [3, ['x'], [{'label': 'Surfing', 'segment': [0, 1e400]}],
+                                   [{'label': 'Surfing', 'segment': None}]])
+def test_marks_of_a_taxonomy_that_cannot_be(tmp_path, marks):
+    path = tmp_path / 'anet.json'
+    path.write_text(json.dumps({
+        'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
+                     {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}],
+        'database': {'x': {'subset': 'training', 'fps': 10, 'annotations': marks}}}))
+    with pytest.raises(AnnotationError, match="'x'"):
+        taxonomy_records(read_annotation(path), 'training', lambda _: 100)
+
+
+def test_the_index_is_a_few_numbers_a_video(tmp_path):
+    names = write_large_annotation(tmp_path / 'large.json', 5000)
+    records, _ = label_list_records(read_annotation(tmp_path / 'large.json'), 'training')
+    columns = [value for part in (records, records.labels) for value in vars(part).values()
+               if torch.is_tensor(value)]
+    strings = (records.video_ids, records.paths)
+    n_bytes = sum(c.element_size() * c.numel() for c in columns) + sum(
+        s._ends.element_size() * s._ends.numel() for s in strings)
+    assert n_bytes / len(names) < 40
+    assert sum(s._data.numel() for s in strings) == sum(2 * len(name) + 2 for name in names)
+    assert records.video_ids[4999] == names[4999] and records.paths[1] == f'b/{names[1]}'
