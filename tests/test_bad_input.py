@@ -126,7 +126,7 @@ BAD_FLAGS = {
     'both starts': (['--resume_path', 'a.pth', '--pretrain_path', 'b.pth'],
                     ['--resume_path', '--pretrain_path']),
     'no checkpoint': (['--resume_path', 'gone.pth'], ['gone.pth', 'no such checkpoint']),
-    'one clip left over': (['--batch_size', '11'], ['single clip', '--batch_size']),
+    'single clips': (['--batch_size', '1'], ['single clip', '--batch_size']),
     'unknown module': (['--ft_begin_module', 'layer9'], ['layer9', 'layer4', 'fc']),
 }
 

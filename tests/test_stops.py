@@ -123,7 +123,7 @@ def test_a_loader_process_that_is_killed_is_named(tiny_data, tmp_path):
                          tmp_path / 'output')
     _run_until(process, tmp_path / 'save_1.pth')
     loader_process = next(pid for pid in _descendants(process.pid)
-                          if '/torch_' in Path(f'/proc/{pid}/maps').read_text())
+                          if 'libtorch' in Path(f'/proc/{pid}/maps').read_text())
     os.kill(int(loader_process), signal.SIGKILL)
     process.join(60)
     line = (tmp_path / 'output').read_text().splitlines()[-1]
