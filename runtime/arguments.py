@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -97,7 +98,15 @@ BELOW_ONE = number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and belo
 # ---------------------------------------------------------------- the parser
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Adds the default to each help text, unless it is a switch's, says nothing or is told."""
+    """Adds the default to each help text, unless it is a switch's, says nothing or is told, and
+    keeps words with hyphens whole: names of packages and ranges of numbers are copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(' '.join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.fill(' '.join(text.split()), width, initial_indent=indent,
+                             subsequent_indent=indent, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         told = action.help is None or '(default: ' in action.help

@@ -24,7 +24,7 @@ from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_scr
                            write_video)
 from util_scripts import generate_video_jpgs
 from util_scripts.generate_video_jpgs import Job, JpgFolders, main, shared_out, temporary_path
-from util_scripts.helpers.utils import run_jobs
+from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.video_io import frames_at, jpegs, resample, steady_times
 
 LEVELS = range(20, 220, 10)

@@ -23,6 +23,7 @@ from tests.test_plots import is_picture
 from tests.tiny_data import CLASSES, MultiLabelData, run_main
 from util_scripts import (check_data, describe_checkpoint, eval_accuracy, knn, plot_log,
                           plot_results, predict)
+from util_scripts.helpers import mistakes
 
 
 @pytest.fixture(scope='module')
@@ -414,7 +415,7 @@ def test_the_worst_mistake_is_the_surest_wrong_class():
     scores = {'a': {'red': .9, 'blue': .6}, 'b': {'green': .5, 'blue': .4, 'red': .3},
               'c': {'red': .7, 'green': .1}, 'd': {'red': .9, 'green': .9, 'blue': .9},
               'e': {'blue': .6, 'red': .4}, 'f': {'red': .2}}
-    assert plot_results.surest_wrong(truth, scores) == [
+    assert mistakes.surest_wrong(truth, scores) == [
         ('c', 'red', .7), ('a', 'blue', .6), ('b', 'blue', .4)]
 
 

@@ -1,27 +1,21 @@
-"""Read all frames that a run of main.py would read, and say what is wrong with them.
-
-    python -m util_scripts.check_data FLAGS_OF_MAIN.PY [--save FILE]
-
-takes the flags of a run as they are; those that are not about data have no effect. --n_threads is
-the number of processes.
-"""
+"""All frames that a run reads, decoded and compared with what the annotation says of them."""
 
 import hashlib
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from datasets.annotations import SUBSETS, read_annotation
 from datasets.frames import (PROBLEMS, READERS, TRUNCATED, UNDECODABLE, WRONG_COUNT, FrameError,
                              video_path)
 from datasets.loading import build_records
 from datasets.video import Video, VideoError, find_video
-from opts import build_parser, parse_opts
-from runtime.errors import run
+from opts import Options
 from runtime.files import write_text
 from runtime.logs import Progress
-from util_scripts.helpers.utils import printable, run_jobs
+from util_scripts.helpers.jobs import run_jobs
+from util_scripts.helpers.text import printable
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'
 KINDS = (*PROBLEMS, TOO_SHORT, NO_VIDEOS, IN_BOTH)
@@ -38,7 +32,7 @@ class Job(NamedTuple):
 
     subset: str
     path: str
-    storage: tuple
+    storage: tuple[str, str]
     begin: int
     end: int
     video_end: int
@@ -56,7 +50,7 @@ class Problem(NamedTuple):
 class Finding(NamedTuple):
     """What reading a sample gave: (kind, why) or None, and what is the same for equal videos."""
 
-    problem: tuple | None
+    problem: tuple[str, str] | None
     digest: bytes | None
 
 
@@ -66,9 +60,9 @@ LOST = Finding((UNDECODABLE, 'the process that decoded it died: out of memory, o
 
 # ---------------------------------------------------------------- one video
 
-def examine(job):
+def examine(job: Job) -> Finding:
     """Job -> Finding: all its frames are decoded."""
-    reader = READERS[job.storage]()
+    reader: Any = READERS[job.storage]()
     read = examine_video if job.storage[0] == 'video' else examine_images
     try:
         reader.check(job.path, job.begin, job.end)
@@ -77,7 +71,7 @@ def examine(job):
         return Finding((error.kind, str(error)), None)
 
 
-def examine_images(reader, job):
+def examine_images(reader: Any, job: Job) -> Finding:
     """Stored images are decoded some at a time, always with the first, which gives the size."""
     miscounted = check_count(reader, job, reader.count(job.path))
     if miscounted:
@@ -90,7 +84,7 @@ def examine_images(reader, job):
     return Finding(None, digest.digest())
 
 
-def examine_video(reader, job):
+def examine_video(reader: Any, job: Job) -> Finding:
     """A video file is decoded once, from the start."""
     file = find_video(job.path)
     try:
@@ -108,7 +102,7 @@ def examine_video(reader, job):
     return Finding(check_count(reader, job, n_frames), digest.digest())
 
 
-def check_count(reader, job, n_frames):
+def check_count(reader: Any, job: Job, n_frames: int) -> tuple[str, str] | None:
     """(kind, why), or None where there are as many frames as the annotation says.
 
     More are right where the sample is a part of a longer video.
@@ -122,7 +116,7 @@ def check_count(reader, job, n_frames):
 
 # ---------------------------------------------------------------- all of them
 
-def wanted_splits(opts):
+def wanted_splits(opts: Options) -> dict[str, str]:
     """{split: subset} of what a run reads."""
     wanted = {}
     if not opts.no_train:
@@ -135,15 +129,15 @@ def wanted_splits(opts):
     return wanted
 
 
-def jobs_of(opts, subset, records, storage):
-    """A Job for each sample."""
-    suffix = READERS[storage].suffix
+def jobs_of(opts: Options, subset: str, records: Any, storage: tuple[str, str]) -> list[Job]:
+    """One Job for each sample."""
+    reader: Any = READERS[storage]
     rows = zip(records.begins.tolist(), records.ends.tolist(), records.video_ends.tolist())
-    return [Job(subset, video_path(opts.video_path, records.paths[i], suffix), storage, *row)
+    return [Job(subset, video_path(opts.video_path, records.paths[i], reader.suffix), storage, *row)
             for i, row in enumerate(rows)]
 
 
-def find_short(opts, jobs):
+def find_short(opts: Options, jobs: Iterable[Job]) -> Iterator[Problem]:
     """Problems of samples with fewer frames than a clip: it will be looped."""
     for job in jobs:
         n_frames = len(range(job.begin, job.end, opts.sample_t_stride))
@@ -153,7 +147,7 @@ def find_short(opts, jobs):
                           'repeat them')
 
 
-def find_unused_labels(records_by_split):
+def find_unused_labels(records_by_split: Mapping[str, Any]) -> Iterator[Problem]:
     """Problems of classes that training, or else whatever is read, has no video of."""
     split, records = next(iter(records_by_split.items()))
     for name, n in zip(records.class_names, records.class_counts().tolist()):
@@ -161,16 +155,16 @@ def find_unused_labels(records_by_split):
             yield Problem(NO_VIDEOS, SUBSETS[split], name, 'the label has no video in this subset')
 
 
-def find_in_both(digests):
+def find_in_both(digests: Mapping[Job, bytes]) -> Iterator[Problem]:
     """Problems of videos in training and validation, by path or by content.
 
     digests: {Job: bytes}, of those that could be read
     """
-    seen = defaultdict(list)
+    seen: dict[Any, list[Job]] = defaultdict(list)
     for job, digest in digests.items():
         seen[job.path].append(job)
         seen[digest].append(job)
-    told = set()
+    told: set[Job] = set()
     for jobs in seen.values():
         training = [job for job in jobs if job.subset == SUBSETS['train']]
         for job in jobs:
@@ -180,24 +174,25 @@ def find_in_both(digests):
                               f'the same video is in training: {training[0].path}')
 
 
-def examine_all(jobs, n_jobs):
+def examine_all(jobs: Sequence[Job], n_jobs: int) -> dict[Job, Finding]:
     """{Job: Finding}, with a progress bar."""
-    findings = {}
+    findings: dict[Job, Finding] = {}
     with Progress(len(jobs), 'check', unit='video') as progress:
-        def report(job, finding):
+        def report(job: Job, finding: Finding | None) -> None:
             findings[job] = finding or LOST
             progress.update(1)
         run_jobs(examine, jobs, n_jobs, report)
     return findings
 
 
-def find_problems(opts):
+def find_problems(opts: Options) -> tuple[list[Problem], Counter[str]]:
     """(Problems, number of samples of each subset). Raises InputError as main.py does."""
     storage = opts.file_type, opts.input_type
     annotation = read_annotation(opts.annotation_path)
-    records_by_split, problems = {}, []
+    records_by_split: dict[str, Any] = {}
+    problems: list[Problem] = []
     for split, subset in wanted_splits(opts).items():
-        def note(path, error, subset=subset):
+        def note(path: str, error: FrameError, subset: str = subset) -> None:
             problems.append(Problem(error.kind, subset, path, str(error)))
         records_by_split[split] = build_records(opts, split, annotation, READERS[storage](), note)
     del annotation  # it is large, and so are the jobs
@@ -213,9 +208,9 @@ def find_problems(opts):
     return problems, Counter(job.subset for job in jobs)
 
 
-# ---------------------------------------------------------------- the command
+# ---------------------------------------------------------------- what is said
 
-def print_table(problems, n_samples):
+def print_table(problems: Iterable[Problem], n_samples: Mapping[str, int]) -> None:
     """How many problems of each kind in each subset."""
     counts = Counter((problem.kind, problem.subset) for problem in problems)
     width = max(map(len, KINDS))
@@ -225,19 +220,8 @@ def print_table(problems, n_samples):
     print(f'{"samples read":{width}}', *(f'{n:10}' for n in n_samples.values()))
 
 
-def build_check_parser():
-    parser = build_parser('-m util_scripts.check_data',
-                          'Read all frames that a run of main.py with these flags would read, and '
-                          'say what is wrong. Exit status 1 where anything is.')
-    parser.add_argument('--save', type=Path, metavar='FILE',
-                        help='write all problems there: kind, subset, path and reason, separated '
-                             'by tabs')
-    parser.set_defaults(result_path=Path())  # nothing is written there
-    return parser
-
-
-def main(argv=None):
-    opts = parse_opts(argv, build_check_parser())
+def examine_data(opts: Options) -> int:
+    """Examine what a run with these options reads, and say what is wrong; the exit status."""
     problems, n_samples = find_problems(opts)
     problems.sort(key=lambda problem: (KINDS.index(problem.kind), problem.subset, problem.path))
     for problem in problems[:N_SHOWN]:
@@ -250,7 +234,3 @@ def main(argv=None):
         rows = ('\t'.join(map(printable, problem)) + '\n' for problem in problems)
         write_text(opts.save, 'kind\tsubset\tpath\treason\n' + ''.join(rows))
     return 1 if problems else 0
-
-
-if __name__ == '__main__':
-    run(main)

@@ -1,32 +1,24 @@
-"""Make the annotation file of your own videos: a folder for each class, or a list in a CSV file.
+"""Your own videos: found in folders or a list, split by groups, and written as an annotation."""
 
-    python -m util_scripts.folder_json VIDEOS OUT.json [--val_fraction .2] [--by_group REGEX]
-
-VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
-VIDEOS is a CSV file with the columns path, label and, where it is known, group: the videos of a
-group, such as clips cut from one recording, are all in training or all in validation.
-Where any label in a CSV file is several, as in run|jump, each video gets a list of labels, for
---multi_label; the name of a folder is one label, whatever is in it.
-"""
-
-import argparse
 import csv
 import random
 import re
+from argparse import Namespace
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets.annotations import usual_path
 from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import find_video
 from opts import STORAGES
-from runtime.errors import InputError, run
-from util_scripts.generate_video_jpgs import number
-from util_scripts.helpers.utils import (VIDEO_TYPES, count_frames, existing_folder, first_frame,
-                                        is_video, malformed, printable, read_text, video_stem,
-                                        write_json)
+from runtime.errors import InputError
+from util_scripts.helpers.annotation_files import count_frames, first_frame, write_json
+from util_scripts.helpers.files import existing_folder, malformed, read_text
+from util_scripts.helpers.text import printable
+from util_scripts.helpers.videos import is_video, video_stem
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'
@@ -37,48 +29,47 @@ MAX_TRIES, MAX_PLACED = 100, 500_000
 N_LOOKED_AT = 1000
 
 
-class Listed(NamedTuple):
+class Own(NamedTuple):
     """A video: path below the root without suffix, class, and what must stay together with it.
 
     `label` may be a list of classes, of any length.
     """
 
     path: str
-    label: str | list
+    label: str | list[str]
     group: str
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         return self.label if isinstance(self.label, list) else [self.label]
 
 
-def has_lists(listed):
-    """Whether any video has a list of labels."""
+def has_lists(listed: Iterable[Own]) -> bool:
+    """True if any video has a list of labels."""
     return any(isinstance(video.label, list) for video in listed)
 
 
 # ---------------------------------------------------------------- what there is
 
-def find_listed(root, video_type, group_of):
-    """Listed videos of a folder for each class, sorted."""
-    listed = []
+def find_listed(root: Path, video_type: str, group_of: Callable[[str], str]) -> list[Own]:
+    """Videos of a folder for each class, sorted."""
+    listed: list[Own] = []
     for folder in sorted(path for path in root.iterdir() if is_shown_folder(path)):
-        stems = Counter(stem_of(path, video_type) for path in folder.iterdir())
-        del stems[None]
+        stems = Counter(stem for path in folder.iterdir() if (stem := stem_of(path, video_type)))
         twice = [stem for stem, n in stems.items() if n > 1]
         if twice:
             raise InputError(f'{folder}: several files are called {twice[0]}, but for the '
                              'extension; remove all but one')
-        listed += [Listed(f'{folder.name}/{stem}', folder.name, group_of(f'{folder.name}/{stem}'))
+        listed += [Own(f'{folder.name}/{stem}', folder.name, group_of(f'{folder.name}/{stem}'))
                    for stem in sorted(stems)]
     return listed
 
 
-def is_shown_folder(path):
+def is_shown_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith('.')
 
 
-def stem_of(path, video_type):
+def stem_of(path: Path, video_type: str) -> str | None:
     """Name of the video that a path holds, or None."""
     if video_type == 'jpg':
         return path.name if is_shown_folder(path) else None
@@ -87,8 +78,8 @@ def stem_of(path, video_type):
     return path.stem if path.suffix == '.hdf5' else None
 
 
-def read_listed(path, group_of):
-    """Listed videos of a CSV file: path, label[, group] in this order or as line 1 says.
+def read_listed(path: Path, group_of: Callable[[str], str]) -> list[Own]:
+    """Videos of a CSV file: path, label[, group] in this order or as line 1 says.
 
     A label with | in it is a list.
     """
@@ -106,20 +97,21 @@ def read_listed(path, group_of):
         if not values.get('path') or not values.get('label'):
             raise malformed(path, line, ','.join(row), form)
         stem = video_stem(values['path'].removesuffix('.hdf5').rstrip('/'))
-        label = split_labels(values['label']) if '|' in values['label'] else values['label']
-        listed.append(Listed(stem, label, values.get('group') or group_of(stem)))
+        label: str | list[str] = (split_labels(values['label']) if '|' in values['label']
+                                  else values['label'])
+        listed.append(Own(stem, label, values.get('group') or group_of(stem)))
     twice = [name for name, n in Counter(video.path for video in listed).items() if n > 1]
     if twice:
         raise InputError(f'{path}: lists {twice[0]} twice; remove a line')
     return listed
 
 
-def split_labels(text):
+def split_labels(text: str) -> list[str]:
     """'run | jump' -> ['run', 'jump'], each once; '|' -> []"""
     return list(dict.fromkeys(filter(None, map(str.strip, text.split('|')))))
 
 
-def grouping(regex):
+def grouping(regex: str | None) -> Callable[[str], str]:
     """A function: path of a video -> its group; a video that does not match is one by itself.
 
     The group is what the regular expression's brackets match, or all of it.
@@ -129,13 +121,13 @@ def grouping(regex):
     except re.error as error:
         raise InputError(f'--by_group {regex}: not a regular expression ({error})') from None
 
-    def group_of(path):
+    def group_of(path: str) -> str:
         match = pattern.search(path)
         return (match[1 if pattern.groups else 0] if match else None) or path
     return group_of
 
 
-def detect_type(root, paths=None):
+def detect_type(root: Path, paths: Iterable[str] | None = None) -> str:
     """How the videos are stored: those of `paths` below `root`, or of the folders of classes."""
     if paths is None:
         entries = (entry for folder in sorted(root.iterdir()) if is_shown_folder(folder)
@@ -144,8 +136,7 @@ def detect_type(root, paths=None):
         entries = (Path(entry) for path in paths
                    for entry in (root / path, root / f'{path}.hdf5', find_video(str(root / path)))
                    if entry is not None)
-    found = Counter(map(type_of, islice(entries, N_LOOKED_AT)))
-    found.pop(None, None)
+    found = Counter(kind for entry in islice(entries, N_LOOKED_AT) if (kind := type_of(entry)))
     if len(found) == 1:
         return next(iter(found))
     counts = ', '.join(f'{n} {kind}' for kind, n in found.most_common())
@@ -153,7 +144,7 @@ def detect_type(root, paths=None):
                      'check the path, or say with --video_type which is meant')
 
 
-def type_of(path):
+def type_of(path: Path) -> str | None:
     """How the video is stored that a path holds, or None."""
     if is_video(path.name) and path.is_file():
         return 'video'
@@ -162,7 +153,7 @@ def type_of(path):
     return 'jpg' if (path / 'image_00001.jpg').is_file() else None
 
 
-def is_flow(path):
+def is_flow(path: Path) -> bool:
     try:
         return Hdf5Flow().count(str(path)) > 0
     except FrameError:
@@ -171,15 +162,15 @@ def is_flow(path):
 
 # ---------------------------------------------------------------- training and validation
 
-def split(listed, val_fraction, seed):
+def split(listed: Sequence[Own], val_fraction: float, seed: int) -> set[str]:
     """Paths of the videos for validation: whole groups, near to `val_fraction` of every class.
 
     A class with two groups or more has at least one video there. Depends on the seed alone.
     """
-    groups = defaultdict(list)
+    by_group: dict[str, list[Own]] = defaultdict(list)
     for video in listed:
-        groups[video.group].append(video)
-    groups = [(videos, count_labels(videos)) for videos in groups.values()]
+        by_group[video.group].append(video)
+    groups = [(videos, count_labels(videos)) for videos in by_group.values()]
     n_groups = Counter(label for _, counts in groups for label in counts)
     n_videos = count_labels(listed)
     wanted = {label: max(val_fraction * n, 1 if val_fraction and n_groups[label] > 1 else 0)
@@ -193,17 +184,23 @@ def split(listed, val_fraction, seed):
     return {video.path for videos in chosen for video in videos}
 
 
-def count_labels(videos):
-    """{label: videos that have it}; those without one are as of a class of their own."""
-    return Counter(label for video in videos for label in video.labels or [None])
+def count_labels(videos: Iterable[Own]) -> Counter[str | None]:
+    """{label: videos that have it}; None counts those without one, as a class of their own."""
+    counts: Counter[str | None] = Counter()
+    for video in videos:
+        counts.update(video.labels)
+        counts[None] += not video.labels
+    return +counts  # without what counts 0
 
 
-def place(groups, wanted):
+def place(groups: Sequence[tuple[list[Own], Counter[str | None]]],
+          wanted: Mapping[str | None, float]) -> tuple[float, list[list[Own]]]:
     """(how far it is from what is wanted, the groups taken): each is taken that brings it nearer.
 
     groups: [(videos, {label: number})]; wanted: {label: number}
     """
-    missing, chosen = dict(wanted), []
+    missing = dict(wanted)
+    chosen: list[list[Own]] = []
     for videos, counts in groups:
         gain = sum(abs(missing[label]) - abs(missing[label] - n) for label, n in counts.items())
         if gain > 0:
@@ -214,19 +211,20 @@ def place(groups, wanted):
     return sum(abs(left) / max(wanted[label], 1) for label, left in missing.items()), chosen
 
 
-# ---------------------------------------------------------------- the file
+# ---------------------------------------------------------------- the annotation file
 
-def make_database(listed, validation, counts, first):
+def make_database(listed: Sequence[Own], validation: Collection[str], counts: Mapping[str, int],
+                  first: int) -> dict[str, dict[str, Any]]:
     """Annotation entries by video id, which is the file's name where no other video has it."""
     n_named = Counter(video.path.rpartition('/')[2] for video in listed)
     is_multi = has_lists(listed)
-    database = {}
+    database: dict[str, dict[str, Any]] = {}
     for video in listed:
         path, label = video.path, video.labels if is_multi else video.label
         name = path.rpartition('/')[2]
         video_id = name if n_named[name] == 1 else path
-        entry = {'subset': 'validation' if path in validation else 'training',
-                 'annotations': {'label': label}}
+        entry: dict[str, Any] = {'subset': 'validation' if path in validation else 'training',
+                                 'annotations': {'label': label}}
         if counts[path]:
             entry['annotations']['segment'] = [first, first + counts[path]]
         if path != usual_path(video_id, label):
@@ -235,7 +233,8 @@ def make_database(listed, validation, counts, first):
     return database
 
 
-def print_summary(args, listed, labels, database):
+def print_summary(args: Namespace, listed: Sequence[Own], labels: Sequence[str],
+                  database: Mapping[str, dict[str, Any]]) -> None:
     """What was made, class by class, and how to train with it."""
     n_groups = len({video.group for video in listed})
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
@@ -243,7 +242,8 @@ def print_summary(args, listed, labels, database):
           'of them without frames and left out in use')
     width = max(map(len, map(printable, labels)))
     print(f'{"class":{width}}  training  validation')
-    is_multi, counts = has_lists(listed), Counter()
+    is_multi = has_lists(listed)
+    counts: Counter[tuple[str, str]] = Counter()
     for entry in database.values():
         if 'segment' in entry['annotations']:
             own = entry['annotations']['label']
@@ -259,33 +259,11 @@ def print_summary(args, listed, labels, database):
           + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
 
 
-def parse_args(argv):
-    parser = argparse.ArgumentParser(
-        description='Make the annotation file of your own videos.',
-        epilog='Exit status: 0, 2 for a wrong argument.')
-    parser.add_argument('videos', type=Path,
-                        help='folder with a folder for each class, or a CSV file of path,label or '
-                             'path,label,group, where run|jump are two labels of a video')
-    parser.add_argument('dst_path', type=Path, help='JSON file to write')
-    parser.add_argument('--val_fraction', type=number(float, 0, 0.99), default=0.2, metavar='X',
-                        help='part of each class for validation (default: 0.2)')
-    parser.add_argument('--by_group', metavar='REGEX',
-                        help='videos for which this regular expression, or what is in its '
-                             'brackets, matches the same in class/name are kept together '
-                             '(default: the recordings g01, g02 ... of names as in UCF-101)')
-    parser.add_argument('--seed', type=int, default=1, metavar='N',
-                        help='seed of the split (default: 1)')
-    parser.add_argument('--video_path', type=Path, metavar='DIR',
-                        help='what the paths of a CSV file are relative to (default: its folder)')
-    parser.add_argument('--video_type', choices=list(STORAGES),
-                        help=f'{VIDEO_TYPES} (default: what is found)')
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    args = parse_args(argv)
+def find_videos(args: Namespace) -> list[Own]:
+    """The videos that the flags of `folder_json` name; fills in --video_path and --video_type."""
     group_of = grouping(args.by_group)
     is_csv = args.videos.is_file()
+    listed: list[Own] = []
     if is_csv:
         listed = read_listed(args.videos, group_of)
         args.video_path = existing_folder(args.video_path or args.videos.parent,
@@ -298,6 +276,12 @@ def main(argv=None):
         listed = find_listed(args.video_path, args.video_type, group_of)
     if not listed:
         raise InputError(f'{args.videos}: no videos in it; they are looked for as class/video')
+    return listed
+
+
+def annotate_videos(args: Namespace) -> None:
+    """Write the annotation file of the videos that the flags of `folder_json` name."""
+    listed = find_videos(args)
     counts = count_frames(args.video_path, args.video_type, (video.path for video in listed))
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
@@ -309,7 +293,3 @@ def main(argv=None):
     database = make_database(listed, validation, counts, first_frame(args.video_type))
     write_json(args.dst_path, {'labels': labels, 'database': database})
     print_summary(args, listed, labels, database)
-
-
-if __name__ == '__main__':
-    run(main)

@@ -1,151 +1,44 @@
-"""Say what is done in any video: no annotation, no extraction of frames.
-
-    python -m util_scripts.predict clips/ a.mp4 --weights results/save_200.pth --timeline
+"""Predictions on videos as they are: scores window by window, and the files and lines they make.
 
 Clips are cut and prepared as the inference of main.py does it, and scored as they are decoded: a
 long video takes no more memory than a short one.
 """
 
-import argparse
 import csv
 import itertools
 import json
-import os
 import sys
 import time
-from contextlib import contextmanager
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import av
+import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from datasets.frames import FrameError, JpgFrames
+from datasets.frames import FrameError
 from datasets.presets import spatial_transform
-from datasets.video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
+from datasets.video import VideoError, reason
 from inference import ranked
 from model import load_model, preprocessing_line
-from runtime.errors import InputError, StopSignals, run
+from runtime.errors import InputError
 from runtime.files import replacing
 from runtime.hardware import pick_device
 from runtime.logs import Progress
 from temporal_transforms import stream_windows
-from util_scripts.helpers.captions import draw_scores, write_mp4
-from util_scripts.helpers.utils import is_video, make_folder, n_of, printable, read_json, read_lines
+from util_scripts.helpers.captions import draw_scores
+from util_scripts.helpers.files import make_folder, read_json, read_lines
+from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.video_sources import CameraSource, Frame, Source, find_sources
+from util_scripts.helpers.video_writing import write_mp4
 
 DRAWN_LABELS = 3
 CSV_COLUMNS = ('video', 'window', 'begin_sec', 'end_sec', 'rank', 'label', 'score')
-
-
-# ---------------------------------------------------------------- frames of anything
-
-class Frame(NamedTuple):
-    """A frame, its number from 1, and when it is shown; pixels: uint8 (C, H, W)."""
-
-    number: int
-    begin_sec: float
-    pixels: torch.Tensor
-
-
-class FileSource:
-    """A video file, or a camera: its frames upright, with the short side that extraction gives."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def _open(self):
-        return Video(self.path)
-
-    @contextmanager
-    def opened(self, short_side=SHORT_SIDE):
-        """(frames, fps, damage): `Frame`s one by one, and a function that says what was wrong.
-
-        short_side: in pixels, None for the video's own
-        """
-        with self._open() as video:
-            yield self._frames(video, short_side), video.fps, lambda: video.damage
-
-    @staticmethod
-    def _frames(video, short_side):
-        scale, first_sec, begin_sec = None, None, 0.0
-        for number, frame in enumerate(video.frames(), 1):
-            if scale is None:
-                own = round(min(frame.width * video.pixel_aspect, frame.height))
-                scale = Scaler(short_side or own, video.pixel_aspect, 'rgb24')
-            if frame.time is not None:
-                first_sec = frame.time if first_sec is None else first_sec
-                begin_sec = max(begin_sec, frame.time - first_sec)
-            pixels = torch.from_numpy(scale(frame).to_ndarray()).permute(2, 0, 1)
-            yield Frame(number, begin_sec, pixels)
-            begin_sec += 1 / video.fps  # where the next has no time stamp
-
-
-class CameraSource(FileSource):
-    """A camera by its number; Ctrl-C is the end of its video."""
-
-    def __init__(self, number):
-        super().__init__(Path(f'camera {number}'))
-        self.number = number
-
-    def _open(self):
-        return Webcam(self.number)
-
-    @staticmethod
-    def _frames(video, short_side):
-        with StopSignals() as stop:
-            for frame in FileSource._frames(video, short_side):
-                yield frame
-                if stop.signum:
-                    return
-
-
-class FolderSource:
-    """A folder of frames, image_00001.jpg ..., of so many frames a second."""
-
-    def __init__(self, path, fps):
-        self.path, self.fps = path, fps
-
-    @contextmanager
-    def opened(self, short_side=SHORT_SIDE):
-        """As FileSource has it, but frames are as they are stored."""
-        n_frames = JpgFrames().count(self.path)
-        yield self._frames(n_frames), self.fps, lambda: None
-
-    def _frames(self, n_frames):
-        reader = JpgFrames()
-        for number in range(1, n_frames + 1):
-            yield Frame(number, (number - 1) / self.fps, reader.read(self.path, [number])[0])
-
-
-def find_sources(paths, fps):
-    """A source for each video and folder of frames that is named or below a named folder.
-
-    Raises InputError for a path that is not there, and for a folder with neither in it.
-    """
-    sources = {}
-    for path in paths:
-        if path.is_file():
-            sources[path] = FileSource(path)
-            continue
-        if not path.exists():
-            raise InputError(f'{path}: no such file; give videos, or folders of videos or frames')
-        found = dict(_below(path, fps))
-        if not found:
-            raise InputError(f'{path}: no video and no frames (image_00001.jpg) in it or below; '
-                             'give another folder')
-        sources.update(found)
-    return list(sources.values())
-
-
-def _below(folder, fps):
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        if 'image_00001.jpg' in files:
-            yield Path(parent), FolderSource(Path(parent), fps)
-        for name in sorted(filter(is_video, files)):
-            yield Path(parent, name), FileSource(Path(parent, name))
 
 
 # ---------------------------------------------------------------- scores
@@ -153,13 +46,14 @@ def _below(folder, fps):
 class Window(NamedTuple):
     """segment: (first frame, last frame + 1); scores: (n_classes,) in 0...1."""
 
-    segment: tuple
+    segment: tuple[int, int]
     begin_sec: float
     end_sec: float
     scores: torch.Tensor
 
 
-def classify(frames, fps, network, info, *, stride=16, batch_size=16):
+def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any, *,
+             stride: int = 16, batch_size: int = 16) -> Iterator[Window]:
     """Yield a `Window` for each window of `frames`, as soon as a batch of them is complete.
 
     They are the windows of main.py's inference with --inference_stride `stride`.
@@ -190,13 +84,15 @@ class Prediction:
     """
 
     path: Path
-    result: list = field(default_factory=list)
-    windows: list = field(default_factory=list)
+    result: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
     end_sec: float = 0.0
     damage: str | None = None
 
 
-def predict_video(source, network, info, *, topk=5, stride=16, batch_size=16, on_window=None):
+def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 5,
+                  stride: int = 16, batch_size: int = 16,
+                  on_window: Callable[[dict[str, Any]], None] | None = None) -> Prediction:
     """The `Prediction` of a source; `on_window` is called with each entry of its windows.
 
     Raises VideoError or FrameError where no frame can be read.
@@ -221,7 +117,7 @@ def predict_video(source, network, info, *, topk=5, stride=16, batch_size=16, on
 
 # ---------------------------------------------------------------- what comes out
 
-def as_lines(prediction, timeline):
+def as_lines(prediction: Prediction, timeline: bool) -> list[str]:
     """The table of one video."""
     lines = [f'{prediction.path}  ({prediction.end_sec:.2f} s, '
              f'{n_of(len(prediction.windows), "window")})']
@@ -231,16 +127,16 @@ def as_lines(prediction, timeline):
     return lines
 
 
-def window_line(window, n_labels=DRAWN_LABELS):
+def window_line(window: dict[str, Any], n_labels: int = DRAWN_LABELS) -> str:
     """    0.00 -   0.64 s  0.912 run  0.050 walk"""
     named = '  '.join(f'{entry["score"]:.3f} {entry["label"]}'
                       for entry in window['result'][:n_labels])
     return f'    {window["begin_sec"]:7.2f} - {window["end_sec"]:7.2f} s  {named}'
 
 
-def csv_rows(prediction, timeline):
+def csv_rows(prediction: Prediction, timeline: bool) -> Iterator[tuple[Any, ...]]:
     """Rows of CSV_COLUMNS: the video's, without a window; with `timeline` those of windows."""
-    parts = [('', 0.0, prediction.end_sec, prediction.result)]
+    parts: list[tuple[Any, ...]] = [('', 0.0, prediction.end_sec, prediction.result)]
     if timeline:
         parts += [(number, window['begin_sec'], window['end_sec'], window['result'])
                   for number, window in enumerate(prediction.windows, 1)]
@@ -250,8 +146,8 @@ def csv_rows(prediction, timeline):
                    f'{entry["score"]:.6f}')
 
 
-def write_csv(path, predictions, timeline):
-    """A row a label; file names that are no UTF-8 are written with escapes."""
+def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool) -> None:
+    """One row per label; file names that are no UTF-8 are written with escapes."""
     with replacing(path) as temporary:
         with open(temporary, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
             writer = csv.writer(file)
@@ -260,21 +156,22 @@ def write_csv(path, predictions, timeline):
                 writer.writerows(csv_rows(prediction, timeline))
 
 
-def write_json(path, predictions, failures, timeline):
+def write_json(path: Path, predictions: Sequence[Prediction], failures: dict[str, str],
+               timeline: bool) -> None:
     """`results` as main.py's inference has them, `failed`, and with `timeline` the windows."""
-    data = {'results': {str(prediction.path): prediction.result for prediction in predictions},
-            'failed': failures}
+    results = {str(prediction.path): prediction.result for prediction in predictions}
+    data: dict[str, Any] = {'results': results, 'failed': failures}
     if timeline:
         data['timeline'] = {str(prediction.path): prediction.windows for prediction in predictions}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1) + '\n')
 
 
-def annotate(source, prediction, path):
+def annotate(source: Source, prediction: Prediction, path: Path) -> None:
     """Write the video with the best labels of the nearest window on each frame, as H.264."""
     middles = [sum(window['segment']) / 2 for window in prediction.windows]
 
-    def pictures(frames):
+    def pictures(frames: Iterable[Frame]) -> Iterator[tuple[float, np.ndarray]]:
         nearest = 0
         for frame in frames:
             while (nearest + 1 < len(middles)
@@ -286,8 +183,8 @@ def annotate(source, prediction, path):
         write_mp4(temporary, pictures(frames), fps)
 
 
-def annotated_paths(sources, path):
-    """{source: file}: `path` itself for one video, else a file a video in the folder `path`.
+def annotated_paths(sources: Sequence[Source], path: Path) -> dict[Source, Path]:
+    """{source: file}: `path` itself for one video, else one file per video in the folder `path`.
 
     Raises InputError for one file of several videos, and where a video would replace itself.
     """
@@ -314,10 +211,10 @@ def annotated_paths(sources, path):
     return paths
 
 
-# ---------------------------------------------------------------- the command
+# ---------------------------------------------------------------- the command's work
 
-def read_labels(path):
-    """Class names of a text file, one a line, or of a JSON file: a list, or `labels` in it."""
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names of a text file, one per line, or of a JSON file: a list, or `labels` in it."""
     if path.suffix != '.json':
         return tuple(line for _, line in read_lines(path, 'a class name a line'))
     names = read_json(path, 'an object with "labels"').get('labels')
@@ -326,16 +223,19 @@ def read_labels(path):
     return tuple(map(str, names))
 
 
-def predict_all(sources, network, info, args):
+def predict_all(sources: Sequence[Source], network: nn.Module, info: Any, args: Namespace
+                ) -> tuple[list[Prediction], dict[str, str]]:
     """(predictions, {path: why it failed}); each video's table is printed when it is done."""
     targets = annotated_paths(sources, args.annotate) if args.annotate else {}
-    predictions, failures, n_clips, begin = [], {}, 0, time.monotonic()
+    predictions: list[Prediction] = []
+    failures: dict[str, str] = {}
+    is_camera, n_clips, begin = args.webcam is not None, 0, time.monotonic()
 
-    def on_window(window):
+    def on_window(window: dict[str, Any]) -> None:
         nonlocal n_clips
         n_clips += 1
         progress.update(0)
-        if args.webcam is not None:
+        if is_camera:
             say(window_line(window))
     with Progress(len(sources), 'predict', unit='video', describe=lambda: {
             'clips/s': n_clips / (time.monotonic() - begin)}) as progress:
@@ -343,13 +243,12 @@ def predict_all(sources, network, info, args):
             try:
                 prediction = predict_video(
                     source, network, info, topk=args.topk, stride=args.stride,
-                    batch_size=1 if args.webcam is not None else args.batch_size,
-                    on_window=on_window)
+                    batch_size=1 if is_camera else args.batch_size, on_window=on_window)
             except (VideoError, FrameError, av.error.FFmpegError) as error:
                 failures[str(source.path)] = reason(error)
             else:
                 predictions.append(prediction)
-                for line in as_lines(prediction, args.timeline and args.webcam is None):
+                for line in as_lines(prediction, args.timeline and not is_camera):
                     say(line)
                 if source in targets:
                     annotate(source, prediction, targets[source])
@@ -361,69 +260,10 @@ def predict_all(sources, network, info, args):
     return predictions, failures
 
 
-def say(line, file=None):
-    """Print a line, above the progress bar."""
-    tqdm.write(printable(line), file=file or sys.stdout)
-
-
-def build_parser():
-    def at_least(low):
-        def parse(text):
-            if not text.isdecimal() or int(text) < low:
-                raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {low}')
-            return int(text)
-        return parse
-
-    parser = argparse.ArgumentParser(
-        description='Say what is done in videos, by a trained network.',
-        epilog='Exit status: 0, 1 where a video cannot be read or is damaged, 2 for a wrong '
-               'argument.')
-    add = parser.add_argument
-    add('files', nargs='*', type=Path, metavar='FILE',
-        help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
-    add('--webcam', type=at_least(0), metavar='N', help='camera N, from 0, until Ctrl-C')
-    add('--weights', type=Path, required=True, metavar='FILE',
-        help='checkpoint of main.py, or released weights; what it says of class names, clips and '
-             'normalisation is taken')
-    add('--labels', type=Path, metavar='FILE',
-        help='class names for weights that hold none, in the order of their classes: a text file '
-             'with a name a line, or an annotation .json')
-    add('--topk', type=at_least(1), default=5, metavar='K', help='labels a video (default: 5)')
-    add('--stride', type=at_least(1), default=16, metavar='FRAMES',
-        help='a window begins every so many frames (default: 16)')
-    add('--batch_size', type=at_least(1), default=16, metavar='CLIPS',
-        help='windows that the network sees at once (default: 16)')
-    add('--timeline', action='store_true', help='also what each window says, with its seconds')
-    add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
-    add('--csv', type=Path, metavar='FILE', help='write them as a table, a row a label')
-    add('--annotate', type=Path, metavar='OUT',
-        help=f'write the video with the running top {DRAWN_LABELS} drawn on it: a .mp4, or a '
-             'folder for several')
-    add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
-        help='frames a second of folders of frames, for time stamps (default: %(default)s)')
-    add('--no_cuda', action='store_true', help='run on the CPU')
-    return parser
-
-
-def check(args):
-    """Raise InputError where arguments do not go together."""
-    rules = [
-        (not args.files and args.webcam is None, 'nothing to predict: name videos, or --webcam 0'),
-        (args.files and args.webcam is not None, 'files and --webcam are both given: drop one'),
-        (args.annotate and args.webcam is not None,
-         '--annotate reads a video twice, which a camera is not: drop it'),
-        (not 0 < args.fps < 1e6, f'--fps {args.fps}: give a number of frames above 0'),
-    ]
-    for broken, sentence in rules:
-        if broken:
-            raise InputError(sentence)
-
-
-def main(argv=None):
-    args = build_parser().parse_args(argv)
-    check(args)
-    sources = ([CameraSource(args.webcam)] if args.webcam is not None
-               else find_sources(args.files, args.fps))
+def predict_files(args: Namespace) -> int:
+    """Predict what the flags of `predict` name; the exit status. Raises InputError."""
+    sources: list[Source] = ([CameraSource(args.webcam)] if args.webcam is not None
+                             else find_sources(args.files, args.fps))
     network, info = load_model(args.weights, pick_device(args.no_cuda),
                                read_labels(args.labels) if args.labels else None)
     if info.opts.input_type == 'flow':
@@ -446,10 +286,11 @@ def main(argv=None):
     for prediction in damaged:
         say(f'damaged: {prediction.path}: {prediction.damage}, the frames that decode are used',
             sys.stderr)
-    for path, why in failures.items():
-        say(f'failed: {path}: {why}', sys.stderr)
+    for name, why in failures.items():
+        say(f'failed: {name}: {why}', sys.stderr)
     return 1 if failures or damaged else 0
 
 
-if __name__ == '__main__':
-    run(main)
+def say(line: object, file: TextIO | None = None) -> None:
+    """Print a line, above the progress bar."""
+    tqdm.write(printable(line), file=file or sys.stdout)

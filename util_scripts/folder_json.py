@@ -1,0 +1,50 @@
+"""Make the annotation file of your own videos: a folder for each class, or a list in a CSV file.
+
+    python -m util_scripts.folder_json VIDEOS OUT.json [--val_fraction .2] [--by_group REGEX]
+
+VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
+VIDEOS is a CSV file with the columns path, label and, where it is known, group: the videos of a
+group, such as clips cut from one recording, are all in training or all in validation.
+Where any label in a CSV file is several, as in run|jump, each video gets a list of labels, for
+--multi_label; the name of a folder is one label, whatever is in it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from opts import STORAGES
+from runtime.arguments import INTEGER, Parser, between
+from runtime.errors import run
+from util_scripts.helpers.annotation_files import VIDEO_TYPES
+
+
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.folder_json',
+                    'Make the annotation file of your own videos.',
+                    epilog='Exit status: 0, 2 for a wrong argument.')
+    parser.add_argument('videos', type=Path,
+                        help='folder with a folder for each class, or a CSV file of path,label or '
+                             'path,label,group, where run|jump are two labels of a video')
+    parser.add_argument('dst_path', type=Path, help='JSON file to write')
+    parser.add_argument('--val_fraction', type=between(float, 0, 0.99), default=0.2, metavar='X',
+                        help='part of each class for validation')
+    parser.add_argument('--by_group', metavar='REGEX',
+                        help='videos for which this regular expression, or what is in its '
+                             'brackets, matches the same in class/name are kept together '
+                             '(default: the recordings g01, g02 ... of names as in UCF-101)')
+    parser.add_argument('--seed', type=INTEGER, default=1, metavar='N', help='seed of the split')
+    parser.add_argument('--video_path', type=Path, metavar='DIR',
+                        help='what the paths of a CSV file are relative to (default: its folder)')
+    parser.add_argument('--video_type', choices=list(STORAGES),
+                        help=f'{VIDEO_TYPES} (default: what is found)')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    from util_scripts.helpers.own_videos import annotate_videos
+    annotate_videos(args)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,68 @@
+"""Say what is done in any video: no annotation, no extraction of frames.
+
+    python -m util_scripts.predict clips/ a.mp4 --weights results/save_200.pth --timeline
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.video import DEFAULT_FPS
+from runtime.arguments import COUNT, POSITIVE, Parser
+from runtime.errors import InputError, run
+
+
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.predict',
+                    'Say what is done in videos, by a trained network.',
+                    epilog='Exit status: 0, 1 where a video cannot be read or is damaged, 2 for a '
+                           'wrong argument.')
+    add = parser.add_argument
+    add('files', nargs='*', type=Path, metavar='FILE',
+        help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
+    add('--webcam', type=COUNT, metavar='N', help='camera N, from 0, until Ctrl-C')
+    add('--weights', type=Path, required=True, metavar='FILE',
+        help='checkpoint of main.py, or released weights; what it says of class names, clips and '
+             'normalisation is taken')
+    add('--labels', type=Path, metavar='FILE',
+        help='class names for weights that hold none, in the order of their classes: a text file '
+             'with a name per line, or an annotation .json')
+    add('--topk', type=POSITIVE, default=5, metavar='K', help='labels per video')
+    add('--stride', type=POSITIVE, default=16, metavar='FRAMES',
+        help='a window begins every so many frames')
+    add('--batch_size', '--bs', type=POSITIVE, default=16, metavar='CLIPS',
+        help='windows that the network sees at once')
+    add('--timeline', action='store_true', help='also what each window says, with its seconds')
+    add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
+    add('--csv', type=Path, metavar='FILE', help='write them as a table, one row per label')
+    add('--annotate', type=Path, metavar='OUT',
+        help='write the video with the running top 3 drawn on it: a .mp4, or a folder for several')
+    add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
+        help='frames per second of folders of frames, for time stamps')
+    add('--no_cuda', action='store_true', help='run on the CPU')
+    return parser
+
+
+def check(args: Namespace) -> None:
+    """Raise InputError where arguments do not go together."""
+    rules = [
+        (not args.files and args.webcam is None, 'nothing to predict: name videos, or --webcam 0'),
+        (args.files and args.webcam is not None, 'files and --webcam are both given: drop one'),
+        (args.annotate and args.webcam is not None,
+         '--annotate reads a video twice, which a camera is not: drop it'),
+        (not 0 < args.fps < 1e6, f'--fps {args.fps}: give a number of frames above 0'),
+    ]
+    for broken, sentence in rules:
+        if broken:
+            raise InputError(sentence)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    check(args)
+    from util_scripts.helpers.prediction import predict_files
+    return predict_files(args)
+
+
+if __name__ == '__main__':
+    run(main)
