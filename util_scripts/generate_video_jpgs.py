@@ -38,7 +38,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JpgFolders:
-    """One folder per video, one image per frame. Other ways to store frames have these functions."""
+    """One folder per video, one image per frame. Other storages have these functions."""
 
     encode = staticmethod(jpegs)
 
