@@ -181,7 +181,7 @@ def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
                 yield frame
             os.kill(os.getpid(), signal.SIGINT)
             yield from itertools.repeat(frame)
-    monkeypatch.setattr(predict, 'Webcam', lambda number: Camera(video))
+    monkeypatch.setattr(video_sources, 'Webcam', lambda number: Camera(video))
     status, data, out, _ = command('--webcam', 0)
     assert status == 0 and list(data['results']) == ['camera 0']
     assert out.splitlines()[0].startswith('       0.00 -    0.60 s')

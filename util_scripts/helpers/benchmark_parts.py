@@ -27,7 +27,6 @@ from util_scripts.helpers.benchmark_step import our_step, step_rows
 from util_scripts.helpers.text import n_of
 from util_scripts.helpers.timing import Row, heading, line, now, timed_row
 
-
 # ---------------------------------------------------------------- both together, inference
 
 class _Measured:
@@ -86,7 +85,8 @@ def inference_rows(bench: Bench) -> list[Row]:
             pass
     n_windows = loader.batch_sampler.n_own_clips() / len(loader.loader.dataset)
     return [timed_row('inference', f'all of it, {_processes(bench)}',
-                      loader.passed / loader.n_clips * n_windows, 'video', f'of {n_windows:.1f} windows')]
+                      loader.passed / loader.n_clips * n_windows, 'video',
+                      f'of {n_windows:.1f} windows')]
 
 
 def _processes(bench: Bench) -> str:
