@@ -27,7 +27,6 @@ from util_scripts.helpers.benchmark_step import our_step, step_rows
 from util_scripts.helpers.text import n_of
 from util_scripts.helpers.timing import Row, heading, line, now, timed_row
 
-# ---------------------------------------------------------------- both together, inference
 
 class _Measured:
     """Passes of a loader, until they have taken so many seconds: how many clips came in those, and

@@ -45,7 +45,7 @@ def find_records(annotation: Annotation, subset: str, root: Path, reader: Any
                  ) -> tuple[Any, dict[str, int]]:
     """Records of whole videos, and the number of each by video id."""
     if annotation.is_taxonomy:
-        def count(path: str) -> int | None:
+        def count(path: str) -> int:
             return reader.announced(video_path(root, path, reader.suffix))
         records, _ = taxonomy_records(annotation, subset, count, first_frame=reader.first_frame,
                                       trimmed=False)

@@ -88,13 +88,13 @@ class FolderSource:
     @contextmanager
     def opened(self, short_side: int | None = SHORT_SIDE) -> Iterator[Opened]:
         """As FileSource has it, but frames are as they are stored."""
-        n_frames = JpgFrames().count(self.path)
+        n_frames = JpgFrames().count(str(self.path))
         yield self._frames(n_frames), self.fps, lambda: None
 
     def _frames(self, n_frames: int) -> Iterator[Frame]:
         reader = JpgFrames()
         for number in range(1, n_frames + 1):
-            yield Frame(number, (number - 1) / self.fps, reader.read(self.path, [number])[0])
+            yield Frame(number, (number - 1) / self.fps, reader.read(str(self.path), [number])[0])
 
 
 Source = FileSource | FolderSource
