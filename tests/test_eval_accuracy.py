@@ -66,7 +66,7 @@ def test_several_k_and_both_names_of_the_subset(evaluate, subset):
     lines = evaluate(TRUTH, without(RESULTS), '-k', 1, 2, 4, '--subset', subset).splitlines()
     assert lines == ['top-1 accuracy: 0.5000 (2 of 4 videos)',
                      'top-2 accuracy: 0.7500 (3 of 4 videos)',
-                     'top-4 accuracy: left out, since any answer is right of 4 classes']
+                     'top-4 accuracy: left out, since there are 4 classes']
 
 
 def test_training_results(evaluate):

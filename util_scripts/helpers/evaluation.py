@@ -303,7 +303,7 @@ def report_topk(ranked: Ranked, n_classes: int, args: Namespace, has_lists: bool
     n_videos = len(ranked.scores)
     for k in args.k:
         if k >= n_classes:
-            print(f'top-{k} accuracy: left out, since any answer is right of {n_classes} classes')
+            print(f'top-{k} accuracy: left out, since there are {n_classes} classes')
             continue
         n_right = count_right(ranked, k)
         print(f'top-{k} accuracy: {n_right / n_videos:.4f} ({n_right} of {n_videos} videos)')
