@@ -80,7 +80,7 @@ def clip_shape(opts: Options) -> tuple[int, int, int, int]:
 
 
 def normalization(opts: Options) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std), a value a channel each, in units of images scaled to 0...value_scale."""
+    """(mean, std), one value per channel each, in units of images scaled to 0...value_scale."""
     dataset_mean, dataset_std = DATASET_STATISTICS[opts.mean_dataset]
     mean = opts.mean or [opts.value_scale * value for value in dataset_mean]
     std = opts.std or [opts.value_scale * value for value in dataset_std]
@@ -93,7 +93,7 @@ def normalization(opts: Options) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def to_json(opts: Options) -> str:
-    """The options as the text of opts.json: one flag a line, sorted."""
+    """The options as the text of opts.json: one flag per line, sorted."""
     values = {name: value for name, value in vars(opts).items() if name != 'given'}
     return json.dumps(values, indent=1, sort_keys=True, default=str) + '\n'
 
@@ -127,7 +127,7 @@ def _add_data_flags(parser: Parser) -> None:
         help='a video has a list of labels, of any length: train with binary cross entropy, score '
              'each class by a sigmoid, and measure mean average precision (mAP)')
     add('--file_type', default='jpg', choices=FILE_TYPES,
-        help='how the frames are stored: a folder of jpg files or one hdf5 file a video, or the '
+        help='how the frames are stored: a folder of jpg files or one hdf5 file per video, or the '
              'video files themselves')
     add('--input_type', default='rgb', choices=('rgb', 'flow'),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
@@ -165,7 +165,7 @@ def _add_clip_flags(parser: Parser) -> None:
     add('--train_t_crop', default='random', choices=('random', 'center'),
         help='which frames of a training video make the clip')
     add('--n_val_samples', type=POSITIVE, default=3, metavar='N',
-        help='evenly placed clips a video in validation; a validation batch is '
+        help='evenly placed clips per video in validation; a validation batch is '
              'batch_size // n_val_samples videos')
     add('--mean_dataset', default='kinetics', choices=tuple(DATASET_STATISTICS),
         help='whose mean and standard deviation are subtracted and divided by')
@@ -274,14 +274,14 @@ def _add_inference_flags(parser: Parser) -> None:
         help='instead of a sliding window and one crop: so many windows of a video, evenly placed '
              '(fewer of a short one), in so many crops along the long side; 10x3 is common')
     add('--inference_no_average', action='store_true',
-        help='one result a window instead of one a video')
+        help='one result per window instead of one per video')
     add('--inference_batch_size', type=COUNT, default=0, metavar='CLIPS',
         help='clips in a batch of inference; 0: --batch_size')
     add('--output_topk', type=INTEGER, default=5, metavar='K',
         help='classes in a result, best first; 0 or less: all')
     add('--output_features', type=Path, metavar='FILE.h5',
-        help='inference also writes features: a row a video, or with --inference_no_average a '
-             'row a window')
+        help='inference also writes features: a row per video, or with --inference_no_average '
+             'a row per window')
     add('--feature_module', default='', metavar='NAME',
         help='module whose output, averaged over time and space, is written there, such as layer4; '
              'empty: the pooled features that the classifier gets')
@@ -307,7 +307,7 @@ def _add_hardware_flags(parser: Parser) -> None:
         help='compile the network (torch.compile); the first steps take long')
     add('--grad_checkpointing', action='store_true',
         help='keep only the inputs of blocks and compute the rest again in the backward pass: less '
-             'memory, one more forward pass a step; for long clips')
+             'memory, one more forward pass per step; for long clips')
     add('--profile', type=COUNT, default=0, metavar='N',
         help='write a trace of N training steps after the first 4, steps.pt.trace.json.gz, for '
              'Perfetto or TensorBoard')
@@ -316,7 +316,7 @@ def _add_hardware_flags(parser: Parser) -> None:
 def _add_distributed_flags(parser: Parser) -> None:
     add = parser.add_argument_group('distributed').add_argument
     add('--distributed', action='store_true',
-        help='start one process a GPU on this node; torchrun, srun and mpirun need no flag')
+        help='start one process per GPU on this node; torchrun, srun and mpirun need no flag')
     add('--dist_url', default='tcp://127.0.0.1:23456', metavar='URL',
         help='tcp://HOST:PORT of the first node')
     add('--world_size', type=int, default=-1, metavar='NODES',

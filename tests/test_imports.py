@@ -69,5 +69,5 @@ def test_imports_go_one_way(path):
 
 
 def test_opts_and_errors_do_not_wait_for_torch():
-    for name in ('opts', 'runtime/errors'):
+    for name in ('opts', 'runtime/arguments', 'runtime/errors'):
         assert 'torch' not in set(_imports(ROOT / f'{name}.py'))
