@@ -1,5 +1,11 @@
 """Train, validate and run 3D ResNets on video: python main.py --help lists all flags."""
 
+from opts import Options, clip_shape, normalization, parse_opts, replace, to_json
+from runtime.errors import InputError, Stopped, StopSignals, answered, run
+
+if __name__ == '__main__':
+    answered(parse_opts)  # --help and wrong flags: before torch is imported, which takes seconds
+
 import math
 import os
 import signal
@@ -19,10 +25,8 @@ from inference import feature_rows, predict, video_result
 from metrics import Sums
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
                    load_pretrained, match_class_names, prepare_network)
-from opts import Options, clip_shape, normalization, parse_opts, replace, to_json
 from results import partial_results, take_over, write_all_features, write_results
 from runtime import distributed, logs
-from runtime.errors import InputError, Stopped, StopSignals, run
 from runtime.files import open_result_folder, write_opts
 from runtime.hardware import check_smallest_batch, make_parallel, pick_device_of_run
 from runtime.profiler import StepTrace

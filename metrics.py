@@ -25,6 +25,15 @@ def topk_any_hits(scores, targets, ks):
     return [hits[:, :k].any(dim=1).sum() for k in ks]
 
 
+def topk_hits_by_class(scores: torch.Tensor, targets: torch.Tensor, k: int) -> torch.Tensor:
+    """For each class, how many of the rows that have its label have it among the k best scores.
+
+    (N, n_classes) scores, (N, n_classes) targets, 1 for each label -> (n_classes,) counts.
+    """
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return (torch.zeros_like(targets).scatter_(1, best, 1) * targets).sum(dim=0)
+
+
 def mean_per_group(rows, groups):
     """Mean of the rows of each group, groups in ascending order.
 
@@ -40,8 +49,12 @@ def confusion_counts(scores, labels):
 
     (N, n_classes) scores, (N,) labels; counts of batches and of processes add up.
     """
-    n_classes = scores.shape[1]
-    cells = labels * n_classes + scores.argmax(dim=1)
+    return confusion_of_pairs(labels, scores.argmax(dim=1), scores.shape[1])
+
+
+def confusion_of_pairs(true: torch.Tensor, predicted: torch.Tensor, n_classes: int) -> torch.Tensor:
+    """As `confusion_counts`, of class numbers: (N,) true, (N,) predicted."""
+    cells = true * n_classes + predicted
     # Unlike bincount, this does not wait for a GPU.
     counts = cells.new_zeros(n_classes ** 2).index_add_(0, cells, torch.ones_like(cells))
     return counts.view(n_classes, n_classes)
@@ -49,9 +62,13 @@ def confusion_counts(scores, labels):
 
 def mean_class_accuracy(counts):
     """Mean over the classes that occur of the share that is right; nan where none occurs."""
-    totals = counts.sum(dim=1)
+    return mean_of_classes(counts.diagonal(), counts.sum(dim=1))
+
+
+def mean_of_classes(right: torch.Tensor, totals: torch.Tensor) -> float:
+    """Mean of right / totals, (n_classes,) counts each, over the classes that occur."""
     occurs = totals > 0
-    return float((counts.diagonal()[occurs] / totals[occurs]).mean())
+    return float((right[occurs] / totals[occurs]).mean())
 
 
 def average_precision(scores, targets):

@@ -6,10 +6,13 @@
 """
 
 import argparse
-import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
+                               RATE, Parser)
 from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
@@ -38,6 +41,9 @@ STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'fl
             'video': ('video', 'rgb')}
 FILE_TYPES = tuple(dict.fromkeys(file_type for file_type, _ in STORAGES.values()))
 
+# Pairs of: is this rule broken, and the sentence that says so.
+Rules = list[tuple[Any, str]]
+
 
 class Options(argparse.Namespace):
     """The options of one run, read as attributes and never changed: `replace` makes a copy.
@@ -45,17 +51,17 @@ class Options(argparse.Namespace):
     `given` is the set of flags that stood on the command line.
     """
 
-    def __init__(self, **values):
+    def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f'options never change; use replace(opts, {name}=...)')
 
-    def __delattr__(self, name):
+    def __delattr__(self, name: str) -> None:
         raise AttributeError('options never change')
 
 
-def replace(opts, **changes):
+def replace(opts: Options, **changes: Any) -> Options:
     """A copy of the options with some values changed; an unknown name is a TypeError."""
     unknown = changes.keys() - vars(opts).keys()
     if unknown:
@@ -63,21 +69,21 @@ def replace(opts, **changes):
     return Options(**{**vars(opts), **changes})
 
 
-def n_input_channels(opts):
+def n_input_channels(opts: Options) -> int:
     """Channels of a frame: 3 for rgb, 2 (horizontal, vertical) for flow."""
     return 2 if opts.input_type == 'flow' else 3
 
 
-def clip_shape(opts):
+def clip_shape(opts: Options) -> tuple[int, int, int, int]:
     """(C, T, H, W) of a clip as the network takes it."""
     return (n_input_channels(opts), opts.sample_duration, opts.sample_size, opts.sample_size)
 
 
-def normalization(opts):
-    """(mean, std), a value a channel each, in units of images scaled to 0...value_scale."""
-    mean, std = DATASET_STATISTICS[opts.mean_dataset]
-    mean = opts.mean or [opts.value_scale * value for value in mean]
-    std = opts.std or [opts.value_scale * value for value in std]
+def normalization(opts: Options) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std), one value per channel each, in units of images scaled to 0...value_scale."""
+    dataset_mean, dataset_std = DATASET_STATISTICS[opts.mean_dataset]
+    mean = opts.mean or [opts.value_scale * value for value in dataset_mean]
+    std = opts.std or [opts.value_scale * value for value in dataset_std]
     if opts.no_mean_norm:
         mean = (0.0, 0.0, 0.0)
     if opts.no_std_norm:
@@ -86,37 +92,13 @@ def normalization(opts):
     return tuple(mean[:channels]), tuple(std[:channels])
 
 
-def to_json(opts):
-    """The options as the text of opts.json: one flag a line, sorted."""
+def to_json(opts: Options) -> str:
+    """The options as the text of opts.json: one flag per line, sorted."""
     values = {name: value for name, value in vars(opts).items() if name != 'given'}
     return json.dumps(values, indent=1, sort_keys=True, default=str) + '\n'
 
 
-# ---------------------------------------------------------------- kinds of values
-
-def _number(kind, accepts, wanted):
-    def convert(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not accepts(value):
-            raise argparse.ArgumentTypeError(f'{text!r} is not {wanted}')
-        return value
-    return convert
-
-
-_POSITIVE = _number(int, lambda n: n >= 1, 'a whole number of at least 1')
-_COUNT = _number(int, lambda n: n >= 0, 'a whole number of at least 0')
-_INT = _number(int, lambda n: True, 'a whole number')
-_POSITIVE_RATE = _number(float, lambda x: 0 < x < float('inf'), 'a number above 0')
-_RATE = _number(float, lambda x: 0 <= x < float('inf'), 'a number of at least 0')
-_FRACTION = _number(float, lambda x: 0 < x <= 1, 'a number above 0 and at most 1')
-_DECAYING = _number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
-_FLOAT = _number(float, lambda x: abs(x) < float('inf'), 'a number')
-
-
-def _views(text):
+def _views(text: str) -> tuple[int, int]:
     """10x3 -> (10, 3)"""
     windows, _, crops = text.partition('x')
     if not (windows.isdecimal() and crops.isdecimal() and int(windows) and int(crops)):
@@ -126,7 +108,7 @@ def _views(text):
 
 # ---------------------------------------------------------------- the flags, by group
 
-def _add_data_flags(parser):
+def _add_data_flags(parser: Parser) -> None:
     add = parser.add_argument_group('data').add_argument
     add('--root_path', type=Path, metavar='DIR',
         help='joined in front of the other paths where those are relative')
@@ -138,14 +120,14 @@ def _add_data_flags(parser):
     add('--dataset', default='kinetics',
         choices=('kinetics', 'activitynet', 'ucf101', 'hmdb51', 'mit'),
         help='layout of the frames and schema of the annotation')
-    add('--n_classes', type=_POSITIVE, default=400, metavar='N',
+    add('--n_classes', type=POSITIVE, default=400, metavar='N',
         help='number of classes: 400 kinetics-400, 700 kinetics-700, 101 ucf101, 51 hmdb51, '
              '339 mit')
     add('--multi_label', action='store_true',
         help='a video has a list of labels, of any length: train with binary cross entropy, score '
              'each class by a sigmoid, and measure mean average precision (mAP)')
     add('--file_type', default='jpg', choices=FILE_TYPES,
-        help='how the frames are stored: a folder of jpg files or one hdf5 file a video, or the '
+        help='how the frames are stored: a folder of jpg files or one hdf5 file per video, or the '
              'video files themselves')
     add('--input_type', default='rgb', choices=('rgb', 'flow'),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
@@ -160,20 +142,20 @@ def _add_data_flags(parser):
         help='accepted for old scripts, without effect: that image library is no longer kept')
 
 
-def _add_clip_flags(parser):
+def _add_clip_flags(parser: Parser) -> None:
     add = parser.add_argument_group('clips').add_argument
-    add('--sample_size', type=_POSITIVE, default=112, metavar='PIXELS',
+    add('--sample_size', type=POSITIVE, default=112, metavar='PIXELS',
         help='height and width of a clip')
-    add('--sample_duration', type=_POSITIVE, default=16, metavar='FRAMES',
+    add('--sample_duration', type=POSITIVE, default=16, metavar='FRAMES',
         help='frames in a clip')
-    add('--sample_t_stride', type=_POSITIVE, default=1, metavar='N',
+    add('--sample_t_stride', type=POSITIVE, default=1, metavar='N',
         help='keep every N-th frame of a video, in training, validation and inference')
     add('--train_crop', default='random', choices=('random', 'corner', 'center'),
         help='random: random area and aspect; corner: one of the corners or the centre at one of '
              'five scales; center: short side to --sample_size, centre')
-    add('--train_crop_min_scale', type=_FRACTION, default=0.25, metavar='AREA',
+    add('--train_crop_min_scale', type=FRACTION, default=0.25, metavar='AREA',
         help='random crop: smallest share of the frame\'s area')
-    add('--train_crop_min_ratio', type=_FRACTION, default=0.75, metavar='RATIO',
+    add('--train_crop_min_ratio', type=FRACTION, default=0.75, metavar='RATIO',
         help='random crop: smallest aspect ratio; the largest is its inverse')
     add('--no_hflip', action='store_true',
         help='no horizontal flips in training; for classes that tell left from right')
@@ -182,14 +164,14 @@ def _add_clip_flags(parser):
              'of the colour circle, the same for all frames of a clip')
     add('--train_t_crop', default='random', choices=('random', 'center'),
         help='which frames of a training video make the clip')
-    add('--n_val_samples', type=_POSITIVE, default=3, metavar='N',
-        help='evenly placed clips a video in validation; a validation batch is '
+    add('--n_val_samples', type=POSITIVE, default=3, metavar='N',
+        help='evenly placed clips per video in validation; a validation batch is '
              'batch_size // n_val_samples videos')
     add('--mean_dataset', default='kinetics', choices=tuple(DATASET_STATISTICS),
         help='whose mean and standard deviation are subtracted and divided by')
-    add('--mean', type=_FLOAT, nargs=3, metavar=('R', 'G', 'B'),
+    add('--mean', type=FLOAT, nargs=3, metavar=('R', 'G', 'B'),
         help='mean to subtract instead, in units of the scaled image')
-    add('--std', type=_POSITIVE_RATE, nargs=3, metavar=('R', 'G', 'B'),
+    add('--std', type=POSITIVE_RATE, nargs=3, metavar=('R', 'G', 'B'),
         help='standard deviation to divide by instead, in units of the scaled image')
     add('--no_mean_norm', action='store_true', help='subtract no mean')
     add('--no_std_norm', action='store_true', help='divide by no standard deviation')
@@ -197,93 +179,94 @@ def _add_clip_flags(parser):
         help='images in 0...1 or in 0...255')
 
 
-def _add_network_flags(parser):
+def _add_network_flags(parser: Parser) -> None:
     add = parser.add_argument_group('network').add_argument
     add('--model', default='resnet',
         choices=('resnet', 'resnet2p1d', 'preresnet', 'wideresnet', 'resnext', 'densenet'),
         help='family of networks')
-    add('--model_depth', type=_POSITIVE, default=18, metavar='N',
+    add('--model_depth', type=POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
              '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet)')
-    add('--conv1_t_size', type=_POSITIVE, default=7, metavar='FRAMES',
+    add('--conv1_t_size', type=POSITIVE, default=7, metavar='FRAMES',
         help='kernel size in time of the first convolution; odd')
-    add('--conv1_t_stride', type=_POSITIVE, default=1, metavar='FRAMES',
+    add('--conv1_t_stride', type=POSITIVE, default=1, metavar='FRAMES',
         help='stride in time of the first convolution')
     add('--no_max_pool', action='store_true', help='no max pooling after the first convolution')
     add('--resnet_shortcut', default='B', choices=('A', 'B'),
         help='A: padding with zeros; B: a convolution where the shape changes')
-    add('--resnet_widen_factor', type=_POSITIVE_RATE, default=1.0, metavar='X',
+    add('--resnet_widen_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
         help='multiplies the channels of all layers')
-    add('--wide_resnet_k', type=_POSITIVE, default=2, metavar='K',
+    add('--wide_resnet_k', type=POSITIVE, default=2, metavar='K',
         help='width of the bottlenecks of wideresnet')
-    add('--resnext_cardinality', type=_POSITIVE, default=32, metavar='N',
+    add('--resnext_cardinality', type=POSITIVE, default=32, metavar='N',
         help='groups of resnext\'s convolutions')
     add('--pretrain_path', type=Path, metavar='FILE',
         help='start from these weights with a new classifier of --n_classes')
-    add('--n_pretrain_classes', type=_COUNT, default=0, metavar='N',
+    add('--n_pretrain_classes', type=COUNT, default=0, metavar='N',
         help='classes of --pretrain_path; checked where given, otherwise read from the file')
     add('--ft_begin_module', default='', metavar='NAME',
         help='first module that is trained: conv1, layer1 ... layer4, fc (densenet: denseblock1 '
              '..., classifier); what comes before is frozen; empty: all are trained')
 
 
-def _add_optimisation_flags(parser):
+def _add_optimisation_flags(parser: Parser) -> None:
     add = parser.add_argument_group('optimisation').add_argument
     add('--optimizer', default='sgd', choices=('sgd',), help='optimiser')
-    add('--learning_rate', type=_POSITIVE_RATE, default=0.1, metavar='X',
+    add('--learning_rate', '--lr', type=POSITIVE_RATE, default=0.1, metavar='X',
         help='learning rate before any decay')
-    add('--momentum', type=_DECAYING, default=0.9, metavar='X', help='momentum')
-    add('--dampening', type=_RATE, default=0.0, metavar='X',
+    add('--momentum', type=BELOW_ONE, default=0.9, metavar='X', help='momentum')
+    add('--dampening', type=RATE, default=0.0, metavar='X',
         help='dampening of the momentum; 0 with --nesterov')
-    add('--weight_decay', type=_RATE, default=1e-3, metavar='X', help='weight decay')
+    add('--weight_decay', '--wd', type=RATE, default=1e-3, metavar='X', help='weight decay')
     add('--nesterov', action='store_true', help='Nesterov momentum')
     add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau'),
         help='divide the learning rate by 10 at --multistep_milestones, or when the validation '
              'loss has stopped falling')
-    add('--multistep_milestones', type=_POSITIVE, nargs='+', default=[50, 100, 150],
+    add('--multistep_milestones', type=POSITIVE, nargs='+', default=[50, 100, 150],
         metavar='EPOCH', help='epochs after which the learning rate is divided by 10')
     add('--overwrite_milestones', action='store_true',
         help='on resume take --multistep_milestones from the command line, not from the '
              'checkpoint')
-    add('--plateau_patience', type=_COUNT, default=10, metavar='EPOCHS',
+    add('--plateau_patience', type=COUNT, default=10, metavar='EPOCHS',
         help='epochs without improvement before plateau divides')
-    add('--batch_size', type=_POSITIVE, default=128, metavar='CLIPS',
+    add('--batch_size', '--bs', type=POSITIVE, default=128, metavar='CLIPS',
         help='clips in a batch, over all processes of a node')
     add('--batchnorm_sync', action='store_true',
         help='share batch-norm statistics between processes; needs several processes on GPUs')
-    add('--n_epochs', type=_POSITIVE, default=200, metavar='N', help='train up to this epoch')
+    add('--n_epochs', '--epochs', type=POSITIVE, default=200, metavar='N',
+        help='train up to this epoch')
 
 
-def _add_run_flags(parser):
+def _add_run_flags(parser: Parser) -> None:
     add = parser.add_argument_group('run').add_argument
     add('--resume_path', type=Path, metavar='FILE',
         help='go on with the training of this checkpoint, or of the newest in --result_path '
              '(auto; a new training where there is none); with --no_train evaluate it')
     add('--no_train', action='store_true', help='do not train')
     add('--no_val', action='store_true', help='do not validate')
-    add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
+    add('--checkpoint', type=POSITIVE, default=10, metavar='N',
         help='write save_{epoch}.pth every N epochs')
-    add('--checkpoint_minutes', type=_RATE, default=0.0, metavar='M',
+    add('--checkpoint_minutes', type=RATE, default=0.0, metavar='M',
         help='also write save_last.pth every M minutes, with the position in the epoch; 0: only '
              'when the run is stopped')
-    add('--keep', type=_COUNT, default=0, metavar='N',
+    add('--keep', type=COUNT, default=0, metavar='N',
         help='keep the newest N of the save_{epoch}.pth; 0: all; save_best.pth, the best by video '
              'top-1 (with --multi_label by video mAP), always stays')
     add('--skip_nonfinite', action='store_true',
         help='skip steps whose loss is not finite, and count them, instead of stopping')
     add('--tensorboard', action='store_true',
         help='write TensorBoard events beside the logs')
-    add('--manual_seed', type=_COUNT, default=1, metavar='N',
+    add('--manual_seed', '--seed', type=COUNT, default=1, metavar='N',
         help='seed of everything random: weights, order, crops')
 
 
-def _add_inference_flags(parser):
+def _add_inference_flags(parser: Parser) -> None:
     add = parser.add_argument_group('inference').add_argument
     add('--inference', action='store_true',
         help='classify the videos of --inference_subset and write {inference_subset}.json')
     add('--inference_subset', default='val', choices=('train', 'val', 'test'),
         help='which videos inference is for')
-    add('--inference_stride', type=_POSITIVE, default=16, metavar='FRAMES',
+    add('--inference_stride', type=POSITIVE, default=16, metavar='FRAMES',
         help='stride of the sliding window of inference')
     add('--inference_crop', default='center', choices=('center', 'nocrop'),
         help='center: centre crop; nocrop: the whole frame, a batch holds clips of one video')
@@ -291,23 +274,23 @@ def _add_inference_flags(parser):
         help='instead of a sliding window and one crop: so many windows of a video, evenly placed '
              '(fewer of a short one), in so many crops along the long side; 10x3 is common')
     add('--inference_no_average', action='store_true',
-        help='one result a window instead of one a video')
-    add('--inference_batch_size', type=_COUNT, default=0, metavar='CLIPS',
+        help='one result per window instead of one per video')
+    add('--inference_batch_size', type=COUNT, default=0, metavar='CLIPS',
         help='clips in a batch of inference; 0: --batch_size')
-    add('--output_topk', type=_INT, default=5, metavar='K',
+    add('--output_topk', type=INTEGER, default=5, metavar='K',
         help='classes in a result, best first; 0 or less: all')
     add('--output_features', type=Path, metavar='FILE.h5',
-        help='inference also writes features: a row a video, or with --inference_no_average a '
-             'row a window')
+        help='inference also writes features: a row per video, or with --inference_no_average '
+             'a row per window')
     add('--feature_module', default='', metavar='NAME',
         help='module whose output, averaged over time and space, is written there, such as layer4; '
              'empty: the pooled features that the classifier gets')
 
 
-def _add_hardware_flags(parser):
+def _add_hardware_flags(parser: Parser) -> None:
     add = parser.add_argument_group('hardware').add_argument
     add('--no_cuda', action='store_true', help='run on the CPU')
-    add('--n_threads', type=_COUNT, default=4, metavar='N',
+    add('--n_threads', '--num_workers', type=COUNT, default=4, metavar='N',
         help='loader processes of a node; 0: load in the main process')
     add('--fast_decode', action='store_true',
         help='decode jpg and hdf5 frames faster and less exactly: colours are rounded more '
@@ -324,16 +307,16 @@ def _add_hardware_flags(parser):
         help='compile the network (torch.compile); the first steps take long')
     add('--grad_checkpointing', action='store_true',
         help='keep only the inputs of blocks and compute the rest again in the backward pass: less '
-             'memory, one more forward pass a step; for long clips')
-    add('--profile', type=_COUNT, default=0, metavar='N',
+             'memory, one more forward pass per step; for long clips')
+    add('--profile', type=COUNT, default=0, metavar='N',
         help='write a trace of N training steps after the first 4, steps.pt.trace.json.gz, for '
              'Perfetto or TensorBoard')
 
 
-def _add_distributed_flags(parser):
+def _add_distributed_flags(parser: Parser) -> None:
     add = parser.add_argument_group('distributed').add_argument
     add('--distributed', action='store_true',
-        help='start one process a GPU on this node; torchrun, srun and mpirun need no flag')
+        help='start one process per GPU on this node; torchrun, srun and mpirun need no flag')
     add('--dist_url', default='tcp://127.0.0.1:23456', metavar='URL',
         help='tcp://HOST:PORT of the first node')
     add('--world_size', type=int, default=-1, metavar='NODES',
@@ -346,43 +329,26 @@ _GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisati
 
 # ---------------------------------------------------------------- parsing
 
-class _HelpFormatter(argparse.HelpFormatter):
-    """Adds the default to each help text, unless it is a switch's or says nothing."""
-
-    def _get_help_string(self, action):
-        silent = (None, False, '', argparse.SUPPRESS)
-        if action.default in silent or '%(default)' in action.help:
-            return action.help
-        return action.help + ' (default: %(default)s)'
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises InputError with one sentence instead of printing the usage of all flags."""
-
-    def error(self, message):
-        raise InputError(f'{message}; python {self.prog} --help lists all flags')
-
-
-def build_parser(prog='main.py',
-                 description='Train, validate and run 3D ResNets for action recognition.'):
-    """The argparse parser of main.py, or of a script with the same flags."""
-    parser = _Parser(prog=prog, formatter_class=_HelpFormatter, description=description,
-                     usage='%(prog)s --video_path DIR --annotation_path FILE ... (all flags: '
-                           '--help)')
+def build_parser(prog: str = 'python main.py',
+                 description: str = 'Train, validate and run 3D ResNets for action recognition.'
+                 ) -> Parser:
+    """The parser of main.py, or of a command with the same flags."""
+    parser = Parser(prog, description, usage='%(prog)s --video_path DIR --annotation_path FILE ... '
+                                             '(all flags: --help)')
     for add_flags in _GROUPS:
         add_flags(parser)
     return parser
 
 
-def parse_opts(argv=None, parser=None):
+def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) -> Options:
     """Options from the command line (`argv`, or sys.argv). Raises InputError on a bad one.
 
     parser: one made by `build_parser` to which flags were added
     """
     parser = parser or build_parser()
-    values = vars(_parse(parser, argv))
+    values = vars(parser.parse_args(argv))
     untouched = argparse.Namespace(**dict.fromkeys(values))  # no default replaces these Nones
-    given = {name for name, value in vars(_parse(parser, argv, untouched)).items()
+    given = {name for name, value in vars(parser.parse_args(argv, untouched)).items()
              if value is not None}
     if values['root_path'] is not None:
         for name in PATH_FLAGS:
@@ -393,17 +359,7 @@ def parse_opts(argv=None, parser=None):
     return opts
 
 
-def _parse(parser, argv, namespace=None):
-    namespace, unknown = parser.parse_known_args(argv, namespace)
-    if unknown:
-        flags = list(vars(namespace))
-        close = difflib.get_close_matches(unknown[0].lstrip('-').split('=')[0], flags, n=1)
-        hint = f'; did you mean --{close[0]}?' if close else ''
-        parser.error(f'unknown argument {unknown[0]}{hint}')
-    return namespace
-
-
-def _check(opts):
+def _check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
     for rules in (_run_rules, _frame_rules, _inference_rules, _path_rules):
         for broken, sentence in rules(opts):
@@ -411,7 +367,7 @@ def _check(opts):
                 raise InputError(sentence)
 
 
-def _run_rules(opts):
+def _run_rules(opts: Options) -> Rules:
     return [
         (opts.no_train and opts.no_val and not opts.inference,
          '--no_train and --no_val without --inference leave nothing to do: drop one of them'),
@@ -426,7 +382,7 @@ def _run_rules(opts):
     ]
 
 
-def _frame_rules(opts):
+def _frame_rules(opts: Options) -> Rules:
     return [
         (opts.input_type == 'flow' and opts.file_type != 'hdf5',
          '--input_type flow is read from hdf5: add --file_type hdf5'),
@@ -435,7 +391,7 @@ def _frame_rules(opts):
     ]
 
 
-def _inference_rules(opts):
+def _inference_rules(opts: Options) -> Rules:
     return [
         (opts.inference_views is not None and opts.inference_crop == 'nocrop',
          '--inference_views are crops, and --inference_crop nocrop is none: drop one'),
@@ -449,7 +405,7 @@ def _inference_rules(opts):
     ]
 
 
-def _path_rules(opts):
+def _path_rules(opts: Options) -> Rules:
     needed = {'video_path': 'folder of frames', 'annotation_path': 'annotation JSON',
               'result_path': 'folder for results'}
     return [

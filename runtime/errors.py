@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+Answer = TypeVar('Answer')
 
 
 class InputError(Exception):
@@ -61,8 +63,13 @@ def run(command: Callable[[Any], int | None], argv: list[str] | None = None) -> 
     Stopped exits 128 + the signal's number, Ctrl-C 130. Whatever else is raised is a bug and keeps
     its traceback. `command` returns the exit status, None for 0.
     """
+    sys.exit(answered(command, argv))
+
+
+def answered(command: Callable[[Any], Answer], argv: list[str] | None = None) -> Answer:
+    """What `command(argv)` returns; where it raises, the process ends as with `run`."""
     try:
-        sys.exit(command(argv))
+        return command(argv)
     except InputError as error:
         _end(2, 'error: ' + ' '.join(str(error).split()))
     except Stopped as stopped:

@@ -1,13 +1,18 @@
 """Files that the tests of several scripts need: videos made on the spot, and how a command ends."""
 
+import importlib
+import io
 import os
 import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
+
+from runtime import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,11 +69,13 @@ def cut_short(path, ratio):
     path.write_bytes(path.read_bytes()[:int(path.stat().st_size * ratio)])
 
 
-def run_script(name, *argv, **more):
-    """Run `python -m util_scripts.NAME` to its end: CompletedProcess with text output."""
-    return subprocess.run([sys.executable, '-m', f'util_scripts.{name}', *map(str, argv)], cwd=ROOT,
-                          env=os.environ | {'PYTHONPATH': str(ROOT)}, capture_output=True,
-                          text=True, timeout=120, **more)
+def run_script(name, *argv):
+    """`python -m util_scripts.NAME` in this process: CompletedProcess with text output."""
+    command = importlib.import_module(f'util_scripts.{name}').main
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        errors.run(command, list(map(str, argv)))
+    return subprocess.CompletedProcess(name, ended.value.code or 0, out.getvalue(), err.getvalue())
 
 
 # Jobs for worker processes: here, where importing them takes no time.

@@ -13,7 +13,8 @@ from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_sound, write_video
 from util_scripts import (add_fps_into_activitynet_json, hmdb51_json, kinetics_json, mit_json,
                           remove_dataparallel, ucf101_json)
-from util_scripts.helpers.utils import video_stem, write_json
+from util_scripts.helpers.annotation_files import write_json
+from util_scripts.helpers.videos import video_stem
 
 
 def make_frames(root, n_frames):

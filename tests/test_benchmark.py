@@ -64,8 +64,8 @@ def test_on_the_data_of_the_flags(tiny_data, tmp_path, capsys):
     (('--batch_size', 12), 'a smaller --batch_size'),
     (('--json', 'nowhere/a.json'), 'no such folder'),
     (('--against_plain', '--train_crop', 'center'), '--train_crop'),
-    (('--videos', '.'), 'add --parts extraction'), (('--seconds', 'nan'), 'no time above 0'),
-    (('--seconds', '-1'), 'no time above 0')])
+    (('--videos', '.'), 'add --parts extraction'), (('--seconds', 'nan'), 'not a number above 0'),
+    (('--seconds', '-1'), 'not a number above 0')])
 def test_what_cannot_be_measured_is_said_before_anything_is(tiny_data, tmp_path, capsys, flags,
                                                             cure):
     assert _benchmark(*tiny_data.argv(tmp_path, *flags)) == 2

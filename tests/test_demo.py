@@ -13,7 +13,8 @@ from runtime.errors import InputError
 from util_scripts import demo, demo_videos
 from util_scripts.demo_videos import (HEIGHT, MOTIONS, N_FRAMES, PERIODS, SENSOR_NOISE, WIDTH,
                                       Scene, Waves)
-from util_scripts.helpers import plotting
+from util_scripts.helpers import demo_results, plotting
+from util_scripts.helpers.run_logs import read_log
 
 SEED = 5
 LOOKED_AT = (0, 8, N_FRAMES - 1)  # frames
@@ -183,11 +184,9 @@ def test_no_group_is_in_both_lists(numbers):
 
 
 @pytest.mark.parametrize('flags', [['--seed', '-1'], ['--n_train', '0'], ['--n_val', 'x']])
-def test_bad_numbers_are_refused(flags, tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
+def test_bad_numbers_are_refused(flags, tmp_path):
+    with pytest.raises(InputError, match='is not a whole number of at least'):
         demo_videos.main([str(tmp_path), *flags])
-    assert ended.value.code == 2
-    assert 'is not a whole number of at least' in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the demo
@@ -254,7 +253,7 @@ def finished_run(dst):
         video_id = demo_videos.video_name(class_name, number)
         folder = dst / 'jpg' / class_name / video_id
         folder.mkdir(parents=True)
-        for frame in demo.CLIP_FRAME_NUMBERS:
+        for frame in demo_results.FRAME_NUMBERS:
             Image.new('RGB', (WIDTH, HEIGHT), (8 * frame, 90, 90)).save(
                 folder / f'image_{frame:05d}.jpg')
         database[video_id] = {'subset': 'validation', 'annotations': {'label': class_name}}
@@ -282,10 +281,12 @@ def test_the_report_is_that_of_the_result_file(tmp_path, monkeypatch, capsys):
 
 def test_wrong_clips_come_first(tmp_path):
     finished_run(tmp_path)
-    verdicts = demo.read_verdicts(tmp_path)
-    chosen = [(verdict.truth, verdict.predicted) for verdict in demo.choose_clips(verdicts)]
+    verdicts = demo_results.read_verdicts(tmp_path / demo.ANNOTATION,
+                                          tmp_path / 'results' / 'val.json')
+    chosen = [(verdict.truth, verdict.predicted)
+              for verdict in demo_results.choose_clips(verdicts, list(MOTIONS))]
     assert chosen == [('MoveDown', 'Grow')] + [(name, name) for name in MOTIONS]
-    counts = demo.count_confusions(verdicts)
+    counts = demo_results.count_confusions(verdicts, list(MOTIONS)).numpy()
     assert counts[1, 0] == 1 and counts[1, 1] == 1 and counts.sum() == 16
 
 
@@ -304,7 +305,7 @@ def test_confusion_of_any_size_is_drawn(n_classes, tmp_path):
 
 def test_curves_are_drawn_of_what_is_there(tmp_path):
     (tmp_path / 'train.log').write_text('epoch\tloss\tacc\tlr\n1\t2.5\t0.25\t0.1\n')
-    table = plotting.read_log(tmp_path / 'train.log')
+    table = read_log(tmp_path / 'train.log')
     assert table['loss'].tolist() == [2.5]
     plotting.draw_curves({'training': table}, tmp_path / 'curves.pdf')
     assert (tmp_path / 'curves.pdf').read_bytes().startswith(b'%PDF')
@@ -314,4 +315,4 @@ def test_curves_are_drawn_of_what_is_there(tmp_path):
 def test_a_log_without_figures_is_an_input_error(text, tmp_path):
     (tmp_path / 'train.log').write_text(text)
     with pytest.raises(InputError, match='train.log'):
-        plotting.read_log(tmp_path / 'train.log')
+        read_log(tmp_path / 'train.log')

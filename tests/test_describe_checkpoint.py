@@ -13,7 +13,8 @@ from opts import parse_opts
 from runtime.errors import InputError
 from tests.helpers import run_script
 from tests.test_models import on_meta
-from util_scripts.describe_checkpoint import main, network_rows, table_lines
+from util_scripts.describe_checkpoint import main
+from util_scripts.helpers.description import network_rows, table_lines
 
 CLIP = (3, 16, 112, 112)
 

@@ -66,7 +66,7 @@ def test_several_k_and_both_names_of_the_subset(evaluate, subset):
     lines = evaluate(TRUTH, without(RESULTS), '-k', 1, 2, 4, '--subset', subset).splitlines()
     assert lines == ['top-1 accuracy: 0.5000 (2 of 4 videos)',
                      'top-2 accuracy: 0.7500 (3 of 4 videos)',
-                     'top-4 accuracy: 1.0000 (4 of 4 videos)']
+                     'top-4 accuracy: left out, since there are 4 classes']
 
 
 def test_training_results(evaluate):
@@ -172,8 +172,10 @@ def test_map_where_each_video_has_one_label(evaluate, tmp_path):
         evaluate(truth, without(RESULTS), '--multi_label')
 
 
-def test_more_k_than_classes(evaluate):
-    assert '(4 of 4 videos)' in evaluate(TRUTH, without(RESULTS), '-k', 5)
+def test_k_of_all_classes_says_nothing(evaluate, tmp_path):
+    lines = evaluate(TRUTH, without(RESULTS), '-k', 5, 3, '--save').splitlines()
+    assert 'left out' in lines[0] and lines[1] == 'top-3 accuracy: 0.7500 (3 of 4 videos)'
+    assert {path.name for path in tmp_path.glob('top*')} == {'top3.txt'}
 
 
 NO_LABEL_IN_COMMON = {'results': {'a': ranked('Jumping', 'Running')}}
@@ -205,9 +207,8 @@ def test_wrong_files_are_one_sentence(evaluate, truth, results, flags, match):
 
 @pytest.mark.parametrize('flags', [['-k', '0'], ['-k', '-1'], ['-k', 'x']])
 def test_flags_are_checked(evaluate, flags):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(InputError, match='-k: .* is not a whole number of at least 1'):
         evaluate(TRUTH, without(RESULTS), *flags)
-    assert ended.value.code == 2
 
 
 def test_as_a_command(tmp_path):

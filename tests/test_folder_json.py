@@ -9,7 +9,8 @@ from datasets.annotations import label_list_records, read_annotation
 from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_annotation_scripts import make_frames, make_hdf5
-from util_scripts.folder_json import Listed, grouping, main, split
+from util_scripts.folder_json import main
+from util_scripts.helpers.own_videos import Own, grouping, split
 
 
 def call(videos, dst, *flags):
@@ -138,7 +139,7 @@ def test_by_group(jpgs, tmp_path):
 
 
 def test_groups_of_uneven_size_are_shared_out_well():
-    listed = [Listed(f'{g}_{i}', 'ab'[(g + i) % 2], f'g{g}')
+    listed = [Own(f'{g}_{i}', 'ab'[(g + i) % 2], f'g{g}')
               for g in range(30) for i in range(1 + g * g // 20)]
     for seed in range(3):
         chosen = split(listed, 0.2, seed)
@@ -150,7 +151,7 @@ def test_groups_of_uneven_size_are_shared_out_well():
 
 
 def test_a_class_of_one_recording_is_for_training():
-    listed = [Listed(f'x{i}', 'a', 'one') for i in range(5)] + [Listed('y', 'b', 'two')]
+    listed = [Own(f'x{i}', 'a', 'one') for i in range(5)] + [Own('y', 'b', 'two')]
     assert split(listed, 0.2, 1) == set()
 
 

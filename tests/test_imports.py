@@ -52,6 +52,16 @@ def test_every_module_has_a_room():
     assert FILES
 
 
+@pytest.mark.parametrize('path', sorted(ROOT.glob('util_scripts/helpers/*.py')),
+                         ids=lambda path: path.stem)
+def test_helpers_import_no_command(path):
+    commands = {f'util_scripts.{command.stem}' for command in ROOT.glob('util_scripts/*.py')}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = {node.module, *(f'{node.module}.{alias.name}' for alias in node.names)}
+            assert not names & commands
+
+
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_one_way(path):
     ours = set(_imports(path)) & ALLOWED.keys()
@@ -59,5 +69,5 @@ def test_imports_go_one_way(path):
 
 
 def test_opts_and_errors_do_not_wait_for_torch():
-    for name in ('opts', 'runtime/errors'):
+    for name in ('opts', 'runtime/arguments', 'runtime/errors'):
         assert 'torch' not in set(_imports(ROOT / f'{name}.py'))

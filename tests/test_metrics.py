@@ -8,8 +8,9 @@ import sklearn.metrics
 import torch
 
 from metrics import (Sums, average_precision, average_precisions, confusion_counts,
-                     mean_average_precision, mean_class_accuracy, mean_per_group, most_confused,
-                     topk_any_hits, topk_hits)
+                     confusion_of_pairs, mean_average_precision, mean_class_accuracy,
+                     mean_of_classes, mean_per_group, most_confused, topk_any_hits, topk_hits,
+                     topk_hits_by_class)
 
 
 def test_topk_hits_count_rows_and_cap_k_at_the_classes():
@@ -137,3 +138,17 @@ def test_average_precision_is_that_of_scikit_learn(seed):
 
 def test_no_rows_have_no_mean_average_precision():
     assert math.isnan(mean_average_precision(torch.zeros(0, 5), torch.zeros(0, 5)))
+
+
+def test_topk_hits_by_class_are_those_of_rows_with_its_label():
+    scores = torch.tensor([[3., 2., 1.], [3., 2., 1.], [1., 2., 3.], [3., 2., 1.]])
+    targets = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]])
+    assert topk_hits_by_class(scores, targets, 1).tolist() == [1, 0, 0]
+    assert topk_hits_by_class(scores, targets, 2).tolist() == [1, 1, 0]
+    assert topk_hits_by_class(scores, targets, 9).tolist() == targets.sum(dim=0).tolist()
+
+
+def test_confusion_of_pairs_and_mean_of_classes():
+    counts = confusion_of_pairs(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 4)
+    assert counts.tolist() == [[1, 1, 0, 0], [0] * 4, [0, 0, 1, 0], [0] * 4]
+    assert mean_of_classes(counts.diagonal(), counts.sum(dim=1)) == 0.75

@@ -10,6 +10,7 @@ from runtime.errors import InputError
 from tests.tiny_data import run_main
 from util_scripts import plot_log, plot_results
 from util_scripts.helpers.plotting import draw_classes, draw_confusion
+from util_scripts.helpers.run_logs import run_names
 
 
 @pytest.fixture(scope='module')
@@ -40,8 +41,8 @@ def test_one_run_and_several(result_path, tmp_path, capsys):
 
 
 def test_names_tell_runs_apart():
-    assert plot_log.run_names(['/x/a', '/x/b']) == ['a', 'b']
-    assert plot_log.run_names(['/x/a/results', '/x/b/results']) == ['a/results', 'b/results']
+    assert run_names(['/x/a', '/x/b']) == ['a', 'b']
+    assert run_names(['/x/a/results', '/x/b/results']) == ['a/results', 'b/results']
 
 
 @pytest.mark.parametrize('log, said', [(None, 'no epoch in'), ('epoch\tloss\n', 'no epoch in'),

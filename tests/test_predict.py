@@ -16,6 +16,7 @@ from runtime.errors import InputError
 from tests.helpers import cut_short, grey_frames, run_script, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import generate_video_jpgs, predict
+from util_scripts.helpers import prediction, video_sources
 from util_scripts.helpers.captions import MIN_SHORT_SIDE, draw_scores
 
 
@@ -103,8 +104,9 @@ def test_memory_holds_one_batch_of_windows(trained):
     def frames():
         nonlocal n_read
         for n_read in range(1, 10_001):
-            yield predict.Frame(n_read, n_read / 25, torch.zeros(3, 32, 32, dtype=torch.uint8))
-    windows = predict.classify(frames(), 25, network, info, stride=8, batch_size=2)
+            pixels = torch.zeros(3, 32, 32, dtype=torch.uint8)
+            yield video_sources.Frame(n_read, n_read / 25, pixels)
+    windows = prediction.classify(frames(), 25, network, info, stride=8, batch_size=2)
     next(windows)
     assert n_read == 8 * 2 * 2 - 1  # two windows of eight of every second frame
     assert next(windows).segment == (17, 32)
@@ -174,13 +176,13 @@ def test_text_is_light_on_dark(height, width):
 def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
     video = coloured_video(tmp_path / 'a.mp4', n_frames=40)
 
-    class Camera(predict.Video):
+    class Camera(video_sources.Video):
         def frames(self):
             for frame in super().frames():
                 yield frame
             os.kill(os.getpid(), signal.SIGINT)
             yield from itertools.repeat(frame)
-    monkeypatch.setattr(predict, 'Webcam', lambda number: Camera(video))
+    monkeypatch.setattr(video_sources, 'Webcam', lambda number: Camera(video))
     status, data, out, _ = command('--webcam', 0)
     assert status == 0 and list(data['results']) == ['camera 0']
     assert out.splitlines()[0].startswith('       0.00 -    0.60 s')
@@ -219,6 +221,6 @@ def test_wrong_arguments(tmp_path, command, argv, said):
 
 def test_labels(tmp_path):
     (tmp_path / 'a.txt').write_text('run\nswim\n\n')
-    assert predict.read_labels(tmp_path / 'a.txt') == ('run', 'swim')
+    assert prediction.read_labels(tmp_path / 'a.txt') == ('run', 'swim')
     (tmp_path / 'a.json').write_text('{"labels": ["run", "swim"], "database": {}}')
-    assert predict.read_labels(tmp_path / 'a.json') == ('run', 'swim')
+    assert prediction.read_labels(tmp_path / 'a.json') == ('run', 'swim')

@@ -3,21 +3,27 @@
     python -m util_scripts.add_fps_into_activitynet_json VIDEO_DIR_PATH JSON_PATH [DST_JSON_PATH]
 """
 
-import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from datasets.video import Video, VideoError
+from runtime.arguments import Parser
 from runtime.errors import InputError, run
 from runtime.logs import Progress
-from util_scripts.helpers.utils import find_videos, n_processors, printable, read_json, write_json
+from util_scripts.helpers.annotation_files import write_json
+from util_scripts.helpers.files import read_json
+from util_scripts.helpers.jobs import n_processors
+from util_scripts.helpers.text import printable
+from util_scripts.helpers.videos import find_videos
 
 FILE = 'an annotation file of ActivityNet as published (activity_net.v1-3.min.json)'
 
 
-def read_fps(path):
-    """(frames a second or None, None or the reason why not)."""
+def read_fps(path: Path) -> tuple[float | None, str | None]:
+    """(frames per second or None, None or the reason why not)."""
     try:
         with Video(path) as video:
             return video.fps, None
@@ -25,7 +31,8 @@ def read_fps(path):
         return None, str(error)
 
 
-def add_fps(database, videos):
+def add_fps(database: dict[str, dict[str, Any]], videos: Mapping[str, Path]
+            ) -> tuple[int, dict[Path, str | None]]:
     """Set `fps` of the entries whose video is among `videos`, {stem: path}.
 
     Returns how many have none, and {path: why} for the files that cannot be read.
@@ -44,15 +51,19 @@ def add_fps(database, videos):
     return len(database) - len(there), failures
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description='Add "fps", the average frame rate of each video, to an annotation file of '
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.add_fps_into_activitynet_json',
+                    'Add "fps", the average frame rate of each video, to an annotation file of '
                     'ActivityNet. Exit status 1 where a video cannot be read.')
     parser.add_argument('video_dir_path', type=Path, help='folder of the videos v_ID.mp4')
     parser.add_argument('json_path', type=Path, help=FILE)
     parser.add_argument('dst_json_path', type=Path, nargs='?',
                         help='JSON file to write (default: json_path itself)')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
     data = read_json(args.json_path, FILE)
     database = data.get('database')
     if not isinstance(database, dict) or not all(isinstance(entry, dict)

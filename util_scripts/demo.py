@@ -5,10 +5,9 @@
 makes a small data set in which nothing but motion tells the classes apart (demo_videos.py),
 extracts its frames, writes the annotation file, trains a small 3D ResNet-18, classifies the test
 videos and measures the result. Each command is printed before it runs. At the end the folder
-DST/results holds demo.json (accuracy, seconds a stage) and three pictures.
+DST/results holds demo.json (accuracy, seconds per stage) and three pictures.
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -16,17 +15,16 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from runtime.arguments import POSITIVE, Parser
 from runtime.errors import InputError, run
 from runtime.files import replacing
-from util_scripts.demo_videos import HEIGHT, MOTIONS, N_FRAMES, add_data_flags, at_least
-from util_scripts.helpers import plotting
-from util_scripts.helpers.utils import end_on_sigterm, read_json
+from util_scripts.demo_videos import HEIGHT, MOTIONS, add_data_flags
+from util_scripts.helpers.jobs import end_on_sigterm
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = 'made_by_demo.txt'
@@ -43,33 +41,21 @@ TRAIN_FLAGS = ('--train_crop center --no_hflip --n_val_samples 2 --learning_rate
 # Threads that wait for each other spin by default. Where the loader's processes, or other people's,
 # want the same processors, that made training seven times slower on two of them.
 ENVIRONMENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
-MAX_WRONG_CLIPS = 4  # in the picture of clips, before one right one a class
-CLIP_FRAME_NUMBERS = list(range(1, N_FRAMES + 1, 4))
 
 
 class StageFailed(Exception):
     """A command of the demo ended with an error, which it has told on stderr."""
 
-    def __init__(self, stage, status):
+    def __init__(self, stage: str, status: int) -> None:
         # A process that a signal ended has a negative status; shells count those from 128.
         self.status = status if status > 0 else 128 - status
         super().__init__(f'the demo stopped: stage "{stage}" ended with exit status {self.status}, '
                          'for the reason above')
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What was said of a test video: the best class and its score, 0…1."""
-
-    video_id: str
-    truth: str
-    predicted: str
-    score: float
-
-
 # ---------------------------------------------------------------- the folder
 
-def clear_folder(dst):
+def clear_folder(dst: Path) -> None:
     """Make `dst` ready for a run: what an earlier demo made there is deleted.
 
     Raises InputError where something is in it and no demo made it.
@@ -90,7 +76,7 @@ def clear_folder(dst):
 
 # ---------------------------------------------------------------- the commands
 
-def commands(dst, args):
+def commands(dst: Path, args: Namespace) -> dict[str, list[str]]:
     """{stage: arguments of Python} in the order in which they run, from the repository's root."""
     data_flags = ['--root_path', str(dst), '--video_path', 'jpg', '--annotation_path', ANNOTATION,
                   '--result_path', 'results', '--dataset', 'ucf101']
@@ -113,7 +99,7 @@ def commands(dst, args):
     }
 
 
-def run_stage(stage, arguments):
+def run_stage(stage: str, arguments: Sequence[str]) -> float:
     """Print a command and run it; its output goes where ours goes. Returns seconds.
 
     Raises StageFailed.
@@ -127,58 +113,7 @@ def run_stage(stage, arguments):
     return time.monotonic() - begin
 
 
-# ---------------------------------------------------------------- what came out
-
-def read_verdicts(dst):
-    """A Verdict for each test video, from the annotation and results/val.json."""
-    database = read_json(dst / ANNOTATION, 'the annotation')['database']
-    results = read_json(dst / 'results' / 'val.json', 'the result of inference')['results']
-    return [Verdict(video_id, database[video_id]['annotations']['label'],
-                    result[0]['label'], result[0]['score'])
-            for video_id, result in sorted(results.items())]
-
-
-def count_confusions(verdicts):
-    """(8, 8) counts of videos, rows true, columns predicted, in the order of MOTIONS."""
-    place = {name: index for index, name in enumerate(MOTIONS)}
-    counts = np.zeros((len(MOTIONS), len(MOTIONS)), dtype=int)
-    for verdict in verdicts:
-        counts[place[verdict.truth], place[verdict.predicted]] += 1
-    return counts
-
-
-def choose_clips(verdicts):
-    """Some wrong ones, if any, then a right one a class, each of another scene if there is one."""
-    wrong = [verdict for verdict in verdicts if verdict.truth != verdict.predicted]
-    chosen = wrong[:MAX_WRONG_CLIPS]
-    for place, name in enumerate(MOTIONS):
-        right = [verdict for verdict in verdicts if verdict.truth == verdict.predicted == name]
-        chosen += right[place % len(right):][:1] if right else []
-    return chosen
-
-
-def load_clip(dst, verdict):
-    """The frames of a Verdict's video as a plotting.Clip."""
-    folder = dst / 'jpg' / verdict.truth / verdict.video_id
-    frames = [np.asarray(Image.open(folder / f'image_{number:05d}.jpg').convert('RGB'))
-              for number in CLIP_FRAME_NUMBERS]
-    return plotting.Clip(np.stack(frames), CLIP_FRAME_NUMBERS, verdict.truth, verdict.predicted,
-                         verdict.score, verdict.video_id)
-
-
-def draw_pictures(dst, verdicts, counts):
-    """Write curves.png, confusion.png and clips.png into the results; returns seconds."""
-    begin, results = time.monotonic(), dst / 'results'
-    logs = {'training': plotting.read_log(results / 'train.log'),
-            'validation': plotting.read_log(results / 'val.log')}
-    plotting.draw_curves(logs, results / 'curves.png')
-    plotting.draw_confusion(counts, list(MOTIONS), results / 'confusion.png')
-    plotting.draw_clips([load_clip(dst, verdict) for verdict in choose_clips(verdicts)],
-                        results / 'clips.png')
-    return time.monotonic() - begin
-
-
-def print_report(report, results):
+def print_report(report: dict[str, Any], results: Path) -> None:
     """The figures of demo.json, for people."""
     print('\nseconds')
     for stage, seconds in report['seconds'].items():
@@ -188,42 +123,49 @@ def print_report(report, results):
           f'by chance {report["chance"]:.1%} would be')
 
 
-def parse_args(argv):
-    parser = argparse.ArgumentParser(
-        prog='python -m util_scripts.demo',
-        description='Make a small data set of videos, train on it and measure the result.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.demo',
+                    'Make a small data set of videos, train on it and evaluate the result.')
     parser.add_argument('--dst', type=Path, default=ROOT / '.demo', metavar='DIR',
                         help='folder for everything that is made (default: .demo)')
     add_data_flags(parser)
-    parser.add_argument('--n_epochs', type=at_least(1), default=14, metavar='N',
-                        help='epochs of training (default: %(default)s)')
-    return parser.parse_args(argv)
+    parser.add_argument('--n_epochs', type=POSITIVE, default=14, metavar='N',
+                        help='epochs of training')
+    return parser
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def report_results(dst: Path, seconds: dict[str, float], seed: int, shown: Path) -> None:
+    """Draw the pictures, write demo.json and print it."""
+    from util_scripts.helpers import demo_results
+    begin, results, classes = time.monotonic(), dst / 'results', list(MOTIONS)
+    verdicts = demo_results.read_verdicts(dst / ANNOTATION, results / 'val.json')
+    counts = demo_results.count_confusions(verdicts, classes)
+    demo_results.draw_pictures(dst, verdicts, counts, classes)
+    seconds = {**seconds, 'draw pictures': time.monotonic() - begin}
+    seconds['total'] = sum(seconds.values())
+    report = {'accuracy': float(counts.trace().double() / counts.sum()),
+              'n_videos': int(counts.sum()), 'chance': 1 / len(classes), 'seed': seed,
+              'seconds': {stage: round(value, 1) for stage, value in seconds.items()}}
+    with replacing(results / 'demo.json') as path:
+        path.write_text(json.dumps(report, indent=1) + '\n')
+    print_report(report, shown / 'results')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
     dst = args.dst.resolve()
     clear_folder(dst)
-    shown_dst = dst.relative_to(ROOT) if dst.is_relative_to(ROOT) else dst
+    shown = dst.relative_to(ROOT) if dst.is_relative_to(ROOT) else dst
     seconds = {}
     for name, value in ENVIRONMENT.items():
         print(f'$ export {name}={os.environ.get(name, value)}')
     try:
-        for stage, arguments in commands(shown_dst, args).items():
+        for stage, arguments in commands(shown, args).items():
             seconds[stage] = run_stage(stage, arguments)
     except StageFailed as failure:
         print(failure, file=sys.stderr)
         return failure.status
-    verdicts = read_verdicts(dst)
-    counts = count_confusions(verdicts)
-    seconds['draw pictures'] = draw_pictures(dst, verdicts, counts)
-    seconds['total'] = sum(seconds.values())
-    report = {'accuracy': float(counts.trace() / counts.sum()), 'n_videos': int(counts.sum()),
-              'chance': 1 / len(MOTIONS), 'seed': args.seed,
-              'seconds': {stage: round(value, 1) for stage, value in seconds.items()}}
-    with replacing(dst / 'results' / 'demo.json') as path:
-        path.write_text(json.dumps(report, indent=1) + '\n')
-    print_report(report, shown_dst / 'results')
+    report_results(dst, seconds, args.seed, shown)
     return 0
 
 

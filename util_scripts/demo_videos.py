@@ -13,16 +13,16 @@ whatever the class. All classes share their scenes too: the same shape, colours 
 once in each class. There is no motion blur, which would show a direction in one frame.
 """
 
-import argparse
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
+from runtime.arguments import COUNT, POSITIVE, Parser
 from runtime.errors import InputError, run
-from util_scripts.helpers.utils import n_processors, run_jobs
+from util_scripts.helpers.jobs import n_processors, run_jobs
+from util_scripts.helpers.video_writing import write_avi
 
 WIDTH, HEIGHT = 48, 48  # pixels
 N_FRAMES, FPS = 32, 25
@@ -63,7 +63,7 @@ class Waves:
     colours: np.ndarray
     base: np.ndarray
 
-    def paint(self, x, y):
+    def paint(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Coordinates of any shape, twice -> colours (..., 3), about 0…1."""
         waves = np.empty((*x.shape, len(self.phases)), dtype=np.float32)
         for n, ((along_x, along_y), phase) in enumerate(zip(self.vectors, self.phases)):
@@ -82,10 +82,11 @@ class Scene:
     ground: Waves
     skin: Waves
     bumps: np.ndarray
-    radius: float
+    radius: np.float32
 
 
-def draw_waves(rng, vectors, contrast, base):
+def draw_waves(rng: np.random.Generator, vectors: np.ndarray, contrast: float,
+               base: tuple[float, float]) -> Waves:
     """Waves along `vectors` (n, 2), of random phases and colours that are mostly grey.
 
     `contrast` is the standard deviation of all together, `base` the bounds of the mean colour.
@@ -98,7 +99,7 @@ def draw_waves(rng, vectors, contrast, base):
                  base=rng.uniform(*base, 3).astype(np.float32))
 
 
-def draw_scene(rng):
+def draw_scene(rng: np.random.Generator) -> Scene:
     """A random scene: a bright shape before a darker ground, which makes motion easy to see."""
     # Whole numbers of waves across a frame: the ground has no seam, as the torus has none.
     turns = rng.integers(-4, 5, (8, 2))
@@ -110,14 +111,16 @@ def draw_scene(rng):
                  bumps=bumps.astype(np.float32), radius=np.float32(rng.uniform(*RADII)))
 
 
-def draw_states(rng, class_name, n_frames=N_FRAMES):
+def draw_states(rng: np.random.Generator, class_name: str, n_frames: int = N_FRAMES
+                ) -> np.ndarray:
     """The path of one video through the torus: (T, 4), x, y, angle, log size."""
     start = rng.uniform(0, PERIODS)
     speed = rng.uniform(*SPEEDS) * MOTIONS[class_name]
     return np.mod(start + np.arange(n_frames)[:, None] * speed, PERIODS)
 
 
-def paint_shape(image, scene, x, y, angle, radius, opacity):
+def paint_shape(image: np.ndarray, scene: Scene, x: np.ndarray, y: np.ndarray, angle: np.ndarray,
+                radius: np.ndarray, opacity: np.ndarray) -> None:
     """Lay the shape over `image` (T, H, W, 3), which is changed.
 
     `x`, `y` (T, H, W) are pixels from the centre of the shape; `angle`, `radius` and `opacity`
@@ -138,7 +141,7 @@ def paint_shape(image, scene, x, y, angle, radius, opacity):
     image[near] += cover[:, None] * (scene.skin.paint(across, down) - image[near])
 
 
-def render(rng, scene, states):
+def render(rng: np.random.Generator, scene: Scene, states: np.ndarray) -> np.ndarray:
     """A scene and states (T, 4) -> frames (T, HEIGHT, WIDTH, 3) uint8."""
     states = states.astype(np.float32)[..., None, None]
     jitter = rng.normal(0, CAMERA_JITTER, (len(states), 2, 1, 1)).astype(np.float32)
@@ -158,35 +161,20 @@ def render(rng, scene, states):
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
-def make_frames(seed, class_name, number):
+def make_frames(seed: int, class_name: str, number: int) -> np.ndarray:
     """The video `number` of a class: (T, HEIGHT, WIDTH, 3) uint8, fixed by the arguments."""
     scene = draw_scene(np.random.default_rng([seed, number]))
     rng = np.random.default_rng([seed, number, 1 + list(MOTIONS).index(class_name)])
     return render(rng, scene, draw_states(rng, class_name))
 
 
-def write_video(path, frames):
-    """Write T frames, (H, W, 3) uint8 each, as MPEG-4 in an AVI; the same ones make the same
-    bytes."""
-    with av.open(str(path), 'w', options={'fflags': '+bitexact'}) as container:
-        # The finest quantiser everywhere: blocks that blur with motion would be a hint in a frame.
-        stream = container.add_stream('mpeg4', rate=Fraction(FPS),
-                                      options={'qmin': '1', 'qmax': '2', 'flags': '+bitexact'})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.bit_rate = 'yuv420p', 10_000_000
-        stream.thread_count = 1  # threads cut a frame into slices, and other machines into others
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
-        container.mux(stream.encode())
-
-
-def video_name(class_name, number):
+def video_name(class_name: str, number: int) -> str:
     """As UCF-101 names its videos: v_MoveLeft_g01_c01 for number 0."""
     group, clip = divmod(number, CLIPS_PER_GROUP)
     return f'v_{class_name}_g{group + 1:02d}_c{clip + 1:02d}'
 
 
-def split_numbers(n_train, n_val):
+def split_numbers(n_train: int, n_val: int) -> tuple[range, range]:
     """Numbers of the training and of the test videos of a class, no group in both."""
     n_test_groups = -(-n_val // CLIPS_PER_GROUP)
     begin = n_test_groups * CLIPS_PER_GROUP  # the first groups are tested, as in UCF-101's split 1
@@ -203,13 +191,13 @@ class Job:
     number: int
 
 
-def make_video(job):
+def make_video(job: Job) -> bool:
     """Render and write a video; True, since None is what a job gives whose process died."""
-    write_video(job.path, make_frames(job.seed, job.class_name, job.number))
+    write_avi(job.path, list(make_frames(job.seed, job.class_name, job.number)), FPS)
     return True
 
 
-def make_videos(video_dir, numbers, *, seed):
+def make_videos(video_dir: Path, numbers: Iterable[int], *, seed: int) -> None:
     """Write the videos of these numbers into `video_dir`/Class, with a process for each core."""
     # Here, because it takes seconds: worker processes import this module too.
     from runtime.logs import Progress
@@ -219,19 +207,20 @@ def make_videos(video_dir, numbers, *, seed):
     for class_name in MOTIONS:
         (video_dir / class_name).mkdir(parents=True)
     with Progress(len(jobs), 'videos', unit='video') as progress:
-        def count(job, is_made):
+        def count(job: Job, is_made: bool | None) -> None:
             if not is_made:
                 raise InputError(f'{job.path}: the process that made it died; free some memory')
             progress.update(1)
         run_jobs(make_video, jobs, n_processors(), count)
 
 
-def write_splits(split_dir, train_numbers, test_numbers):
+def write_splits(split_dir: Path, train_numbers: Iterable[int], test_numbers: Iterable[int]
+                 ) -> None:
     """Write classInd.txt, trainlist01.txt and testlist01.txt as UCF-101 has them."""
     split_dir.mkdir(parents=True)
     classes = {name: index for index, name in enumerate(MOTIONS, start=1)}
 
-    def write(file_name, lines):
+    def write(file_name: str, lines: Iterable[str]) -> None:
         (split_dir / file_name).write_text(''.join(f'{line}\n' for line in lines))
 
     write('classInd.txt', (f'{index} {name}' for name, index in classes.items()))
@@ -241,38 +230,27 @@ def write_splits(split_dir, train_numbers, test_numbers):
                              for name in classes for number in test_numbers))
 
 
-def at_least(minimum):
-    """An argparse type: a whole number, not below `minimum`."""
-    def convert(text):
-        if not text.isdecimal() or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least '
-                                             f'{minimum}')
-        return int(text)
-    return convert
-
-
-def add_data_flags(parser):
+def add_data_flags(parser: Parser) -> None:
     """The flags that say which data set is made."""
-    parser.add_argument('--seed', type=at_least(0), default=1, metavar='N',
-                        help='same seed, same bytes (default: %(default)s)')
-    parser.add_argument('--n_train', type=at_least(1), default=80, metavar='N',
-                        help='training videos a class (default: %(default)s)')
-    parser.add_argument('--n_val', type=at_least(1), default=20, metavar='N',
-                        help='test videos a class (default: %(default)s)')
+    parser.add_argument('--seed', type=COUNT, default=1, metavar='N',
+                        help='same seed, same bytes')
+    parser.add_argument('--n_train', type=POSITIVE, default=80, metavar='N',
+                        help='training videos per class')
+    parser.add_argument('--n_val', type=POSITIVE, default=20, metavar='N',
+                        help='test videos per class')
 
 
-def parse_args(argv):
-    parser = argparse.ArgumentParser(
-        prog='python -m util_scripts.demo_videos',
-        description='Make a small data set of videos, laid out as UCF-101, '
-                    'in which nothing but motion tells the classes apart.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.demo_videos',
+                    'Make a small data set of videos, laid out as UCF-101, in which nothing but '
+                    'motion tells the classes apart.')
     parser.add_argument('dst_path', type=Path, help='folder for videos/ and splits/')
     add_data_flags(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     video_dir, split_dir = args.dst_path / 'videos', args.dst_path / 'splits'
     for folder in (video_dir, split_dir):
         if folder.exists():

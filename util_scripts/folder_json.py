@@ -9,306 +9,41 @@ Where any label in a CSV file is several, as in run|jump, each video gets a list
 --multi_label; the name of a folder is one label, whatever is in it.
 """
 
-import argparse
-import csv
-import random
-import re
-from collections import Counter, defaultdict
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from datasets.annotations import usual_path
-from datasets.frames import FrameError, Hdf5Flow
-from datasets.video import find_video
 from opts import STORAGES
-from runtime.errors import InputError, run
-from util_scripts.generate_video_jpgs import number
-from util_scripts.helpers.utils import (VIDEO_TYPES, count_frames, existing_folder, first_frame,
-                                        is_video, malformed, printable, read_text, video_stem,
-                                        write_json)
-
-# Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
-UCF_GROUP = r'^(.*_g\d+)_c\d+$'
-# So many random splits are tried, fewer for large sets, and the one nearest to --val_fraction in
-# every class is taken.
-MAX_TRIES, MAX_PLACED = 100, 500_000
-# So many files tell how a data set is stored.
-N_LOOKED_AT = 1000
+from runtime.arguments import INTEGER, Parser, between
+from runtime.errors import run
+from util_scripts.helpers.annotation_files import VIDEO_TYPES
 
 
-class Listed(NamedTuple):
-    """A video: path below the root without suffix, class, and what must stay together with it.
-
-    `label` may be a list of classes, of any length.
-    """
-
-    path: str
-    label: str | list
-    group: str
-
-    @property
-    def labels(self):
-        return self.label if isinstance(self.label, list) else [self.label]
-
-
-def has_lists(listed):
-    """Whether any video has a list of labels."""
-    return any(isinstance(video.label, list) for video in listed)
-
-
-# ---------------------------------------------------------------- what there is
-
-def find_listed(root, video_type, group_of):
-    """Listed videos of a folder for each class, sorted."""
-    listed = []
-    for folder in sorted(path for path in root.iterdir() if is_shown_folder(path)):
-        stems = Counter(stem_of(path, video_type) for path in folder.iterdir())
-        del stems[None]
-        twice = [stem for stem, n in stems.items() if n > 1]
-        if twice:
-            raise InputError(f'{folder}: several files are called {twice[0]}, but for the '
-                             'extension; remove all but one')
-        listed += [Listed(f'{folder.name}/{stem}', folder.name, group_of(f'{folder.name}/{stem}'))
-                   for stem in sorted(stems)]
-    return listed
-
-
-def is_shown_folder(path):
-    return path.is_dir() and not path.name.startswith('.')
-
-
-def stem_of(path, video_type):
-    """Name of the video that a path holds, or None."""
-    if video_type == 'jpg':
-        return path.name if is_shown_folder(path) else None
-    if video_type == 'video':
-        return video_stem(path.name) if is_video(path.name) else None
-    return path.stem if path.suffix == '.hdf5' else None
-
-
-def read_listed(path, group_of):
-    """Listed videos of a CSV file: path, label[, group] in this order or as line 1 says.
-
-    A label with | in it is a list.
-    """
-    form = 'path,label or path,label,group'
-    rows = list(csv.reader(read_text(path, f'a CSV file of {form}').splitlines()))
-    columns = ['path', 'label', 'group']
-    begin = 0
-    if rows and {'path', 'label'} <= {name.strip().lower() for name in rows[0]}:
-        columns, begin = [name.strip().lower() for name in rows[0]], 1
-    listed = []
-    for line, row in enumerate(rows[begin:], begin + 1):
-        if not any(row):
-            continue
-        values = dict(zip(columns, map(str.strip, row)))
-        if not values.get('path') or not values.get('label'):
-            raise malformed(path, line, ','.join(row), form)
-        stem = video_stem(values['path'].removesuffix('.hdf5').rstrip('/'))
-        label = split_labels(values['label']) if '|' in values['label'] else values['label']
-        listed.append(Listed(stem, label, values.get('group') or group_of(stem)))
-    twice = [name for name, n in Counter(video.path for video in listed).items() if n > 1]
-    if twice:
-        raise InputError(f'{path}: lists {twice[0]} twice; remove a line')
-    return listed
-
-
-def split_labels(text):
-    """'run | jump' -> ['run', 'jump'], each once; '|' -> []"""
-    return list(dict.fromkeys(filter(None, map(str.strip, text.split('|')))))
-
-
-def grouping(regex):
-    """A function: path of a video -> its group; a video that does not match is one by itself.
-
-    The group is what the regular expression's brackets match, or all of it.
-    """
-    try:
-        pattern = re.compile(UCF_GROUP if regex is None else regex)
-    except re.error as error:
-        raise InputError(f'--by_group {regex}: not a regular expression ({error})') from None
-
-    def group_of(path):
-        match = pattern.search(path)
-        return (match[1 if pattern.groups else 0] if match else None) or path
-    return group_of
-
-
-def detect_type(root, paths=None):
-    """How the videos are stored: those of `paths` below `root`, or of the folders of classes."""
-    if paths is None:
-        entries = (entry for folder in sorted(root.iterdir()) if is_shown_folder(folder)
-                   for entry in folder.iterdir())
-    else:
-        entries = (Path(entry) for path in paths
-                   for entry in (root / path, root / f'{path}.hdf5', find_video(str(root / path)))
-                   if entry is not None)
-    found = Counter(map(type_of, islice(entries, N_LOOKED_AT)))
-    found.pop(None, None)
-    if len(found) == 1:
-        return next(iter(found))
-    counts = ', '.join(f'{n} {kind}' for kind, n in found.most_common())
-    raise InputError(f'{root}: {counts or "no videos, hdf5 files or folders of jpg frames"} in it; '
-                     'check the path, or say with --video_type which is meant')
-
-
-def type_of(path):
-    """How the video is stored that a path holds, or None."""
-    if is_video(path.name) and path.is_file():
-        return 'video'
-    if path.suffix == '.hdf5' and path.is_file():
-        return 'flow' if is_flow(path) else 'hdf5'
-    return 'jpg' if (path / 'image_00001.jpg').is_file() else None
-
-
-def is_flow(path):
-    try:
-        return Hdf5Flow().count(str(path)) > 0
-    except FrameError:
-        return False
-
-
-# ---------------------------------------------------------------- training and validation
-
-def split(listed, val_fraction, seed):
-    """Paths of the videos for validation: whole groups, near to `val_fraction` of every class.
-
-    A class with two groups or more has at least one video there. Depends on the seed alone.
-    """
-    groups = defaultdict(list)
-    for video in listed:
-        groups[video.group].append(video)
-    groups = [(videos, count_labels(videos)) for videos in groups.values()]
-    n_groups = Counter(label for _, counts in groups for label in counts)
-    n_videos = count_labels(listed)
-    wanted = {label: max(val_fraction * n, 1 if val_fraction and n_groups[label] > 1 else 0)
-              for label, n in n_videos.items()}
-    draw = random.Random(seed)
-    tries = []
-    for _ in range(max(1, min(MAX_TRIES, MAX_PLACED // len(groups)))):
-        order = draw.sample(groups, len(groups))
-        tries.append(place(order, wanted))
-    _, chosen = min(tries, key=lambda one: one[0])
-    return {video.path for videos in chosen for video in videos}
-
-
-def count_labels(videos):
-    """{label: videos that have it}; those without one are as of a class of their own."""
-    return Counter(label for video in videos for label in video.labels or [None])
-
-
-def place(groups, wanted):
-    """(how far it is from what is wanted, the groups taken): each is taken that brings it nearer.
-
-    groups: [(videos, {label: number})]; wanted: {label: number}
-    """
-    missing, chosen = dict(wanted), []
-    for videos, counts in groups:
-        gain = sum(abs(missing[label]) - abs(missing[label] - n) for label, n in counts.items())
-        if gain > 0:
-            chosen.append(videos)
-            for label, n in counts.items():
-                missing[label] -= n
-    # Relative to the class, so that small classes count as much as large ones.
-    return sum(abs(left) / max(wanted[label], 1) for label, left in missing.items()), chosen
-
-
-# ---------------------------------------------------------------- the file
-
-def make_database(listed, validation, counts, first):
-    """Annotation entries by video id, which is the file's name where no other video has it."""
-    n_named = Counter(video.path.rpartition('/')[2] for video in listed)
-    is_multi = has_lists(listed)
-    database = {}
-    for video in listed:
-        path, label = video.path, video.labels if is_multi else video.label
-        name = path.rpartition('/')[2]
-        video_id = name if n_named[name] == 1 else path
-        entry = {'subset': 'validation' if path in validation else 'training',
-                 'annotations': {'label': label}}
-        if counts[path]:
-            entry['annotations']['segment'] = [first, first + counts[path]]
-        if path != usual_path(video_id, label):
-            entry['video_path'] = path
-        database[video_id] = entry
-    return database
-
-
-def print_summary(args, listed, labels, database):
-    """What was made, class by class, and how to train with it."""
-    n_groups = len({video.group for video in listed})
-    n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
-    print(f'{printable(args.dst_path)}: {len(database)} videos in {n_groups} groups, {n_missing} '
-          'of them without frames and left out in use')
-    width = max(map(len, map(printable, labels)))
-    print(f'{"class":{width}}  training  validation')
-    is_multi, counts = has_lists(listed), Counter()
-    for entry in database.values():
-        if 'segment' in entry['annotations']:
-            own = entry['annotations']['label']
-            counts.update((label, entry['subset']) for label in (own if is_multi else [own]))
-    for label in labels:
-        print(f'{printable(label):{width}}  {counts[label, "training"]:8}  '
-              f'{counts[label, "validation"]:10}')
-    file_type, input_type = STORAGES[args.video_type]
-    print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
-          f'{printable(args.dst_path)} --n_classes {len(labels)} --file_type {file_type}'
-          + (' --input_type flow' if input_type == 'flow' else '')
-          + (' --multi_label' if is_multi else '')
-          + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
-
-
-def parse_args(argv):
-    parser = argparse.ArgumentParser(
-        description='Make the annotation file of your own videos.',
-        epilog='Exit status: 0, 2 for a wrong argument.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.folder_json',
+                    'Make the annotation file of your own videos.',
+                    epilog='Exit status: 0, 2 for a wrong argument.')
     parser.add_argument('videos', type=Path,
                         help='folder with a folder for each class, or a CSV file of path,label or '
                              'path,label,group, where run|jump are two labels of a video')
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
-    parser.add_argument('--val_fraction', type=number(float, 0, 0.99), default=0.2, metavar='X',
-                        help='part of each class for validation (default: 0.2)')
+    parser.add_argument('--val_fraction', type=between(float, 0, 0.99), default=0.2, metavar='X',
+                        help='part of each class for validation')
     parser.add_argument('--by_group', metavar='REGEX',
                         help='videos for which this regular expression, or what is in its '
                              'brackets, matches the same in class/name are kept together '
                              '(default: the recordings g01, g02 ... of names as in UCF-101)')
-    parser.add_argument('--seed', type=int, default=1, metavar='N',
-                        help='seed of the split (default: 1)')
+    parser.add_argument('--seed', type=INTEGER, default=1, metavar='N', help='seed of the split')
     parser.add_argument('--video_path', type=Path, metavar='DIR',
                         help='what the paths of a CSV file are relative to (default: its folder)')
     parser.add_argument('--video_type', choices=list(STORAGES),
                         help=f'{VIDEO_TYPES} (default: what is found)')
-    return parser.parse_args(argv)
+    return parser
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    group_of = grouping(args.by_group)
-    is_csv = args.videos.is_file()
-    if is_csv:
-        listed = read_listed(args.videos, group_of)
-        args.video_path = existing_folder(args.video_path or args.videos.parent,
-                                          'the folder that the paths are relative to')
-    else:
-        args.video_path = existing_folder(args.videos, 'the folder of the videos, or a CSV file')
-    args.video_type = args.video_type or detect_type(
-        args.video_path, [video.path for video in listed] if is_csv else None)
-    if not is_csv:
-        listed = find_listed(args.video_path, args.video_type, group_of)
-    if not listed:
-        raise InputError(f'{args.videos}: no videos in it; they are looked for as class/video')
-    counts = count_frames(args.video_path, args.video_type, (video.path for video in listed))
-    if not any(counts.values()):
-        raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
-                         'check the path')
-    validation = split(listed, args.val_fraction, args.seed)
-    labels = sorted({label for video in listed for label in video.labels})
-    if not labels:
-        raise InputError(f'{args.videos}: none of its videos has a label; add them')
-    database = make_database(listed, validation, counts, first_frame(args.video_type))
-    write_json(args.dst_path, {'labels': labels, 'database': database})
-    print_summary(args, listed, labels, database)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    from util_scripts.helpers.own_videos import annotate_videos
+    annotate_videos(args)
 
 
 if __name__ == '__main__':

@@ -6,34 +6,39 @@ The images are those of generate_video_jpgs, byte for byte; a few big files inst
 ones. A run that was stopped is taken up where it was: a file under a video's own name is complete.
 """
 
-from datasets.video import cut_name
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.video import Video, cut_name
+from runtime.arguments import Parser
 from runtime.errors import run
-from util_scripts.generate_video_jpgs import extract_frames
+from util_scripts.generate_video_jpgs import build_frames_parser, extract_videos
 from util_scripts.helpers.video_io import jpegs
 
 
 class Hdf5File:
-    """A file a video; dataset `video` holds the bytes of an image a frame, from 0."""
+    """One file per video; dataset `video` holds the bytes of one image per frame, from 0."""
 
-    datasets = ('video',)
+    datasets: tuple[str, ...] = ('video',)
 
     @staticmethod
-    def encode(video, **settings):
-        """An image a dataset for each frame."""
+    def encode(video: Video, **settings: Any) -> Iterator[Sequence[bytes]]:
+        """One image per dataset for each frame."""
         return ((data,) for data in jpegs(video, **settings))
 
     @staticmethod
-    def destination(folder, stem):
+    def destination(folder: Path, stem: str) -> Path:
         """Path of a video's frames in its label's folder."""
         return folder / f'{cut_name(stem)}.hdf5'
 
     @staticmethod
-    def is_done(destination):
+    def is_done(destination: Path) -> bool:
         return destination.is_file()
 
     @classmethod
-    def write(cls, path, rows):
-        """Store rows of JPEG bytes, one a dataset, as the file `path`."""
+    def write(cls, path: Path, rows: Iterable[Sequence[bytes]]) -> None:
+        """Store rows of JPEG bytes, one per dataset, as the file `path`."""
         import h5py  # here, because only the processes that write need it
         import numpy as np
         with h5py.File(path, 'w') as file:
@@ -45,9 +50,13 @@ class Hdf5File:
                     dataset[number] = np.frombuffer(data, np.uint8)
 
 
-def main(argv=None):
-    return extract_frames(argv, Hdf5File, 'Extract the frames of videos as HDF5 files of JPEG '
-                                          'images.')
+def build_parser() -> Parser:
+    return build_frames_parser('generate_video_hdf5',
+                               'Extract the frames of videos as HDF5 files of JPEG images.')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return extract_videos(build_parser().parse_args(argv), Hdf5File)
 
 
 if __name__ == '__main__':

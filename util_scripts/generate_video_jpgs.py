@@ -5,27 +5,32 @@
 A run that was stopped is taken up where it was: a folder under a video's own name is complete.
 """
 
-import argparse
 import errno
 import hashlib
 import os
 import shutil
 import sys
+from argparse import Namespace
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import av
 
 from datasets.video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
+from runtime.arguments import Parser, between
 from runtime.errors import InputError, run
-from util_scripts.helpers.utils import find_videos, make_folder, n_processors, printable, run_jobs
-from util_scripts.helpers.video_io import jpegs
+from util_scripts.helpers.files import make_folder
+from util_scripts.helpers.jobs import n_processors, run_jobs
+from util_scripts.helpers.text import printable
+from util_scripts.helpers.video_io import QUALITY, jpegs
+from util_scripts.helpers.videos import find_videos
 
 # Whether the videos of a data set lie in label folders.
 DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
 KEEP_FPS = ALL_PROCESSORS = -1
-QUALITY = 6
 TEMPORARY_PREFIX = '.extracting-'
 # A decoder does not keep more threads busy.
 MAX_THREADS = 4
@@ -33,22 +38,22 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JpgFolders:
-    """A folder a video, an image a frame. Another way to store frames has the same functions."""
+    """One folder per video, one image per frame. Other storages have these functions."""
 
     encode = staticmethod(jpegs)
 
     @staticmethod
-    def destination(folder, stem):
+    def destination(folder: Path, stem: str) -> Path:
         """Path of a video's frames in its label's folder."""
         return folder / stem
 
     @staticmethod
-    def is_done(destination):
+    def is_done(destination: Path) -> bool:
         """Also for folders of the 2020 code, which held other files beside the images."""
         return (destination / 'image_00001.jpg').exists()
 
     @staticmethod
-    def write(path, frames):
+    def write(path: Path, frames: Iterable[bytes]) -> None:
         """Store JPEG bytes, an iterable, as the folder `path`, which is made."""
         path.mkdir()
         for number, data in enumerate(frames, 1):
@@ -64,7 +69,7 @@ class Job:
 
     video: Path
     destination: Path
-    storage: type
+    storage: Any
     size: int
     quality: int
     fps: float | None
@@ -84,7 +89,7 @@ LOST = Outcome('failed', 'the process that decoded it died: out of memory, or th
 
 # ---------------------------------------------------------------- one video
 
-def extract(job):
+def extract(job: Job) -> Outcome:
     """Job -> Outcome. The destination appears complete or not at all.
 
     A full disk raises OSError, since every other video would fail as well.
@@ -111,20 +116,20 @@ def extract(job):
     return Outcome('damaged', damage) if damage else Outcome('done')
 
 
-def write_failure(error, destination):
+def write_failure(error: OSError, destination: Path) -> str:
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
         return f'{destination} holds files but no frames: move it away'
     return reason(error)
 
 
-def temporary_path(destination):
+def temporary_path(destination: Path) -> Path:
     """Beside the destination; its name may be too long to have something added."""
     name = hashlib.sha1(os.fsencode(destination.name)).hexdigest()[:20]
     return destination.with_name(TEMPORARY_PREFIX + name)
 
 
-def remove(path):
-    """A file or folder, where there is one."""
+def remove(path: Path) -> None:
+    """Delete a file or folder, where there is one."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -133,7 +138,7 @@ def remove(path):
 
 # ---------------------------------------------------------------- a data set
 
-def destination_of(video, args, storage):
+def destination_of(video: Path, args: Namespace, storage: Any) -> Path:
     """dst_path/label/stem or, for ActivityNet, dst_path/v_ID."""
     if DATASETS[args.dataset]:
         return storage.destination(args.dst_path / video.parent.name, video.stem)
@@ -141,7 +146,7 @@ def destination_of(video, args, storage):
     return storage.destination(args.dst_path, stem)
 
 
-def plan(args, storage):
+def plan(args: Namespace, storage: Any) -> tuple[list[Job], dict[Path, Outcome]]:
     """(jobs, {video: Outcome} for the videos that need none).
 
     Videos that would share a destination fail, all of them: nobody can tell which one is meant.
@@ -149,7 +154,8 @@ def plan(args, storage):
     by_destination = defaultdict(list)
     for video in find_videos(args.dir_path, has_labels=DATASETS[args.dataset]):
         by_destination[destination_of(video, args, storage)].append(video)
-    jobs, outcomes = [], {}
+    jobs: list[Job] = []
+    outcomes: dict[Path, Outcome] = {}
     for destination, videos in by_destination.items():
         if len(videos) > 1:
             names = ' and '.join(video.name for video in videos)
@@ -163,7 +169,7 @@ def plan(args, storage):
     return jobs, outcomes
 
 
-def remove_temporaries(jobs):
+def remove_temporaries(jobs: Iterable[Job]) -> None:
     """What a killed run left behind, in the folders that this run writes to."""
     for folder in {job.destination.parent for job in jobs}:
         if folder.is_dir():
@@ -172,28 +178,28 @@ def remove_temporaries(jobs):
                     remove(path)
 
 
-def shared_out(jobs, n_jobs):
+def shared_out(jobs: Sequence[Job], n_jobs: int) -> list[Job]:
     """The jobs with the threads that `n_jobs` processors have for each."""
     n_threads = min(max(1, n_jobs // len(jobs)), MAX_THREADS)
     return [replace(job, n_threads=n_threads) for job in jobs]
 
 
-def extract_all(jobs, n_jobs):
+def extract_all(jobs: Sequence[Job], n_jobs: int) -> dict[Path, Outcome]:
     """{video: Outcome}, with a progress bar."""
     # Here, because it takes seconds: worker processes import this module too.
     from runtime.logs import Progress
-    outcomes = {}
+    outcomes: dict[Path, Outcome] = {}
     n_jobs = n_processors() if n_jobs == ALL_PROCESSORS else n_jobs
     jobs = shared_out(jobs, n_jobs)
     with Progress(len(jobs), 'extract', unit='video') as progress:
-        def report(job, outcome):
+        def report(job: Job, outcome: Outcome | None) -> None:
             outcomes[job.video] = outcome or LOST
             progress.update(1)
         run_jobs(extract, jobs, n_jobs, report)
     return outcomes
 
 
-def print_summary(outcomes):
+def print_summary(outcomes: Mapping[Path, Outcome]) -> int:
     """The damaged and the failed by name on stderr, then the counts; returns the exit status."""
     for kind in ('damaged', 'failed'):
         for video in sorted(video for video, outcome in outcomes.items() if outcome.kind == kind):
@@ -207,56 +213,41 @@ def print_summary(outcomes):
 
 # ---------------------------------------------------------------- the command
 
-def number(kind, low, high, *, also=None):
-    """An argparse type: an int or float of low...high, or the one number beside them."""
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or value != also and not low <= value <= high:
-            other = '' if also is None else f' or {also}'
-            raise argparse.ArgumentTypeError(f'{text!r} is not a number of {low} to {high}{other}')
-        return value
-    return parse
-
-
-def build_parser(description):
-    """The arguments of every script that extracts something of videos."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+def build_extraction_parser(command: str, description: str) -> Parser:
+    """The arguments of every command that extracts something of videos."""
+    parser = Parser(
+        f'python -m util_scripts.{command}', description,
         epilog='Videos that are there already are skipped. One run at a time for a destination. '
-               'Exit status: 0,\n1 where a video failed or is damaged, 2 for a wrong argument, '
-               '130 after Ctrl-C.')
+               'Exit status: 0, 1 where a video failed or is damaged, 2 for a wrong argument, 130 '
+               'after Ctrl-C.')
     parser.add_argument('dir_path', type=Path,
                         help='folder of the videos: dir_path/label/video, or dir_path/v_ID of '
                              f'activitynet ({" ".join(VIDEO_EXTENSIONS)})')
     parser.add_argument('dst_path', type=Path, help='folder to write to; made where missing')
     parser.add_argument('dataset', choices=list(DATASETS), help='how the folders are laid out')
-    parser.add_argument('--n_jobs', type=number(int, 1, 1024, also=ALL_PROCESSORS),
+    parser.add_argument('--n_jobs', type=between(int, 1, 1024, also=ALL_PROCESSORS),
                         default=ALL_PROCESSORS, metavar='N',
-                        help='processes, -1 for one a processor (default: -1)')
-    parser.add_argument('--fps', type=number(float, 0.001, 1000, also=KEEP_FPS),
+                        help='processes, -1 for one per processor')
+    parser.add_argument('--fps', type=between(float, 0.001, 1000, also=KEEP_FPS),
                         default=KEEP_FPS, metavar='RATE',
-                        help='frames a second; frames are repeated or left out by their time '
-                             'stamps, never made up; -1 for each frame once (default: -1)')
-    parser.add_argument('--size', type=number(int, 1, 10_000), default=SHORT_SIDE,
+                        help='frames per second; frames are repeated or left out by their time '
+                             'stamps, never made up; -1 for each frame once')
+    parser.add_argument('--size', type=between(int, 1, 10_000), default=SHORT_SIDE,
                         metavar='PIXELS',
-                        help='short side; smaller videos are enlarged to it (default: %(default)s)')
+                        help='short side; smaller videos are enlarged to it')
     return parser
 
 
-def extract_frames(argv, storage, description):
-    """The whole command for one way to store frames; returns the exit status."""
-    parser = build_parser(description)
-    parser.add_argument('--quality', type=number(int, 1, 31), default=QUALITY,
-                        metavar='Q',
+def build_frames_parser(command: str, description: str) -> Parser:
+    """The arguments of the commands that extract frames as JPEG images."""
+    parser = build_extraction_parser(command, description)
+    parser.add_argument('--quality', type=between(int, 1, 31), default=QUALITY, metavar='Q',
                         help='of the JPEG images, as FFmpeg\'s -q:v: 1 (best) to 31; 6 makes about '
-                             '7 KB at 320x240 (default: %(default)s)')
-    return extract_videos(parser.parse_args(argv), storage)
+                             '7 KB at 320x240')
+    return parser
 
 
-def extract_videos(args, storage):
+def extract_videos(args: Namespace, storage: Any) -> int:
     """Extract what the arguments name; returns the exit status."""
     jobs, outcomes = plan(args, storage)
     make_folder(args.dst_path)
@@ -271,8 +262,13 @@ def extract_videos(args, storage):
     return print_summary(outcomes)
 
 
-def main(argv=None):
-    return extract_frames(argv, JpgFolders, 'Extract the frames of videos as JPEG images.')
+def build_parser() -> Parser:
+    return build_frames_parser('generate_video_jpgs',
+                               'Extract the frames of videos as JPEG images.')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return extract_videos(build_parser().parse_args(argv), JpgFolders)
 
 
 if __name__ == '__main__':

@@ -3,12 +3,14 @@
     python -m util_scripts.hmdb51_json DIR_PATH VIDEO_PATH DST_DIR_PATH
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.arguments import Parser
 from runtime.errors import InputError, run
-from util_scripts.helpers.utils import (Listed, add_video_type, existing_folder, malformed,
-                                        read_lines, video_stem, write_annotations)
+from util_scripts.helpers.annotation_files import Listed, add_video_type, write_annotations
+from util_scripts.helpers.files import existing_folder, malformed, read_lines
+from util_scripts.helpers.videos import video_stem
 
 SPLITS = (1, 2, 3)
 # Last word of a line -> subset; videos of None are not used in that split.
@@ -16,21 +18,23 @@ SUBSETS = {'0': None, '1': 'training', '2': 'validation'}
 FILES = 'the split files of HMDB-51 (brush_hair_test_split1.txt ...)'
 
 
-def read_list(path, label):
+def read_list(path: Path, label: str) -> list[Listed]:
     """Listed videos of a class in a split: lines `VIDEO.avi 1`."""
     listed = []
     for line_number, line in read_lines(path, FILES):
         file_name, _, mark = line.rpartition(' ')
         if not file_name or mark not in SUBSETS:
             raise malformed(path, line_number, line, 'VIDEO.avi and 0, 1 or 2')
-        if SUBSETS[mark]:
-            listed.append(Listed(video_stem(file_name.strip()), SUBSETS[mark], label))
+        subset = SUBSETS[mark]
+        if subset:
+            listed.append(Listed(video_stem(file_name.strip()), subset, label))
     return listed
 
 
-def read_splits(dir_path):
+def read_splits(dir_path: Path) -> tuple[dict[int, list[Listed]], list[str]]:
     """({number: Listed videos} for the splits that there are, class names in order)."""
-    splits, labels = {}, set()
+    splits: dict[int, list[Listed]] = {}
+    labels: set[str] = set()
     for number in SPLITS:
         suffix = f'_test_split{number}.txt'
         paths = {path.name.removesuffix(suffix): path for path in sorted(dir_path.iterdir())
@@ -44,14 +48,19 @@ def read_splits(dir_path):
     return splits, sorted(labels)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description='Make the annotation files of HMDB-51: one for '
-                                                 'each of the splits that there are.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.hmdb51_json',
+                    'Make the annotation files of HMDB-51: one for each of the splits that there '
+                    'are.')
     parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}')
     parser.add_argument('video_path', type=Path, help='folder of the frames: video_path/class/...')
     parser.add_argument('dst_dir_path', type=Path, help='folder to write hmdb51_1.json ... to')
     add_video_type(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     splits, labels = read_splits(existing_folder(args.dir_path, f'the folder of {FILES}'))
     write_annotations({args.dst_dir_path / f'hmdb51_{number}.json': listed
                        for number, listed in splits.items()},

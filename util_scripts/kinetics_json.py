@@ -3,20 +3,21 @@
     python -m util_scripts.kinetics_json DIR_PATH N_CLASSES VIDEO_PATH VIDEO_TYPE DST_PATH
 """
 
-import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from opts import STORAGES
+from runtime.arguments import INTEGER, Parser
 from runtime.errors import InputError, run
-from util_scripts.helpers.utils import (VIDEO_TYPES, Listed, existing_folder, malformed, read_text,
-                                        write_annotations)
+from util_scripts.helpers.annotation_files import VIDEO_TYPES, Listed, write_annotations
+from util_scripts.helpers.files import existing_folder, malformed, read_text
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 FILES = 'the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv)'
 
 
-def read_list(path, subset):
+def read_list(path: Path, subset: str) -> list[Listed]:
     """Listed videos of a csv with columns label, youtube_id, time_start, time_end, named in line 1.
 
     Test lists need no labels.
@@ -39,32 +40,38 @@ def read_list(path, subset):
     return listed
 
 
-def video_name(youtube_id, time_start, time_end):
+def video_name(youtube_id: str, time_start: str, time_end: str) -> str:
     """`abc`, `7`, `17` -> `abc_000007_000017`; times are seconds, whole ones as text or numbers."""
     if not youtube_id:
         raise ValueError('no youtube_id')
     return f'{youtube_id}_{int(float(time_start)):06d}_{int(float(time_end)):06d}'
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description='Make the annotation file of Kinetics.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.kinetics_json', 'Make the annotation file of Kinetics.')
     parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; any of val and test may '
                                                     'be missing')
-    parser.add_argument('n_classes', type=int, help='400, 600 or 700: kinetics-N_train.csv is read')
+    parser.add_argument('n_classes', type=INTEGER,
+                        help='400, 600 or 700: kinetics-N_train.csv is read')
     parser.add_argument('video_path', type=Path,
                         help='folder of the frames: video_path/label/..., test videos in '
                              'video_path/test/...')
     parser.add_argument('video_type', choices=list(STORAGES), help=VIDEO_TYPES)
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     existing_folder(args.dir_path, f'the folder of {FILES}')
-    listed = []
+    listed: list[Listed] = []
     for name, subset in SUBSETS.items():
         path = args.dir_path / f'kinetics-{args.n_classes}_{name}.csv'
         if name == 'train' or path.exists():
             listed += read_list(path, subset)
     # In the order of the training list, as the networks released for Kinetics have their classes.
-    labels = list(dict.fromkeys(video.label for video in listed if video.subset == 'training'))
+    labels = list(dict.fromkeys(video.label for video in listed
+                                if video.subset == 'training' and video.label is not None))
     write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type)
 
 

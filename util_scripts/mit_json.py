@@ -3,13 +3,15 @@
     python -m util_scripts.mit_json DIR_PATH VIDEO_PATH DST_PATH
 """
 
-import argparse
 import csv
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from runtime.arguments import Parser
 from runtime.errors import run
-from util_scripts.helpers.utils import (Listed, add_video_type, existing_folder, malformed,
-                                        read_lines, read_text, video_stem, write_annotations)
+from util_scripts.helpers.annotation_files import Listed, add_video_type, write_annotations
+from util_scripts.helpers.files import existing_folder, malformed, read_lines, read_text
+from util_scripts.helpers.videos import video_stem
 
 LISTS = {'trainingSet.csv': 'training', 'validationSet.csv': 'validation',
          'testingSet.csv': 'testing'}
@@ -17,9 +19,9 @@ FILES = ('the csv files of Moments in Time (moments_categories.txt, trainingSet.
          'validationSet.csv, testingSet.csv)')
 
 
-def read_labels(path):
+def read_labels(path: Path) -> list[str]:
     """Class names in the order of their numbers: lines `clapping,0`."""
-    labels = {}
+    labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
         label, _, number = line.rpartition(',')
         if not label or not number.strip().isdecimal() or int(number) in labels:
@@ -28,7 +30,7 @@ def read_labels(path):
     return [labels[number] for number in sorted(labels)]
 
 
-def read_list(path, subset, labels):
+def read_list(path: Path, subset: str, labels: Collection[str]) -> list[Listed]:
     """Listed videos: rows `clapping/yt-abc_1.mp4,clapping,4,1`; test rows need only the first."""
     rows = csv.reader(read_text(path, FILES).splitlines())
     listed = []
@@ -42,8 +44,9 @@ def read_list(path, subset, labels):
     return listed
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description='Make the annotation file of Moments in Time.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.mit_json',
+                    'Make the annotation file of Moments in Time.')
     parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; testingSet.csv may be '
                                                     'missing')
     parser.add_argument('video_path', type=Path,
@@ -51,10 +54,14 @@ def main(argv=None):
                              'video_path/test/...')
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     add_video_type(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     existing_folder(args.dir_path, f'the folder of {FILES}')
     labels = read_labels(args.dir_path / 'moments_categories.txt')
-    listed = []
+    listed: list[Listed] = []
     for name, subset in LISTS.items():
         path = args.dir_path / name
         if subset != 'testing' or path.exists():

@@ -7,149 +7,38 @@ Where videos have lists of labels there is no confusion.png, classes.png is of a
 and a mistake is a class that a video does not have, scored above 0.5 or above one that it has.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from datasets.annotations import SUBSETS, label_list_records, read_annotation, taxonomy_records
-from datasets.frames import READERS, FrameError, video_path
 from opts import FILE_TYPES
-from runtime.errors import InputError, run
-from util_scripts.eval_accuracy import (RESULT_FILE, check_overlap, confused_lines,
-                                        count_confusions, precisions, read_results, read_truth)
-from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
-from util_scripts.helpers.utils import existing_folder, make_folder, printable
-
-FRAMES_A_STRIP = 8
+from runtime.arguments import Parser, between
+from runtime.errors import run
 
 
-def worst_mistakes(truth, scores):
-    """[(video id, label, score)] of videos whose best label is wrong, the surest first."""
-    best = [(video_id, *next(iter(labels.items()))) for video_id, labels in scores.items()]
-    wrong = [entry for entry in best if entry[1] not in truth[entry[0]]]
-    return sorted(wrong, key=lambda entry: -entry[2])
-
-
-def surest_wrong(truth, scores):
-    """[(video id, label, score)] of the best label that each video does not have, the surest first,
-    as far as it is said (above 0.5) or comes before a label that the video has."""
-    wrong = []
-    for video_id, labels in scores.items():
-        lowest = min((labels.get(label, 0) for label in truth[video_id]), default=1)
-        others = (item for item in labels.items() if item[0] not in truth[video_id])
-        label, score = next(others, (None, 0))
-        if score > min(0.5, lowest):
-            wrong.append((video_id, label, score))
-    return sorted(wrong, key=lambda entry: -entry[2])
-
-
-def find_records(annotation, subset, root, reader):
-    """Records of whole videos, and the number of each by video id."""
-    if annotation.is_taxonomy:
-        def count(path):
-            return reader.announced(video_path(root, path, reader.suffix))
-        records, _ = taxonomy_records(annotation, subset, count, first_frame=reader.first_frame,
-                                      trimmed=False)
-    else:
-        records, _ = label_list_records(annotation, subset, first_frame=reader.first_frame,
-                                        multi_label=True)
-    return records, {records.video_ids[i]: i for i in range(len(records))}
-
-
-def read_strip(records, i, root, reader):
-    """(frames (T, H, W, 3), their numbers): some of a video, evenly placed. Raises FrameError."""
-    frames = records.frames(i)
-    places = np.linspace(0, len(frames) - 1, min(FRAMES_A_STRIP, len(frames))).round().astype(int)
-    numbers = [frames[place] for place in places]
-    path = video_path(root, records.paths[i], reader.suffix)
-    return reader.read(path, numbers).permute(0, 2, 3, 1).numpy(), numbers
-
-
-def mistaken_clips(mistakes, truth, annotation, args, subset):
-    """A `Clip` for each of the worst mistakes whose frames can be read, up to --n_mistakes."""
-    root = existing_folder(args.video_path, 'the folder of the frames')
-    reader = READERS[args.file_type, 'rgb']()
-    records, numbers = find_records(annotation, subset, root, reader)
-    clips, error = [], None
-    for video_id, label, score in mistakes:
-        if len(clips) == args.n_mistakes:
-            break
-        try:
-            frames, frame_numbers = read_strip(records, numbers[video_id], root, reader)
-        except (KeyError, FrameError) as missing:
-            error = error or missing
-            continue
-        names = ', '.join(sorted(truth[video_id])) or 'no label'
-        clips.append(Clip(frames, frame_numbers, names, label, score, video_id))
-    if mistakes and not clips:
-        raise InputError(f'{root}: no frames of any of the {len(mistakes)} mistakes can be read; '
-                         f'the first: {error}')
-    return clips
-
-
-def draw_single_labels(truth, scores, class_names, folder):
-    """(names of the pictures that are drawn in the folder, lines to print)."""
-    rankings = {video_id: list(labels) for video_id, labels in scores.items()}
-    counts = count_confusions(truth, rankings, class_names)
-    draw_confusion(counts.numpy(), class_names, folder / 'confusion.png')
-    draw_classes(counts.numpy(), class_names, folder / 'classes.png')
-    return ['confusion.png', 'classes.png'], confused_lines(counts, class_names)
-
-
-def draw_lists_of_labels(truth, scores, class_names, folder):
-    """As `draw_single_labels`, of the videos that have a result, as it counts those too."""
-    truth = {video_id: truth[video_id] for video_id in scores}
-    found, n_videos = (column.numpy() for column in precisions(truth, scores, class_names))
-    if not n_videos.any():
-        raise InputError(f'none of the {len(truth)} videos with a result has a label: nothing can '
-                         'be drawn; infer more videos')
-    notes = [f'{n} video{"s" * (n != 1)}' for n in n_videos.tolist()]
-    draw_bars(found, n_videos, notes, class_names, 'average precision by class, of videos',
-              folder / 'classes.png')
-    return ['classes.png'], ['no confusion matrix: videos have lists of labels']
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(
-        description='Draw the confusion matrix, the accuracy of each class and the worst mistakes.')
-    parser.add_argument('result_path', type=Path, metavar='VAL.json', help=RESULT_FILE)
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.plot_results',
+                    'Draw the confusion matrix, the accuracy of each class and the worst mistakes.')
+    parser.add_argument('result_path', type=Path, metavar='VAL.json',
+                        help='a result file of main.py --inference')
     parser.add_argument('ground_truth_path', type=Path, metavar='ANNOTATION.json',
                         help='annotation file')
     parser.add_argument('--subset', default='validation',
-                        help='training, validation or testing, or train, val, test for short '
-                             '(default: validation)')
+                        help='training, validation or testing, or train, val, test for short')
     parser.add_argument('--video_path', type=Path, metavar='DIR',
                         help='folder of the frames, for the picture of the worst mistakes')
     parser.add_argument('--file_type', default='jpg', choices=FILE_TYPES,
-                        help='how the frames are stored (default: jpg)')
-    parser.add_argument('--n_mistakes', type=int, default=12, metavar='N', choices=range(1, 101),
-                        help='mistakes in that picture, 1 to 100 (default: 12)')
+                        help='how the frames are stored')
+    parser.add_argument('--n_mistakes', type=between(int, 1, 100), default=12, metavar='N',
+                        help='mistakes in that picture, 1 to 100')
     parser.add_argument('--output', type=Path, metavar='DIR',
                         help='folder for the pictures (default: that of the result file)')
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    subset = SUBSETS.get(args.subset, args.subset)
-    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
-    scores, _ = read_results(args.result_path, truth, len(class_names), 1, has_lists)
-    rankings = {video_id: list(labels) for video_id, labels in scores.items()}
-    check_overlap(truth, rankings, class_names, args)
-    folder = args.output or args.result_path.parent
-    make_folder(folder)
-    draw = draw_lists_of_labels if has_lists else draw_single_labels
-    drawn, lines = draw(truth, scores, class_names, folder)
-    if args.video_path:
-        find_mistakes = surest_wrong if has_lists else worst_mistakes
-        clips = mistaken_clips(find_mistakes(truth, scores), truth,
-                               read_annotation(args.ground_truth_path), args, subset)
-        if clips:
-            draw_clips(clips, folder / 'mistakes.png')
-            drawn.append('mistakes.png')
-    print(*map(printable, lines), sep='\n')
-    print(*(printable(folder / name) for name in drawn), sep='\n')
+    from util_scripts.helpers.mistakes import draw_results
+    draw_results(args)
 
 
 if __name__ == '__main__':

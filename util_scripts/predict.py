@@ -1,411 +1,49 @@
 """Say what is done in any video: no annotation, no extraction of frames.
 
     python -m util_scripts.predict clips/ a.mp4 --weights results/save_200.pth --timeline
-
-Clips are cut and prepared as the inference of main.py does it, and scored as they are decoded: a
-long video takes no more memory than a short one.
 """
 
-import argparse
-import csv
-import itertools
-import json
-import os
-import sys
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import av
-import torch
-from tqdm import tqdm
+from datasets.video import DEFAULT_FPS
+from runtime.arguments import COUNT, POSITIVE, Parser
+from runtime.errors import InputError, run
 
-from datasets.frames import FrameError, JpgFrames
-from datasets.presets import spatial_transform
-from datasets.video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
-from inference import ranked
-from model import load_model, preprocessing_line
-from runtime.errors import InputError, StopSignals, run
-from runtime.files import replacing
-from runtime.hardware import pick_device
-from runtime.logs import Progress
-from temporal_transforms import stream_windows
-from util_scripts.helpers.captions import draw_scores, write_mp4
-from util_scripts.helpers.utils import is_video, make_folder, n_of, printable, read_json, read_lines
 
-DRAWN_LABELS = 3
-CSV_COLUMNS = ('video', 'window', 'begin_sec', 'end_sec', 'rank', 'label', 'score')
-
-
-# ---------------------------------------------------------------- frames of anything
-
-class Frame(NamedTuple):
-    """A frame, its number from 1, and when it is shown; pixels: uint8 (C, H, W)."""
-
-    number: int
-    begin_sec: float
-    pixels: torch.Tensor
-
-
-class FileSource:
-    """A video file, or a camera: its frames upright, with the short side that extraction gives."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def _open(self):
-        return Video(self.path)
-
-    @contextmanager
-    def opened(self, short_side=SHORT_SIDE):
-        """(frames, fps, damage): `Frame`s one by one, and a function that says what was wrong.
-
-        short_side: in pixels, None for the video's own
-        """
-        with self._open() as video:
-            yield self._frames(video, short_side), video.fps, lambda: video.damage
-
-    @staticmethod
-    def _frames(video, short_side):
-        scale, first_sec, begin_sec = None, None, 0.0
-        for number, frame in enumerate(video.frames(), 1):
-            if scale is None:
-                own = round(min(frame.width * video.pixel_aspect, frame.height))
-                scale = Scaler(short_side or own, video.pixel_aspect, 'rgb24')
-            if frame.time is not None:
-                first_sec = frame.time if first_sec is None else first_sec
-                begin_sec = max(begin_sec, frame.time - first_sec)
-            pixels = torch.from_numpy(scale(frame).to_ndarray()).permute(2, 0, 1)
-            yield Frame(number, begin_sec, pixels)
-            begin_sec += 1 / video.fps  # where the next has no time stamp
-
-
-class CameraSource(FileSource):
-    """A camera by its number; Ctrl-C is the end of its video."""
-
-    def __init__(self, number):
-        super().__init__(Path(f'camera {number}'))
-        self.number = number
-
-    def _open(self):
-        return Webcam(self.number)
-
-    @staticmethod
-    def _frames(video, short_side):
-        with StopSignals() as stop:
-            for frame in FileSource._frames(video, short_side):
-                yield frame
-                if stop.signum:
-                    return
-
-
-class FolderSource:
-    """A folder of frames, image_00001.jpg ..., of so many frames a second."""
-
-    def __init__(self, path, fps):
-        self.path, self.fps = path, fps
-
-    @contextmanager
-    def opened(self, short_side=SHORT_SIDE):
-        """As FileSource has it, but frames are as they are stored."""
-        n_frames = JpgFrames().count(self.path)
-        yield self._frames(n_frames), self.fps, lambda: None
-
-    def _frames(self, n_frames):
-        reader = JpgFrames()
-        for number in range(1, n_frames + 1):
-            yield Frame(number, (number - 1) / self.fps, reader.read(self.path, [number])[0])
-
-
-def find_sources(paths, fps):
-    """A source for each video and folder of frames that is named or below a named folder.
-
-    Raises InputError for a path that is not there, and for a folder with neither in it.
-    """
-    sources = {}
-    for path in paths:
-        if path.is_file():
-            sources[path] = FileSource(path)
-            continue
-        if not path.exists():
-            raise InputError(f'{path}: no such file; give videos, or folders of videos or frames')
-        found = dict(_below(path, fps))
-        if not found:
-            raise InputError(f'{path}: no video and no frames (image_00001.jpg) in it or below; '
-                             'give another folder')
-        sources.update(found)
-    return list(sources.values())
-
-
-def _below(folder, fps):
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        if 'image_00001.jpg' in files:
-            yield Path(parent), FolderSource(Path(parent), fps)
-        for name in sorted(filter(is_video, files)):
-            yield Path(parent, name), FileSource(Path(parent, name))
-
-
-# ---------------------------------------------------------------- scores
-
-class Window(NamedTuple):
-    """segment: (first frame, last frame + 1); scores: (n_classes,) in 0...1."""
-
-    segment: tuple
-    begin_sec: float
-    end_sec: float
-    scores: torch.Tensor
-
-
-def classify(frames, fps, network, info, *, stride=16, batch_size=16):
-    """Yield a `Window` for each window of `frames`, as soon as a batch of them is complete.
-
-    They are the windows of main.py's inference with --inference_stride `stride`.
-    """
-    device = next(network.parameters()).device
-    crop = spatial_transform(info.opts, 'inference')
-    chosen = (frame._replace(pixels=crop(frame.pixels))
-              for frame in itertools.islice(frames, 0, None, info.opts.sample_t_stride))
-    windows = stream_windows(chosen, info.opts.sample_duration, stride)
-    while batch := list(itertools.islice(windows, batch_size)):
-        clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
-                             for window in batch])
-        with torch.inference_mode():
-            logits = network(info.normalize(clips.to(device)))
-        for window, scores in zip(batch, info.scores(logits.float()).cpu()):
-            first, last = window[0], max(window, key=lambda frame: frame.number)
-            yield Window((first.number, last.number + 1), first.begin_sec,
-                         last.begin_sec + 1 / fps, scores)
-
-
-@dataclass
-class Prediction:
-    """What is said of one video.
-
-    result:  [{'label', 'score'}, ...] of the scores averaged over the windows, best first
-    windows: [{'segment', 'begin_sec', 'end_sec', 'result'}, ...]
-    damage:  what was wrong with the file, None for nothing
-    """
-
-    path: Path
-    result: list = field(default_factory=list)
-    windows: list = field(default_factory=list)
-    end_sec: float = 0.0
-    damage: str | None = None
-
-
-def predict_video(source, network, info, *, topk=5, stride=16, batch_size=16, on_window=None):
-    """The `Prediction` of a source; `on_window` is called with each entry of its windows.
-
-    Raises VideoError or FrameError where no frame can be read.
-    """
-    prediction = Prediction(source.path)
-    with source.opened() as (frames, fps, damage):
-        total = torch.zeros(len(info.class_names), dtype=torch.float64)
-        for window in classify(frames, fps, network, info, stride=stride, batch_size=batch_size):
-            total += window.scores
-            entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
-                     'end_sec': round(window.end_sec, 3),
-                     'result': ranked(window.scores, info.class_names, topk)}
-            prediction.windows.append(entry)
-            prediction.end_sec = entry['end_sec']
-            if on_window:
-                on_window(entry)
-        prediction.damage = damage()
-    mean = total / max(1, len(prediction.windows))
-    prediction.result = ranked(mean, info.class_names, topk)
-    return prediction
-
-
-# ---------------------------------------------------------------- what comes out
-
-def as_lines(prediction, timeline):
-    """The table of one video."""
-    lines = [f'{prediction.path}  ({prediction.end_sec:.2f} s, '
-             f'{n_of(len(prediction.windows), "window")})']
-    lines += [f'    {entry["score"]:.3f}  {entry["label"]}' for entry in prediction.result]
-    if timeline:
-        lines += [window_line(window) for window in prediction.windows]
-    return lines
-
-
-def window_line(window, n_labels=DRAWN_LABELS):
-    """    0.00 -   0.64 s  0.912 run  0.050 walk"""
-    named = '  '.join(f'{entry["score"]:.3f} {entry["label"]}'
-                      for entry in window['result'][:n_labels])
-    return f'    {window["begin_sec"]:7.2f} - {window["end_sec"]:7.2f} s  {named}'
-
-
-def csv_rows(prediction, timeline):
-    """Rows of CSV_COLUMNS: the video's, without a window; with `timeline` those of windows."""
-    parts = [('', 0.0, prediction.end_sec, prediction.result)]
-    if timeline:
-        parts += [(number, window['begin_sec'], window['end_sec'], window['result'])
-                  for number, window in enumerate(prediction.windows, 1)]
-    for number, begin_sec, end_sec, result in parts:
-        for rank, entry in enumerate(result, 1):
-            yield (prediction.path, number, begin_sec, end_sec, rank, entry['label'],
-                   f'{entry["score"]:.6f}')
-
-
-def write_csv(path, predictions, timeline):
-    """A row a label; file names that are no UTF-8 are written with escapes."""
-    with replacing(path) as temporary:
-        with open(temporary, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
-            writer = csv.writer(file)
-            writer.writerow(CSV_COLUMNS)
-            for prediction in predictions:
-                writer.writerows(csv_rows(prediction, timeline))
-
-
-def write_json(path, predictions, failures, timeline):
-    """`results` as main.py's inference has them, `failed`, and with `timeline` the windows."""
-    data = {'results': {str(prediction.path): prediction.result for prediction in predictions},
-            'failed': failures}
-    if timeline:
-        data['timeline'] = {str(prediction.path): prediction.windows for prediction in predictions}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + '\n')
-
-
-def annotate(source, prediction, path):
-    """Write the video with the best labels of the nearest window on each frame, as H.264."""
-    middles = [sum(window['segment']) / 2 for window in prediction.windows]
-
-    def pictures(frames):
-        nearest = 0
-        for frame in frames:
-            while (nearest + 1 < len(middles)
-                   and sum(middles[nearest:nearest + 2]) / 2 < frame.number):
-                nearest += 1
-            entries = prediction.windows[nearest]['result'][:DRAWN_LABELS]
-            yield frame.begin_sec, draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries)
-    with replacing(path) as temporary, source.opened(short_side=None) as (frames, fps, _):
-        write_mp4(temporary, pictures(frames), fps)
-
-
-def annotated_paths(sources, path):
-    """{source: file}: `path` itself for one video, else a file a video in the folder `path`.
-
-    Raises InputError for one file of several videos, and where a video would replace itself.
-    """
-    if path.suffix.lower() == '.mp4':
-        if len(sources) > 1:
-            raise InputError(f'--annotate {path}: is one file, and there are {len(sources)} '
-                             'videos; give a folder')
-        paths = {sources[0]: path}
-    else:
-        paths = {}
-        for source in sources:
-            target = path / f'{source.path.name.removesuffix(source.path.suffix)}.mp4'
-            number = 1
-            while target in paths.values():
-                number += 1
-                target = target.with_stem(f'{source.path.stem}_{number}')
-            paths[source] = target
-    originals = {source.path.resolve() for source in sources}
-    for target in paths.values():
-        if target.resolve() in originals:
-            raise InputError(f'--annotate {path}: would replace {target}, which is one of the '
-                             'videos; give another place')
-        make_folder(target.parent)
-    return paths
-
-
-# ---------------------------------------------------------------- the command
-
-def read_labels(path):
-    """Class names of a text file, one a line, or of a JSON file: a list, or `labels` in it."""
-    if path.suffix != '.json':
-        return tuple(line for _, line in read_lines(path, 'a class name a line'))
-    names = read_json(path, 'an object with "labels"').get('labels')
-    if not isinstance(names, list):
-        raise InputError(f'{path}: has no "labels", the list of class names; give another file')
-    return tuple(map(str, names))
-
-
-def predict_all(sources, network, info, args):
-    """(predictions, {path: why it failed}); each video's table is printed when it is done."""
-    targets = annotated_paths(sources, args.annotate) if args.annotate else {}
-    predictions, failures, n_clips, begin = [], {}, 0, time.monotonic()
-
-    def on_window(window):
-        nonlocal n_clips
-        n_clips += 1
-        progress.update(0)
-        if args.webcam is not None:
-            say(window_line(window))
-    with Progress(len(sources), 'predict', unit='video', describe=lambda: {
-            'clips/s': n_clips / (time.monotonic() - begin)}) as progress:
-        for source in sources:
-            try:
-                prediction = predict_video(
-                    source, network, info, topk=args.topk, stride=args.stride,
-                    batch_size=1 if args.webcam is not None else args.batch_size,
-                    on_window=on_window)
-            except (VideoError, FrameError, av.error.FFmpegError) as error:
-                failures[str(source.path)] = reason(error)
-            else:
-                predictions.append(prediction)
-                for line in as_lines(prediction, args.timeline and args.webcam is None):
-                    say(line)
-                if source in targets:
-                    annotate(source, prediction, targets[source])
-            progress.update(1)
-        rate = n_clips / (time.monotonic() - begin)
-    n_damaged = sum(bool(prediction.damage) for prediction in predictions)
-    say(f'{n_of(len(predictions), "video")}, {n_of(n_clips, "clip")}, {rate:.1f} clips/s; '
-        f'{n_damaged} damaged, {len(failures)} failed')
-    return predictions, failures
-
-
-def say(line, file=None):
-    """Print a line, above the progress bar."""
-    tqdm.write(printable(line), file=file or sys.stdout)
-
-
-def build_parser():
-    def at_least(low):
-        def parse(text):
-            if not text.isdecimal() or int(text) < low:
-                raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {low}')
-            return int(text)
-        return parse
-
-    parser = argparse.ArgumentParser(
-        description='Say what is done in videos, by a trained network.',
-        epilog='Exit status: 0, 1 where a video cannot be read or is damaged, 2 for a wrong '
-               'argument.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.predict',
+                    'Say what is done in videos, by a trained network.',
+                    epilog='Exit status: 0, 1 where a video cannot be read or is damaged, 2 for a '
+                           'wrong argument.')
     add = parser.add_argument
     add('files', nargs='*', type=Path, metavar='FILE',
         help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
-    add('--webcam', type=at_least(0), metavar='N', help='camera N, from 0, until Ctrl-C')
+    add('--webcam', type=COUNT, metavar='N', help='camera N, from 0, until Ctrl-C')
     add('--weights', type=Path, required=True, metavar='FILE',
         help='checkpoint of main.py, or released weights; what it says of class names, clips and '
              'normalisation is taken')
     add('--labels', type=Path, metavar='FILE',
         help='class names for weights that hold none, in the order of their classes: a text file '
-             'with a name a line, or an annotation .json')
-    add('--topk', type=at_least(1), default=5, metavar='K', help='labels a video (default: 5)')
-    add('--stride', type=at_least(1), default=16, metavar='FRAMES',
-        help='a window begins every so many frames (default: 16)')
-    add('--batch_size', type=at_least(1), default=16, metavar='CLIPS',
-        help='windows that the network sees at once (default: 16)')
+             'with a name per line, or an annotation .json')
+    add('--topk', type=POSITIVE, default=5, metavar='K', help='labels per video')
+    add('--stride', type=POSITIVE, default=16, metavar='FRAMES',
+        help='a window begins every so many frames')
+    add('--batch_size', '--bs', type=POSITIVE, default=16, metavar='CLIPS',
+        help='windows that the network sees at once')
     add('--timeline', action='store_true', help='also what each window says, with its seconds')
     add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
-    add('--csv', type=Path, metavar='FILE', help='write them as a table, a row a label')
+    add('--csv', type=Path, metavar='FILE', help='write them as a table, one row per label')
     add('--annotate', type=Path, metavar='OUT',
-        help=f'write the video with the running top {DRAWN_LABELS} drawn on it: a .mp4, or a '
-             'folder for several')
+        help='write the video with the running top 3 drawn on it: a .mp4, or a folder for several')
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
-        help='frames a second of folders of frames, for time stamps (default: %(default)s)')
+        help='frames per second of folders of frames, for time stamps')
     add('--no_cuda', action='store_true', help='run on the CPU')
     return parser
 
 
-def check(args):
+def check(args: Namespace) -> None:
     """Raise InputError where arguments do not go together."""
     rules = [
         (not args.files and args.webcam is None, 'nothing to predict: name videos, or --webcam 0'),
@@ -419,36 +57,11 @@ def check(args):
             raise InputError(sentence)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check(args)
-    sources = ([CameraSource(args.webcam)] if args.webcam is not None
-               else find_sources(args.files, args.fps))
-    network, info = load_model(args.weights, pick_device(args.no_cuda),
-                               read_labels(args.labels) if args.labels else None)
-    if info.opts.input_type == 'flow':
-        raise InputError(f'{args.weights}: takes optical flow, which videos do not hold; give '
-                         'weights of an rgb network')
-    say(f'{args.weights}: {info.opts.model}-{info.opts.model_depth}, {len(info.class_names)} '
-        f'classes, {info.opts.sample_duration} frames of {info.opts.sample_size} pixels in '
-        f'{preprocessing_line(info.opts)}', sys.stderr)
-    if not info.has_names:
-        say(f'{args.weights}: holds no class names, so numbers are shown; give --labels',
-            sys.stderr)
-    for path in filter(None, (args.json, args.csv)):
-        make_folder(path.parent)  # not found out when all is done
-    predictions, failures = predict_all(sources, network, info, args)
-    if args.json:
-        write_json(args.json, predictions, failures, args.timeline)
-    if args.csv:
-        write_csv(args.csv, predictions, args.timeline)
-    damaged = [prediction for prediction in predictions if prediction.damage]
-    for prediction in damaged:
-        say(f'damaged: {prediction.path}: {prediction.damage}, the frames that decode are used',
-            sys.stderr)
-    for path, why in failures.items():
-        say(f'failed: {path}: {why}', sys.stderr)
-    return 1 if failures or damaged else 0
+    from util_scripts.helpers.prediction import predict_files
+    return predict_files(args)
 
 
 if __name__ == '__main__':

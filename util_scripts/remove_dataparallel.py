@@ -3,24 +3,29 @@
     python -m util_scripts.remove_dataparallel FILE_PATH [--dst_file_path FILE]
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-import checkpoint
+from runtime.arguments import Parser
 from runtime.errors import run
-from util_scripts.helpers.utils import make_folder
+from util_scripts.helpers.files import make_folder
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description='Write a copy of a checkpoint whose weights are named without `module.`. '
-                    'This code needs none: it reads both forms. Bare weights become a '
-                    'checkpoint with nothing else in it.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.remove_dataparallel',
+                    'Write a copy of a checkpoint whose weights are named without `module.`. '
+                    'This code needs none: it reads both forms. Bare weights become a checkpoint '
+                    'with nothing else in it.')
     parser.add_argument('file_path', type=Path, help='checkpoint, or bare weights (.pth)')
     parser.add_argument('--dst_file_path', type=Path,
                         help='file to write (default: beside file_path, named '
                              'STEM_without_dataparallel.pth)')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    import checkpoint
     file_path = args.file_path
     dst_path = args.dst_file_path or file_path.with_name(
         f'{file_path.stem}_without_dataparallel.pth')

@@ -3,21 +3,23 @@
     python -m util_scripts.ucf101_json DIR_PATH VIDEO_PATH DST_PATH
 """
 
-import argparse
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from runtime.arguments import Parser
 from runtime.errors import InputError, run
-from util_scripts.helpers.utils import (Listed, add_video_type, existing_folder, malformed,
-                                        read_lines, video_stem, write_annotations)
+from util_scripts.helpers.annotation_files import Listed, add_video_type, write_annotations
+from util_scripts.helpers.files import existing_folder, malformed, read_lines
+from util_scripts.helpers.videos import video_stem
 
 SPLITS = ('01', '02', '03')
 LISTS = {'trainlist': 'training', 'testlist': 'validation'}
 FILES = 'the split files of UCF-101 (classInd.txt, trainlist01.txt, testlist01.txt ...)'
 
 
-def read_labels(path):
+def read_labels(path: Path) -> list[str]:
     """Class names in the order of their numbers, from `classInd.txt`: lines `1 ApplyEyeMakeup`."""
-    labels = {}
+    labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
         number, _, label = line.partition(' ')
         if not number.isdecimal() or not label or int(number) in labels:
@@ -26,7 +28,7 @@ def read_labels(path):
     return [labels[number] for number in sorted(labels)]
 
 
-def read_list(path, subset, labels):
+def read_list(path: Path, subset: str, labels: Collection[str]) -> list[Listed]:
     """Listed videos of a list: lines `Class/v_Class_g01_c01.avi`, with a class number or without.
 
     The folder says which class it is.
@@ -41,7 +43,7 @@ def read_list(path, subset, labels):
     return listed
 
 
-def read_splits(dir_path, labels):
+def read_splits(dir_path: Path, labels: Sequence[str]) -> dict[str, list[Listed]]:
     """{number: Listed videos of both lists} for the splits that there are."""
     known = set(labels)
     splits = {}
@@ -56,14 +58,19 @@ def read_splits(dir_path, labels):
     return splits
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description='Make the annotation files of UCF-101: one for '
-                                                 'each of the splits that there are.')
+def build_parser() -> Parser:
+    parser = Parser('python -m util_scripts.ucf101_json',
+                    'Make the annotation files of UCF-101: one for each of the splits that there '
+                    'are.')
     parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}')
     parser.add_argument('video_path', type=Path, help='folder of the frames: video_path/Class/...')
     parser.add_argument('dst_path', type=Path, help='folder to write ucf101_01.json ... to')
     add_video_type(parser)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
     existing_folder(args.dir_path, f'the folder of {FILES}')
     labels = read_labels(args.dir_path / 'classInd.txt')
     splits = {args.dst_path / f'ucf101_{number}.json': listed

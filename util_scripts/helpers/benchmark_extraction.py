@@ -5,17 +5,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from datasets.video import reason
 from runtime.errors import InputError
-from util_scripts.demo_videos import write_video
-from util_scripts.generate_video_jpgs import QUALITY
-from util_scripts.helpers.timing import Row, moving_frames, now_of_children, times_ours
-from util_scripts.helpers.utils import existing_folder, is_video, n_of
+from util_scripts.helpers.bench import Bench
+from util_scripts.helpers.files import existing_folder
+from util_scripts.helpers.plain_extraction import check_commands, extract_plain
+from util_scripts.helpers.text import n_of
+from util_scripts.helpers.timing import Row, moving_frames, now_of_children, timed_row, times_ours
+from util_scripts.helpers.video_io import QUALITY
+from util_scripts.helpers.video_writing import write_avi
+from util_scripts.helpers.videos import is_video
 
 # Videos from this length on are long ones.
 LONG_SEC = 60
@@ -24,25 +30,23 @@ MADE_FRAMES, MADE_VIDEOS = 50, ((24, 1), (1, 60))
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def check_extraction(bench):
+def check_extraction(bench: Bench) -> None:
     """Raise InputError where commands or videos are missing."""
     if bench.is_against_plain:
-        from util_scripts.helpers.plain_extraction import check_commands
         check_commands()
     if bench.videos:
         by_length(find_below(bench.videos))
 
 
-def extraction_rows(bench):
+def extraction_rows(bench: Bench) -> Iterator[Row]:
     """From videos to folders of jpg frames; alternately ffprobe and ffmpeg for each video."""
-    jobs = {'ours': _extract_ours}
+    jobs: dict[str, Callable[[list[Path], Path], None]] = {'ours': _extract_ours}
     if bench.is_against_plain:
-        from util_scripts.helpers.plain_extraction import extract_plain
         jobs['plain'] = lambda links, dst_path: extract_plain(links, dst_path, QUALITY)
         # The 2020 code left the quality to ffmpeg, which makes much smaller files.
         jobs['plain, without -q:v'] = extract_plain
-    with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory(prefix='benchmark_') as temporary:
+        folder = Path(temporary)
         videos = find_below(bench.videos) if bench.videos else make_videos(folder)
         for path in videos:
             path.read_bytes()  # so that no later reader is the first
@@ -52,8 +56,11 @@ def extraction_rows(bench):
             yield from _extraction_rows(title, links, jobs, folder / 'frames', bench.seconds)
 
 
-def _extraction_rows(title, links, jobs, dst_path, seconds):
-    times, sizes = {name: [] for name in jobs}, {}
+def _extraction_rows(title: str, links: list[Path],
+                     jobs: dict[str, Callable[[list[Path], Path], None]], dst_path: Path,
+                     seconds: float) -> list[Row]:
+    times: dict[str, list[Any]] = {name: [] for name in jobs}
+    sizes: dict[str, list[int]] = {}
     end = time.monotonic() + seconds
     while not sizes or time.monotonic() < end:
         for name, job in jobs.items():
@@ -71,11 +78,11 @@ def _extraction_rows(title, links, jobs, dst_path, seconds):
                 f'{len(sizes[name]) / passed[0]:.0f} a second')
         if name != 'ours':
             note = f'{times_ours(passed, median["ours"])}; {note}'
-        rows.append(Row('extraction', f'{title}: {name}', *passed / len(links), 'video', note))
+        rows.append(timed_row('extraction', f'{title}: {name}', passed / len(links), 'video', note))
     return rows
 
 
-def _extract_ours(links, dst_path):
+def _extract_ours(links: Sequence[Path], dst_path: Path) -> None:
     done = subprocess.run([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                            str(links[0].parent.parent), str(dst_path), 'kinetics'],
                           cwd=ROOT, capture_output=True, text=True)
@@ -83,17 +90,18 @@ def _extract_ours(links, dst_path):
         raise InputError(done.stderr.removeprefix('error: '))
 
 
-def make_videos(folder):
+def make_videos(folder: Path) -> list[Path]:
     """Paths of synthetic videos in the folder."""
-    rng, paths = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    paths: list[Path] = []
     for n_videos, n_times in MADE_VIDEOS:
         for _ in range(n_videos):
             paths.append(folder / f'{len(paths)}.avi')
-            write_video(paths[-1], n_times * list(moving_frames(MADE_FRAMES, rng)))
+            write_avi(paths[-1], n_times * list(moving_frames(MADE_FRAMES, rng)))
     return paths
 
 
-def find_below(folder):
+def find_below(folder: Path) -> list[Path]:
     """Paths of the videos in a folder and those in it. Raises InputError where there are none."""
     folder = existing_folder(folder, 'a folder of videos').resolve()
     videos = sorted(path for path in folder.rglob('*') if is_video(path.name) and path.is_file())
@@ -102,9 +110,9 @@ def find_below(folder):
     return videos
 
 
-def by_length(videos):
+def by_length(videos: Sequence[Path]) -> dict[str, list[Path]]:
     """{'short' or 'long': paths} of videos. Raises InputError for one that cannot be opened."""
-    kinds = {}
+    kinds: dict[str, list[Path]] = {}
     for path in videos:
         try:
             with av.open(f'file:{path}', metadata_errors='replace') as container:
@@ -115,7 +123,7 @@ def by_length(videos):
     return kinds
 
 
-def _link(paths, folder):
+def _link(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Links to files, in a folder of their own: names may be the same in several folders."""
     folder.mkdir(parents=True)
     links = [folder / f'{i:05d}{path.suffix}' for i, path in enumerate(paths)]

@@ -8,13 +8,15 @@ What the speed of extraction is measured against:
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from runtime.errors import InputError
-from util_scripts.helpers.utils import n_processors
+from util_scripts.helpers.jobs import n_processors
 
 
-def check_commands():
+def check_commands() -> None:
     """Raise InputError where a command is not on the PATH."""
     missing = [name for name in ('ffprobe', 'ffmpeg') if shutil.which(name) is None]
     if missing:
@@ -22,7 +24,7 @@ def check_commands():
                          'extraction: install FFmpeg, or drop the flag')
 
 
-def extract_plain(videos, dst_path, quality=None):
+def extract_plain(videos: Iterable[Path], dst_path: Path, quality: int | None = None) -> None:
     """Write dst_path/{name of the video}/image_%05d.jpg, short side 240, on all processors.
 
     quality: ffmpeg's -q:v; None for what it does by itself. A video that fails is left out.
@@ -34,7 +36,7 @@ def extract_plain(videos, dst_path, quality=None):
             pass
 
 
-def _extract(video, folder, quality):
+def _extract(video: Path, folder: Path, quality: int | None) -> None:
     found = _run('ffprobe', '-v', 'error', '-select_streams', 'v:0', '-of',
                  'default=noprint_wrappers=1:nokey=1', '-show_entries',
                  'stream=width,height,avg_frame_rate,duration', video).split()
@@ -47,6 +49,6 @@ def _extract(video, folder, quality):
          '-threads', '1', *options, folder / 'image_%05d.jpg')
 
 
-def _run(*command):
+def _run(*command: str | Path) -> str:
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True).stdout

@@ -4,36 +4,39 @@ What the speed of the step is measured against: python -m util_scripts.benchmark
 """
 
 import multiprocessing
+from multiprocessing.connection import Connection
+from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import SGD
 
 from model import build_network
-from opts import n_input_channels
-from util_scripts.benchmark import Step
+from opts import Options, n_input_channels
+from util_scripts.helpers.benchmark_step import Step
 
 
 class PlainStep:
     """Steps in a process of its own, since ours changes settings of the whole process."""
 
-    def __init__(self, opts, device):
+    def __init__(self, opts: Options, device: torch.device) -> None:
         context = multiprocessing.get_context('spawn')
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, opts, device), daemon=True)
         self._process.start()
 
-    def times(self):
+    def times(self) -> np.ndarray:
         """Do a step: (3, 2), the time of forward, backward, optimiser."""
         self._connection.send('step')
-        return self._connection.recv()
+        return cast(np.ndarray, self._connection.recv())
 
-    def close(self):
+    def close(self) -> None:
         self._connection.close()
         self._process.join()
 
 
-def _serve(connection, opts, device):
+def _serve(connection: Connection, opts: Options, device: torch.device) -> None:
     network = build_network(opts).to(device).train()
     optimizer = SGD(network.parameters(), opts.learning_rate, momentum=opts.momentum,
                     weight_decay=opts.weight_decay)

@@ -4,17 +4,20 @@ Nothing here touches pyplot: a figure is an object, drawn by Agg and gone when i
 these functions work without a screen and inside any other program.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from runtime.errors import InputError
 from runtime.files import replacing
+from util_scripts.helpers.run_logs import Table
 
 INK, FAINT = '#222222', '#8a8a8a'
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
@@ -42,37 +45,20 @@ class Clip:
     """
 
     frames: np.ndarray
-    frame_numbers: list
+    frame_numbers: list[int]
     truth: str
     predicted: str
     score: float
     name: str = ''
 
 
-def save(figure, path):
+def save(figure: Figure, path: Path) -> None:
     """Write the picture in the format that its suffix names, at once or not at all."""
-    path = Path(path)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
 
 
-def read_log(path):
-    """A tab-separated log with a header -> {column: (rows,) float array}.
-
-    Raises InputError where there is no such file, or no row in it, or what is no number.
-    """
-    try:
-        header, *rows = [line.split('\t') for line in Path(path).read_text().splitlines()]
-        table = np.array([[float(value) for value in row] for row in rows]).reshape(-1, len(header))
-    except (OSError, ValueError) as error:
-        raise InputError(f'{path}: not a log of a run ({error}); '
-                         'name a file that main.py wrote') from error
-    if not len(table):
-        raise InputError(f'{path}: there is no epoch in it yet')
-    return dict(zip(header, table.T))
-
-
-def _style(axes, title):
+def _style(axes: Axes, title: str) -> None:
     axes.set_title(title, loc='left', fontsize=11, color=INK)
     axes.spines[['top', 'right']].set_visible(False)
     axes.spines[['left', 'bottom']].set_color(FAINT)
@@ -83,7 +69,7 @@ def _style(axes, title):
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def draw_curves(logs, path):
+def draw_curves(logs: Mapping[str, Table], path: Path) -> None:
     """Draw each figure of merit of a run by epoch.
 
     `logs` is {'training': table, 'validation': table} of `read_log`; either may be left out, and
@@ -92,7 +78,7 @@ def draw_curves(logs, path):
     draw_runs({'': logs}, path)
 
 
-def draw_runs(runs, path):
+def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
     """Draw each figure of merit of one run or more, {name: logs as of `draw_curves`}, by epoch.
 
     Of several runs, each has a colour, and its training is dashed.
@@ -121,14 +107,14 @@ def draw_runs(runs, path):
     save(figure, path)
 
 
-def _line_look(log, run, n_runs):
+def _line_look(log: str, run: int, n_runs: int) -> dict[str, Any]:
     """Colour and style of a line: of one run the log has the colour, of several the run."""
     if n_runs == 1:
         return {'color': COLOURS[log], 'label': log}
     return {'color': f'C{run % 10}', 'linestyle': '--' if log == 'training' else '-'}
 
 
-def _add_legend_of_runs(figure, runs):
+def _add_legend_of_runs(figure: Figure, runs: Iterable[str]) -> None:
     handles = [Line2D([], [], linewidth=1.8, color=f'C{run % 10}', label=name)
                for run, name in enumerate(runs)]
     handles += [Line2D([], [], linewidth=1.8, color=FAINT, label=log,
@@ -137,7 +123,7 @@ def _add_legend_of_runs(figure, runs):
                   frameon=False, fontsize=9)
 
 
-def _label_classes(axes, class_names, side_inch):
+def _label_classes(axes: Axes, class_names: Sequence[str], side_inch: float) -> None:
     """Name the rows and columns; of more classes than lines of text fit, only each n-th."""
     n_classes = len(class_names)
     line_inch = 0.115  # a line of the smallest type that is legible, 7 points, with some air
@@ -152,7 +138,7 @@ def _label_classes(axes, class_names, side_inch):
     axes.tick_params(length=2 if step > 1 else 0, colors=INK)
 
 
-def draw_confusion(counts, class_names, path):
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix: colour is the share of a row, numbers are videos.
 
     `counts` (n, n) whole numbers, rows true, columns predicted; from 2 to some 700 classes. Cells
@@ -185,7 +171,7 @@ def draw_confusion(counts, class_names, path):
     save(figure, path)
 
 
-def draw_classes(counts, class_names, path):
+def draw_classes(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Draw the accuracy of each class as a bar, worst first, with the number of its videos.
 
     `counts` as of `draw_confusion`; otherwise as `draw_bars`.
@@ -197,22 +183,24 @@ def draw_classes(counts, class_names, path):
               'accuracy by class, of videos', path)
 
 
-def draw_bars(shares, totals, notes, class_names, title, path):
-    """Draw a bar a class, worst first, with a note at its end and a line at their mean.
+def draw_bars(shares: np.ndarray, totals: np.ndarray, notes: Sequence[str],
+              class_names: Sequence[str], title: str, path: Path) -> None:
+    """Draw one bar per class, worst first, with a note at its end and a line at their mean.
 
     shares: (n,) 0...1, of `totals` (n,) videos; classes without a video are left out. Of more
     classes than can be read, the worst and the best are drawn.
     """
-    order = sorted(np.flatnonzero(totals), key=lambda number: (shares[number], -totals[number]))
+    order = sorted(np.flatnonzero(totals).tolist(),
+                   key=lambda number: (shares[number], -totals[number]))
     mean = shares[order].mean()
     n_left_out = len(order) - sum(SHOWN_CLASSES)
-    rows = list(order)
+    rows: list[int | None] = [*order]
     if n_left_out > 0:
         rows = [*order[:SHOWN_CLASSES[0]], None, *order[-SHOWN_CLASSES[1]:]]
     figure = Figure(figsize=(8, 1.1 + 0.22 * len(rows)), layout='constrained')
     axes = figure.add_subplot()
     places = [place for place, number in enumerate(rows) if number is not None]
-    drawn = [rows[place] for place in places]
+    drawn = [number for number in rows if number is not None]
     axes.barh(places, shares[drawn], height=0.72, color=COLOURS['validation'])
     for place, number in zip(places, drawn):
         axes.text(shares[number] + 0.008, place, notes[number], va='center', fontsize=8, color=INK,
@@ -230,7 +218,7 @@ def draw_bars(shares, totals, notes, class_names, title, path):
     save(figure, path)
 
 
-def _film_strip(frames, gap):
+def _film_strip(frames: np.ndarray, gap: int) -> np.ndarray:
     """(T, H, W, 3) -> (H, T * W + gaps, 3), white between the frames."""
     n_frames, height, width, _ = frames.shape
     strip = np.full((height, n_frames * (width + gap) - gap, 3), 255, dtype=np.uint8)
@@ -240,7 +228,7 @@ def _film_strip(frames, gap):
     return strip
 
 
-def draw_clips(clips, path):
+def draw_clips(clips: Sequence[Clip], path: Path) -> None:
     """Draw a strip of frames for each Clip, in the order given, under what was said of it."""
     gap_share = 0.05
     width_inch, title_inch, foot_inch = 10.0, 0.24, 0.24
@@ -259,7 +247,7 @@ def draw_clips(clips, path):
     save(figure, path)
 
 
-def _caption(axes, clip, strip_width):
+def _caption(axes: Axes, clip: Clip, strip_width: int) -> None:
     right = clip.truth == clip.predicted
     verdict = 'right' if right else f'WRONG, said {clip.predicted}'
     axes.set_title(f'{clip.truth}: {verdict} ({clip.score:.2f})', loc='left', fontsize=10, pad=3,
@@ -267,8 +255,8 @@ def _caption(axes, clip, strip_width):
     axes.set_title(clip.name, loc='right', fontsize=8, pad=3, color=FAINT)
     n_frames, _, width, _ = clip.frames.shape
     step = (strip_width - width) / max(n_frames - 1, 1)
-    axes.set_xticks([place * step + width / 2 for place in range(n_frames)], clip.frame_numbers,
-                    fontsize=7, color=FAINT)
+    axes.set_xticks([place * step + width / 2 for place in range(n_frames)],
+                    list(map(str, clip.frame_numbers)), fontsize=7, color=FAINT)
     axes.set_yticks([])
     axes.tick_params(length=0, pad=2)
     axes.spines[:].set_visible(False)

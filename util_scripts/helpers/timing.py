@@ -1,7 +1,8 @@
-"""What measurements of speed share: clocks, rows of a table, peaks of GPUs, made-up frames."""
+"""Clocks, rows of a table, peak rates of GPUs and made-up frames, for measurements of speed."""
 
 import re
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 HEIGHT, WIDTH = 240, 320
 # TFLOP/s of GPUs by the data sheets, dense: in 16 bits, TF32, fp32. The first whose words are all
 # in the device's name holds.
-PEAK_RATES = {
+PEAK_RATES: dict[str, tuple[float | None, ...]] = {
     'H100 PCIe': (756, 378, 51), 'H100 NVL': (835, 417, 60), 'H100': (989, 494, 67),
     'H200': (989, 494, 67), 'A100': (312, 156, 19.5), 'A10': (125, 62.5, 31.2),
     'L40S': (362, 183, 91.6), 'L4': (121, 60, 30.3), 'V100': (125, None, 15.7),
@@ -29,7 +30,13 @@ class Row(NamedTuple):
     note: str = ''
 
 
-def now():
+def timed_row(part: str, what: str, times: np.ndarray, unit: str, note: str = '') -> Row:
+    """A Row of times as `now` has them."""
+    sec, cpu_sec = map(float, times)
+    return Row(part, what, sec, cpu_sec, unit, note)
+
+
+def now() -> np.ndarray:
     """Seconds since whenever: as they pass, and those that this process spent on any core.
 
     The second are right on a machine that others use too.
@@ -37,49 +44,50 @@ def now():
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def now_of_children():
+def now_of_children() -> np.ndarray:
     """As `now`, but of the processes that this one started and that have ended."""
     import resource  # here, because Windows has none
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return np.array([time.perf_counter(), usage.ru_utime + usage.ru_stime])
 
 
-def times_ours(plain, ours):
+def times_ours(plain: np.ndarray, ours: np.ndarray) -> str:
     """How much slower the plain version is, of times as `now` has them."""
     passed, cpu = np.asarray(plain) / np.asarray(ours)
     return f'{passed:.2f} x ours, {cpu:.2f} x in CPU time'
 
 
-def moving_frames(n_frames, rng):
-    """A picture of coarse and fine structure that moves: uint8 (HEIGHT, WIDTH, 3), one a frame."""
+def moving_frames(n_frames: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """A picture of coarse and fine structure that moves: uint8 (HEIGHT, WIDTH, 3) per frame."""
     coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
     size = WIDTH + 2 * n_frames, HEIGHT + n_frames
-    picture = np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC), np.int16)
+    picture = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
     picture = (picture + rng.normal(0, 3, (*picture.shape[:2], 1))).clip(0, 255).astype(np.uint8)
     for i in range(n_frames):
         yield picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
 
 
-def peak_rate(device_name, precision, tf32):
+def peak_rate(device_name: str, precision: str, tf32: bool) -> float | None:
     """TFLOP/s that a GPU of this name can do at most with --precision and --tf32; None where that
     is not known."""
     words = set(re.split('[ -]', device_name))
-    rates = next((rates for name, rates in PEAK_RATES.items() if words.issuperset(name.split())),
-                 (None, None, None))
+    unknown: tuple[float | None, ...] = (None, None, None)
+    rates = next((rates for name, rates in PEAK_RATES.items()
+                  if words.issuperset(name.split())), unknown)
     return rates[0 if precision != 'fp32' else 1 if tf32 else 2]
 
 
-def heading():
+def heading() -> str:
     """The line above rows as `line` gives them."""
     return _line('part', 'what', 'ms', 'CPU ms', '1/s', 'of')
 
 
-def line(row):
+def line(row: Row) -> str:
     """A Row as text."""
     return _line(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
                  f'{1 / row.sec:.2f}', f'a {row.unit}' + (f'; {row.note}' if row.note else ''))
 
 
-def _line(part, what, *numbers_and_of):
+def _line(part: str, what: str, *numbers_and_of: str) -> str:
     *numbers, of = numbers_and_of
     return '  '.join([f'{part:10}', f'{what:28}', *(f'{number:>9}' for number in numbers), of])

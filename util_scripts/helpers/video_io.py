@@ -22,6 +22,8 @@ REORDERED_FRAMES = 4
 SOON = 0.4
 # A longer wait for the next frame is a broken clock and no still picture.
 MAX_STILL_SEC = 60
+# Of JPEG images, as FFmpeg's -q:v: 1 (best) to 31.
+QUALITY = 6
 # Frames that a thread gets at once: handing them over one by one would take a tenth of the time.
 CHUNK = 4
 

@@ -1,0 +1,164 @@
+"""What command lines share: kinds of values, help with defaults, and a parser that answers in one
+sentence.
+
+    parser = Parser('python -m util_scripts.demo', 'Make a small data set ...')
+    parser.add_argument('--n_epochs', type=POSITIVE, default=14, metavar='N', help='...')
+"""
+
+import argparse
+import difflib
+import math
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from runtime.errors import InputError
+
+# What other tools call a flag -> what it is called here: the first of them that the command has.
+SYNONYMS = {
+    'annotation': ('annotation_path',), 'annotations': ('annotation_path',),
+    'arch': ('model',), 'backbone': ('model',), 'network': ('model',),
+    'batch': ('batch_size',), 'bs': ('batch_size',),
+    'checkpoint': ('weights', 'resume_path'), 'ckpt': ('weights', 'resume_path'),
+    'clip_len': ('sample_duration',), 'frames': ('sample_duration',),
+    'num_frames': ('sample_duration',),
+    'cpu': ('no_cuda',), 'data': ('video_path', 'videos'), 'data_dir': ('video_path', 'videos'),
+    'depth': ('model_depth',), 'layers': ('model_depth',),
+    'amp': ('precision',), 'fp16': ('precision',), 'half': ('precision',),
+    'crop_size': ('sample_size',), 'image_size': ('sample_size',), 'img_size': ('sample_size',),
+    'input_size': ('sample_size',), 'size': ('sample_size',),
+    'epochs': ('n_epochs',), 'max_epochs': ('n_epochs',), 'num_epochs': ('n_epochs',),
+    'eval': ('no_train',), 'evaluate': ('no_train',), 'test': ('inference',),
+    'finetune': ('pretrain_path',), 'pretrained': ('pretrain_path',), 'init': ('pretrain_path',),
+    'jobs': ('n_jobs', 'n_threads'), 'num_workers': ('n_threads', 'n_jobs'),
+    'threads': ('n_threads', 'n_jobs'), 'workers': ('n_threads', 'n_jobs'),
+    'j': ('n_threads', 'n_jobs'),
+    'labels': ('labels', 'annotation_path'), 'lr': ('learning_rate',),
+    'milestones': ('multistep_milestones',), 'lr_steps': ('multistep_milestones',),
+    'num_classes': ('n_classes',), 'classes': ('n_classes',),
+    'optim': ('optimizer',), 'opt': ('optimizer',),
+    'o': ('output', 'result_path', 'json', 'dst'), 'out': ('output', 'result_path', 'json', 'dst'),
+    'dst': ('dst', 'output', 'result_path'), 'out_dir': ('result_path', 'output', 'dst'),
+    'output': ('result_path', 'json', 'dst'), 'output_dir': ('result_path', 'output', 'dst'),
+    'save_dir': ('result_path', 'output', 'dst'), 'work_dir': ('result_path', 'output', 'dst'),
+    'model_path': ('weights', 'resume_path'), 'patience': ('plateau_patience',),
+    'random_seed': ('seed', 'manual_seed'), 'resume_from': ('resume_path',),
+    'scheduler': ('lr_scheduler',), 'sched': ('lr_scheduler',),
+    'seed': ('manual_seed', 'seed'), 'stride': ('inference_stride', 'sample_t_stride'),
+    'tb': ('tensorboard',), 'top_k': ('output_topk', 'topk', 'k'), 'topk': ('output_topk', 'k'),
+    'video': ('video_path',), 'videos': ('video_path',), 'video_dir': ('video_path',),
+    'wd': ('weight_decay',), 'weights': ('resume_path', 'pretrain_path'),
+}
+
+
+# ---------------------------------------------------------------- kinds of values
+
+def number(kind: Callable[[str], Any], accepts: Callable[[Any], bool], wanted: str
+           ) -> Callable[[str], Any]:
+    """An argparse type: what `kind` (int or float) makes of the text, if `accepts` it.
+
+    wanted: what the error says the text is not
+    """
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise argparse.ArgumentTypeError(f'{text!r} is not {wanted}')
+        return value
+    return convert
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: a whole number, not below `low`."""
+    return number(int, lambda n: n >= low, f'a whole number of at least {low}')
+
+
+def between(kind: Callable[[str], Any], low: float, high: float, *, also: float | None = None
+            ) -> Callable[[str], Any]:
+    """An argparse type: an int or float of low...high, or the one number beside them."""
+    other = '' if also is None else f' or {also}'
+    return number(kind, lambda value: value == also or low <= value <= high,
+                  f'a number of {low} to {high}{other}')
+
+
+POSITIVE = at_least(1)
+COUNT = at_least(0)
+INTEGER = number(int, lambda n: True, 'a whole number')
+FLOAT = number(float, math.isfinite, 'a number')
+RATE = number(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
+POSITIVE_RATE = number(float, lambda x: 0 < x < math.inf, 'a number above 0')
+FRACTION = number(float, lambda x: 0 < x <= 1, 'a number above 0 and at most 1')
+BELOW_ONE = number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+
+
+# ---------------------------------------------------------------- the parser
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Adds the default to each help text, unless it is a switch's, says nothing or is told, and
+    keeps words with hyphens whole: names of packages and ranges of numbers are copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(' '.join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.fill(' '.join(text.split()), width, initial_indent=indent,
+                             subsequent_indent=indent, break_on_hyphens=False)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.help is None or '(default: ' in action.help
+        if told or action.default in (None, False, '', argparse.SUPPRESS):
+            return action.help
+        if isinstance(action.default, (list, tuple)):
+            values = ' '.join(map(str, action.default)).replace('%', '%%')
+            return f'{action.help} (default: {values})'
+        return f'{action.help} (default: %(default)s)'
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InputError with one sentence, where argparse prints its usage and exits.
+
+    A flag that does not exist is answered before any other fault, with the nearest one that does.
+    prog: how the command is called, such as `python -m util_scripts.knn`
+    """
+
+    def __init__(self, prog: str, description: str, **more: Any) -> None:
+        super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, **more)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f'{message}; {self.prog} --help lists all flags')
+
+    # argparse has overloads here, for the type of the namespace.
+    def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                   namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else list(map(str, args))
+        for argument in self._unknown(args):
+            near = self._nearest(argument.lstrip('-'))
+            self.error(f'unknown argument {argument}' + (f'; did you mean {near}?' if near else ''))
+        namespace, left = self.parse_known_args(args, namespace)
+        if left:
+            self.error(f'unknown argument {left[0]}')
+        return namespace
+
+    def _unknown(self, args: Sequence[str]) -> Iterator[str]:
+        """The arguments that look like a flag of this command and are none, nor begin one."""
+        for argument in args:
+            if argument == '--':
+                return
+            if not re.match(r'--?[A-Za-z_]', argument) or ' ' in argument:
+                continue  # a value, which may be a negative number
+            flag = argument.split('=')[0]
+            if not any(known.startswith(flag) or len(known) == 2 and argument.startswith(known)
+                       for known in self._option_string_actions):
+                yield flag
+
+    def _nearest(self, name: str) -> str | None:
+        """The flag that is most likely meant, by sense or else by its letters."""
+        flags = {flag.lstrip('-'): flag for flag in self._option_string_actions}
+        name = name.replace('-', '_')
+        named_so = [other for other in SYNONYMS.get(name.lower(), ()) if other in flags]
+        close = named_so or difflib.get_close_matches(name, flags, n=1)
+        return flags[close[0]] if close else None

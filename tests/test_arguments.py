@@ -1,0 +1,98 @@
+"""Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
+
+import pytest
+
+from opts import build_parser, parse_opts
+from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
+                               RATE, Parser, at_least, between)
+from runtime.errors import InputError
+
+NEEDED = ['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c']
+
+
+def one_flag(**options):
+    parser = Parser('python -m command', 'What it does.')
+    parser.add_argument('--value', **options)
+    return parser
+
+
+@pytest.mark.parametrize('kind, right, wrong', [
+    (POSITIVE, ['1', '12'], ['0', '-1', '1.5', 'x', '']), (COUNT, ['0'], ['-1']),
+    (INTEGER, ['-3'], ['0.5', 'nan']), (FLOAT, ['-1e3'], ['nan', 'inf']),
+    (RATE, ['0', '.5'], ['-1', 'inf', 'nan']), (POSITIVE_RATE, ['1e-9'], ['0', 'nan', 'inf']),
+    (FRACTION, ['1'], ['0', '1.1']), (BELOW_ONE, ['0', '.9'], ['1', '-.1']),
+    (at_least(3), ['3'], ['2']), (between(int, 1, 31), ['1', '31'], ['0', '32', '1.5']),
+    (between(float, .5, 2, also=-1), ['-1', '.5'], ['0', 'nan', '3'])])
+def test_kinds(kind, right, wrong):
+    parser = one_flag(type=kind)
+    for text in right:
+        assert parser.parse_args([f'--value={text}']).value == float(text)
+    for text in wrong:
+        with pytest.raises(InputError, match=f"argument --value: '{text}' is not "):
+            parser.parse_args([f'--value={text}'])
+
+
+@pytest.mark.parametrize('options, told', [
+    ({'default': 5}, '(default: 5)'), ({'default': [1, 'all']}, '(default: 1 all)'),
+    ({'default': ['50 %']}, '(default: 50 %)'), ({}, None), ({'default': ''}, None),
+    ({'action': 'store_true'}, None)])
+def test_help_tells_defaults(options, told):
+    shown = one_flag(help='what it is', **options).format_help()
+    assert told in shown if told else '(default' not in shown
+
+
+def test_help_does_not_cut_words_that_are_copied():
+    parser = one_flag(help='x ' * 23 + 'opencv-contrib-python-headless')
+    assert 'opencv-contrib-python-headless' in parser.format_help()
+
+
+@pytest.mark.parametrize('typed, meant', [
+    ('--batch-size', '--batch_size'), ('--batchsize=4', '--batch_size'), ('-bs', '--batch_size'),
+    ('--optim_', '--optimizer'), ('--max_epochs', '--n_epochs'), ('-lr', '--learning_rate'),
+    ('--workers', '--n_threads'), ('-j', '--n_threads'), ('--output_dir', '--result_path'),
+    ('--ckpt', '--resume_path'), ('--img-size', '--sample_size'), ('--amp', '--precision'),
+    ('--pretrained', '--pretrain_path'), ('--num_classes', '--n_classes')])
+def test_the_flag_that_is_meant(typed, meant):
+    with pytest.raises(InputError) as refused:
+        parse_opts([*NEEDED, typed, '4'])
+    assert str(refused.value) == (f'unknown argument {typed.split("=")[0]}; did you mean {meant}?; '
+                                  'python main.py --help lists all flags')
+
+
+def test_nothing_is_proposed_for_what_is_like_no_flag():
+    with pytest.raises(InputError, match=r'unknown argument --qqq; python main.py --help'):
+        parse_opts([*NEEDED, '--qqq'])
+
+
+def test_a_mistyped_flag_is_named_before_what_it_leaves_missing():
+    parser = Parser('python -m command', 'What it does.')
+    parser.add_argument('--weights', required=True)
+    with pytest.raises(InputError, match='unknown argument --wieghts; did you mean --weights?'):
+        parser.parse_args(['--wieghts', 'a.pth'])
+
+
+def test_values_that_look_like_flags_are_values():
+    parser = Parser('python -m command', 'What it does.')
+    parser.add_argument('--mean', type=FLOAT, nargs=2)
+    parser.add_argument('files', nargs='*')
+    assert parser.parse_args(['--mean', '-1.5', '-2']).mean == [-1.5, -2]
+    assert parser.parse_args(['--', '--file']).files == ['--file']
+
+
+def test_flags_may_be_cut_short():
+    assert parse_opts([*NEEDED, '--learn', '.2', '--model_d', '50']).model_depth == 50
+    with pytest.raises(InputError, match='ambiguous option: --sample could match'):
+        parse_opts([*NEEDED, '--sample', '4'])
+
+
+@pytest.mark.parametrize('short, name', [
+    ('--lr', 'learning_rate'), ('--wd', 'weight_decay'), ('--bs', 'batch_size'),
+    ('--epochs', 'n_epochs'), ('--num_workers', 'n_threads'), ('--seed', 'manual_seed')])
+def test_usual_short_names(short, name):
+    opts = parse_opts([*NEEDED, short, '3'])
+    assert getattr(opts, name) == 3 and name in opts.given
+
+
+def test_a_wrong_number_of_values_is_one_sentence():
+    with pytest.raises(InputError, match='--mean: expected 3 arguments; python main.py --help'):
+        build_parser().parse_args(['--mean', '1', '2'])

@@ -1,0 +1,130 @@
+"""Annotation files: made from the videos that a data set lists and the frames that are stored."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from opts import STORAGES
+from runtime.arguments import Parser
+from runtime.errors import InputError
+from runtime.files import replacing
+from util_scripts.helpers.files import existing_folder
+from util_scripts.helpers.jobs import n_processors
+from util_scripts.helpers.text import printable
+
+VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files with optical flow, '
+               'or the video files themselves, which are decoded to count their frames')
+
+
+class Listed(NamedTuple):
+    """A video as a split file lists it; `label` is None where it is not known."""
+
+    video_id: str
+    subset: str
+    label: str | None
+
+
+def add_video_type(parser: Parser) -> None:
+    """The flag --video_type of the scripts that had none in the 2020 code."""
+    parser.add_argument('--video_type', choices=list(STORAGES), default='jpg',
+                        help=VIDEO_TYPES)
+
+
+def first_frame(video_type: str) -> int:
+    """Number of a stored video's first frame, by one of opts.STORAGES."""
+    from datasets.frames import READERS  # here, because it takes seconds
+    reader: Any = READERS[STORAGES[video_type]]
+    return int(reader.first_frame)
+
+
+def count_frames(root: Path, video_type: str, paths: Iterable[str]) -> dict[str, int]:
+    """{path below `root`, without suffix: number of frames stored}, with a progress bar.
+
+    A file that cannot be read counts as 0 and is named on stderr.
+    """
+    # Here, because it takes seconds: workers that extract frames import this module too.
+    from datasets.frames import READERS, video_path
+    from runtime.logs import Progress
+    reader: Any = READERS[STORAGES[video_type]]()
+
+    def count(path: str) -> int:
+        try:
+            return reader.count(video_path(root, path, reader.suffix))
+        except InputError as error:
+            print(f'warning: {printable(error)}', file=sys.stderr)
+            return 0
+    distinct, counts = list(dict.fromkeys(paths)), {}
+    threads = ThreadPoolExecutor(n_processors())
+    try:
+        with Progress(len(distinct), 'count frames', unit='video') as progress:
+            for path, n_frames in zip(distinct, threads.map(count, distinct)):
+                counts[path] = n_frames
+                progress.update(1)
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return counts
+
+
+def frames_path(listed: Listed) -> str:
+    """Path of a Listed video's frames; those of videos without label lie under `test`."""
+    return f'{"test" if listed.label is None else listed.label}/{listed.video_id}'
+
+
+def make_database(listed: Iterable[Listed], counts: Mapping[str, int], first: int
+                  ) -> dict[str, dict[str, Any]]:
+    """Annotation entries by video id, from Listed videos; later ones replace earlier ones.
+
+    counts: {path of frames: number of frames}, the first of which has number `first`; where it is 0
+    there is no segment.
+    """
+    database = {}
+    for video in listed:
+        annotations: dict[str, Any] = {} if video.label is None else {'label': video.label}
+        n_frames = counts[frames_path(video)]
+        if n_frames:
+            annotations['segment'] = [first, first + n_frames]
+        database[video.video_id] = {'subset': video.subset, 'annotations': annotations}
+    return database
+
+
+def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[str],
+                      video_path: Path, video_type: str) -> None:
+    """Count frames and write one annotation file per split, {path: [Listed]}, each told in a line.
+
+    Raises InputError where no video of any split has frames below `video_path`: none is written.
+    """
+    existing_folder(video_path, 'the folder of the frames')
+    counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
+                                                   for video in listed))
+    databases = {path: make_database(listed, counts, first_frame(video_type))
+                 for path, listed in splits.items()}
+    n_listed = sum(map(len, databases.values()))
+    n_missing = {path: sum('segment' not in entry['annotations'] for entry in database.values())
+                 for path, database in databases.items()}
+    if sum(n_missing.values()) == n_listed:
+        raise InputError(f'{video_path}: no frames of any of the {n_listed} listed videos in it; '
+                         f'give the folder that the {video_type} frames were extracted to')
+    for path, database in databases.items():
+        write_json(path, {'labels': labels, 'database': database})
+        n_twice = len(splits[path]) - len(database)
+        twice = f', {n_twice} listed more than once (the last counts)' if n_twice else ''
+        print(f'{printable(path)}: {len(database)} videos, {n_missing[path]} of them without '
+              f'frames and left out in use{twice}')
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write an annotation file, whole or not at all: one line per video, for people to read."""
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        separator = '{'
+        for name, value in data.items():
+            file.write(f'{separator}\n{json.dumps(name)}: ')
+            if name == 'database':
+                rows = (f'{json.dumps(key)}: {json.dumps(entry)}' for key, entry in value.items())
+                file.write('{\n' + ',\n'.join(rows) + '\n}')
+            else:
+                json.dump(value, file)
+            separator = ','
+        file.write('\n}\n')

@@ -1,0 +1,61 @@
+"""Folders and files that a user names: found, made and read, or an InputError."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import InputError
+
+
+def existing_folder(path: Path | str, what: str) -> Path:
+    """`path` as a Path; raises InputError where it is not a folder."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f'{path}: {"not a folder" if path.exists() else "no such folder"}; '
+                         f'give {what}')
+    return path
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder, and those above it, where there is none. Raises InputError."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{path}: the folder cannot be made: {error.strerror}; give another '
+                         'destination') from None
+
+
+def read_text(path: Path | str, what: str) -> str:
+    """A text file, UTF-8 with or without byte order mark. Raises InputError."""
+    try:
+        return Path(path).read_text(encoding='utf-8-sig')
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file; {what} is needed there') from None
+    except UnicodeDecodeError:
+        raise InputError(f'{path}: not a UTF-8 text file; {what} is needed there') from None
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read: {error.strerror}') from None
+
+
+def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
+    """[(number from 1, line)] of a text file, without empty lines and surrounding spaces."""
+    lines = ((number, line.strip())
+             for number, line in enumerate(read_text(path, what).splitlines(), 1))
+    return [(number, line) for number, line in lines if line]
+
+
+def malformed(path: Path | str, number: int, line: str, form: str) -> InputError:
+    """The InputError for a line that is not of the form it should have."""
+    return InputError(f'{path}, line {number}: {line!r} is not {form}; mend the line or take the '
+                      'published file')
+
+
+def read_json(path: Path | str, what: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError."""
+    try:
+        data = json.loads(read_text(path, what))
+    except ValueError as error:
+        raise InputError(f'{path}: not JSON ({error}); {what} is needed there') from None
+    if not isinstance(data, dict):
+        raise InputError(f'{path}: holds no JSON object; {what} is needed there')
+    return data
