@@ -28,6 +28,14 @@ NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_siz
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
               'no_mean_norm', 'no_std_norm', 'value_scale')
+# Flags that decide, beside those, how a network is trained; a checkpoint records them.
+TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'bad_frames', 'train_crop',
+                  'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
+                  'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
+                  'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
+                  'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
+                  'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
+                  'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
                    'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
@@ -389,7 +397,7 @@ def parse_opts(argv=None, parser=None):
             if values[name] not in (None, Path('auto')):
                 values[name] = values['root_path'] / values[name]
     opts = Options(**values, given=frozenset(given))
-    _check(opts)
+    check(opts)
     return opts
 
 
@@ -403,7 +411,7 @@ def _parse(parser, argv, namespace=None):
     return namespace
 
 
-def _check(opts):
+def check(opts):
     """Raise InputError where flags that are valid each by itself do not go together."""
     for rules in (_run_rules, _frame_rules, _inference_rules, _path_rules):
         for broken, sentence in rules(opts):

@@ -33,6 +33,7 @@ from datasets.loading import build_loader
 from datasets.videodataset import collate
 from inference import predict
 from model import build_network, prepare_network
+from optim import Optimization
 from opts import (Options, build_parser, clip_shape, n_input_channels, normalization, parse_opts,
                   replace)
 from runtime.cpu import keep_freed_memory
@@ -41,7 +42,7 @@ from runtime.files import write_json
 from runtime.hardware import AUTOCAST_TYPES, check_smallest_batch, pick_device
 from spatial_transforms import Normalize
 from tasks import TASKS
-from training import build_optimizer, build_scaler, train_epoch
+from training import train_epoch
 from util_scripts.helpers.benchmark_extraction import check_extraction, extraction_rows
 from util_scripts.helpers.timing import (Row, heading, line, moving_frames, now, peak_rate,
                                          times_ours)
@@ -270,11 +271,12 @@ def step_rows(bench):
 class Step:
     """A training step on a batch of clips that lies on the device, with random labels.
 
-    prepare: makes the model's input of the clips
+    prepare:      makes the model's input of the clips
+    optimization: has `backward(loss)` and `update()`
     """
 
-    def __init__(self, model, prepare, optimizer, scaler, clips, n_classes):
-        self.model, self.prepare, self.optimizer, self.scaler = model, prepare, optimizer, scaler
+    def __init__(self, model, prepare, optimization, clips, n_classes):
+        self.model, self.prepare, self.optimization = model, prepare, optimization
         self.clips = clips
         self.labels = torch.randint(n_classes, clips.shape[:1], device=clips.device)
 
@@ -283,11 +285,9 @@ class Step:
         marks = [self._mark()]
         loss = nn.functional.cross_entropy(self.model(self.prepare(self.clips)), self.labels)
         marks.append(self._mark())
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.optimization.backward(loss)
         marks.append(self._mark())
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimization.update()
         marks.append(self._mark())
         return np.diff(marks, axis=0)
 
@@ -304,8 +304,8 @@ def our_step(bench):
     shape = (opts.batch_size, opts.sample_duration, opts.sample_size, opts.sample_size,
              n_input_channels(opts))
     clips = torch.randint(256, shape, dtype=torch.uint8, device=device).permute(0, 4, 1, 2, 3)
-    return Step(model, bench.normalize(), build_optimizer(opts, network),
-                build_scaler(opts, device), clips, opts.n_classes)
+    return Step(model, bench.normalize(), Optimization(network.parameters(), opts, device), clips,
+                opts.n_classes)
 
 
 def _rate_note(bench, sec):
@@ -388,7 +388,7 @@ def end_to_end_rows(bench):
     loader = _Measured(bench.loader('train'), bench)
     while not loader.is_over():
         train_epoch(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
-                    step.optimizer, step.scaler, device=bench.device)
+                    step.optimization, device=bench.device)
     share = loader.waited_sec / loader.passed[0]
     limit = 'loader' if share > 0.1 else 'step'
     return [Row('end to end', f'training, {_processes(bench)}', *loader.passed / loader.n_clips,

@@ -39,10 +39,23 @@ def _serve(connection, opts, device):
                     weight_decay=opts.weight_decay)
     clips = torch.randn(opts.batch_size, n_input_channels(opts), opts.sample_duration,
                         opts.sample_size, opts.sample_size, device=device)
-    step = Step(network, nn.Identity(), optimizer, torch.amp.GradScaler(enabled=False), clips,
-                opts.n_classes)
+    step = Step(network, nn.Identity(), _PlainUpdate(optimizer), clips, opts.n_classes)
     try:
         while connection.recv():
             connection.send(step.times())
     except EOFError:
         pass
+
+
+class _PlainUpdate:
+    """The two halves of a step."""
+
+    def __init__(self, optimizer):
+        self._optimizer = optimizer
+
+    def backward(self, loss):
+        self._optimizer.zero_grad()
+        loss.backward()
+
+    def update(self):
+        self._optimizer.step()
