@@ -119,6 +119,7 @@ def infer(run: Run) -> None:
         model = run.in_precision
     partial = partial_results(opts, run.world, records, run.network)
     results, features = take_over(partial, loader, run.world, run.log)
+    run.stop.finishing = 'the batch is finished, and results so far are kept'
     with (run.log.progress(loader.batch_sampler.n_own_clips(), 'inference',
                            unit='clip') as progress,
           run.tap or nullcontext(), partial):

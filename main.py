@@ -19,7 +19,7 @@ from inference import infer
 from model import (adopt_options, build_network, describe, freeze_before, load_network,
                    load_pretrained, match_class_names, prepare_network)
 from opts import Options, clip_shape, normalization, parse_opts, replace, to_json
-from resume import resumed_options
+from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
 from runtime.errors import StopSignals
@@ -35,16 +35,19 @@ from validation import val_line, validate
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the flags say; the exit status. Raises InputError."""
     opts = parse_opts(argv)
+    arguments = sys.argv[1:] if argv is None else argv
     world = distributed.find_world(os.environ)
     if opts.distributed and distributed.LAUNCHER_VARIABLE not in os.environ:
-        arguments = sys.argv[1:] if argv is None else argv
         return distributed.start_processes(
             [sys.executable, __file__, *arguments], os.environ, world_size=opts.world_size,
             dist_url=opts.dist_url, no_cuda=opts.no_cuda)
     device = pick_device_of_run(world, no_cuda=opts.no_cuda, sync_batchnorm=opts.batchnorm_sync)
     with (distributed.joined(world, device, opts.dist_url), naming_lost_processes(),
-          StopSignals() as stop):
-        run = prepare(opts, world, device, stop)
+          StopSignals(is_told=world.is_main) as stop):
+        # Of a launcher, its own flags are not known.
+        is_known = world.size == 1 or world.launcher == '--distributed'
+        command = resuming_command(__file__, arguments, opts) if is_known else ''
+        run = prepare(opts, world, device, stop, command)
         status = 0
         if not opts.no_train:
             status = Trainer(run, StepTrace(run.log.folder, opts.profile)).train()
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(opts: Options, world: distributed.World, device: torch.device,
-            stop: StopSignals) -> Run:
+            stop: StopSignals, command: str) -> Run:
     """Check all that was given, then build all that the run needs."""
     log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard)
     if opts.accimage:
@@ -84,17 +87,21 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
                model=make_parallel(in_precision, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
                task=TASKS[opts.multi_label],
-               tap=FeatureTap(network, opts.feature_module) if opts.output_features else None)
+               tap=FeatureTap(network, opts.feature_module) if opts.output_features else None,
+               command=command)
 
 
 def find_resumed(opts: Options, world: distributed.World, log: logs.RunLog) -> Options:
-    """The options with the checkpoint that `--resume_path auto` stands for, or with none."""
+    """The options with the checkpoint that `--resume_path auto` stands for, or with none.
+
+    --pretrain_path counts only where there is none, so that one command begins and goes on.
+    """
     if opts.resume_path is None or opts.resume_path.name != 'auto':
         return opts
     path = distributed.from_main(
         checkpoint.newest(opts.result_path) if world.is_main else None, world)
     log.say(f'--resume_path auto: {path or "no checkpoint yet, a new training begins"}')
-    return replace(opts, resume_path=path)
+    return replace(opts, resume_path=path, pretrain_path=None if path else opts.pretrain_path)
 
 
 def prepare_data(opts: Options, state: Mapping[str, Any] | None, path: Path | None,

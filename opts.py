@@ -266,7 +266,8 @@ def _add_run_flags(parser):
     add = parser.add_argument_group('run').add_argument
     add('--resume_path', type=Path, metavar='FILE',
         help='go on with the training of this checkpoint, or of the newest in --result_path '
-             '(auto; a new training where there is none); with --no_train evaluate it')
+             '(auto; a new training where there is none, from --pretrain_path if given); with '
+             '--no_train evaluate it')
     add('--no_train', action='store_true', help='do not train')
     add('--no_val', action='store_true', help='do not validate')
     add('--checkpoint', type=_POSITIVE, default=10, metavar='N',
@@ -461,7 +462,7 @@ def _path_rules(opts):
     needed = {'video_path': 'folder of frames', 'annotation_path': 'annotation JSON',
               'result_path': 'folder for results'}
     return [
-        (opts.resume_path is not None and opts.pretrain_path is not None,
+        (opts.resume_path not in (None, Path('auto')) and opts.pretrain_path is not None,
          '--resume_path and --pretrain_path are both given: --resume_path goes on with a '
          'training, --pretrain_path starts a new one; keep one of them'),
         *((getattr(opts, name) is None, f'--{name} is missing: give the path of the {what}')

@@ -1,7 +1,11 @@
 """Resuming a training: the options it goes on with, and its position within an epoch."""
 
+import os
+import shlex
+import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +116,20 @@ def _told(opts: Options, state: Mapping[str, Any], path: Path,
 
 def _plain(value: Any) -> str:
     return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def resuming_command(script: str, argv: Sequence[str], opts: Options) -> str:
+    """The command line, ready to paste, that goes on with the training that `script` does with
+    `argv`; `opts` as parsed from that."""
+    words = list(argv)
+    if opts.resume_path != Path('auto'):
+        if '--resume_path' in words:
+            place = words.index('--resume_path')
+            del words[place:place + 2]
+        words += ['--resume_path', 'auto']
+    found = shutil.which('python') or ''
+    is_ours = os.path.dirname(found) == os.path.dirname(sys.executable)
+    return shlex.join(['python' if is_ours else sys.executable, os.path.relpath(script), *words])
 
 
 # ---------------------------------------------------------------- states and position

@@ -28,6 +28,8 @@ class Run:
                     the run, and `model` what is trained, parallel or not
     normalize:      makes the network's input, on the device
     tap:            catches the features that --output_features wants, None without
+    command:        the whole command that goes on with this run's training, '' where a launcher's
+                    part of it is not known
     """
 
     opts: Options
@@ -46,6 +48,7 @@ class Run:
     normalize: nn.Module
     task: Task
     tap: FeatureTap | None
+    command: str
 
     def evaluated_model(self) -> nn.Module:
         """What evaluation calls: processes have different numbers of batches, so none waits for
@@ -63,8 +66,11 @@ class Run:
             self.stop.signum = self.stop.signum or signal.SIGTERM
         return self.stop.signum
 
-    def stopped(self, cure: str = 'go on with --resume_path auto') -> Stopped:
-        """The Stopped to raise: only rank 0 says how to go on."""
+    def stopped(self, cure: str = '') -> Stopped:
+        """The Stopped to raise: only rank 0 says how to go on, with --resume_path auto by default.
+        """
         name = signal.Signals(self.stop.signum).name
+        if not cure:
+            cure = 'go on with --resume_path auto' + (f': {self.command}' if self.command else '')
         return Stopped(self.stop.signum,
                        f'stopped by {name}; {cure}' if self.world.is_main else '')

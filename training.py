@@ -142,10 +142,12 @@ class Trainer:
     def _train_epoch(self) -> str:
         """Train what is left of the epoch and log it; the line that says how it went."""
         run, opts, position = self._run, self._run.opts, self._position
-        self._loader.batch_sampler.set_position(position.epoch, position.n_batches)
+        n_before = position.n_batches
+        self._loader.batch_sampler.set_position(position.epoch, n_before)
+        run.stop.finishing = 'the step is finished, then save_last.pth is written'
         with run.log.progress(len(self._loader.dataset), f'train {position.epoch}/{opts.n_epochs}',
                               unit='clip', describe=self._figures) as self._progress:
-            self._progress.skip(position.n_batches * self._loader.batch_sampler.batch_size)
+            self._progress.skip(n_before * self._loader.batch_sampler.batch_size)
             means = train_epoch(self._loader, run.model, run.normalize, run.task,
                                 self._optimization, device=run.device, sums=position.sums,
                                 on_step=self._on_step, skip_nonfinite=opts.skip_nonfinite)
@@ -154,7 +156,9 @@ class Trainer:
         lr = self._optimization.lr if position.lr is None else position.lr
         run.log.epoch(epoch=position.epoch, lr=lr, **means, **_parameter_counts(run.network))
         skipped = position.sums.total('skipped')
-        return (f'epoch {position.epoch}/{opts.n_epochs}: lr {lr:.3g}, {rate:.1f} clips/s, '
+        return (f'epoch {position.epoch}/{opts.n_epochs}: lr {lr:.3g}, '
+                # After a stop in validation no step is left.
+                + (f'{rate:.1f} clips/s, ' if position.n_batches > n_before else '')
                 + (f'{skipped:.0f} steps skipped, ' if skipped else '')
                 + f'loss {means["loss"]:.4f}, clip top-1 {means["acc"]:.3f}')
 

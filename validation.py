@@ -75,12 +75,15 @@ def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> di
     """Validate once, log it, return the metrics; a request to stop calls `save`, then raises
     Stopped."""
     loader = run.loaders['val']
+    run.stop.finishing = 'the batch is finished' + (', then save_last.pth is written' if save
+                                                    else '')
 
     def on_step(n_videos: int) -> None:
         progress.update(n_videos)
         if run.stop.signum:
-            if save:
-                save()
+            if not save:
+                raise run.stopped('the same command begins anew')
+            save()
             raise run.stopped()
 
     with run.log.progress(loader.batch_sampler.n_own_videos(), f'validate {epoch}',

@@ -1,6 +1,7 @@
 """Resuming a training: which options it goes on with, what is said, where it begins."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -210,3 +211,16 @@ def test_other_videos_begin_the_epoch_anew(own_data, stopped, tmp_path, capsys):
     assert run_main(argv) == 0
     assert 'other videos' in capsys.readouterr().err
     assert _batches(tmp_path / 'results') == [['2', '1'], ['2', '2'], ['2', '3']]
+
+
+def test_going_on_after_a_stop_in_validation(own_data, stopped, tmp_path, capsys):
+    """No step of the epoch is left: no speed of steps is said, and nothing warns."""
+    state = torch.load(stopped, weights_only=True)
+    state['position'].update(batch=3, sums={'clips': 12.0, 'loss': 12.0, 'hits': 3.0})
+    torch.save(state, stopped)
+    argv = command(own_data, tmp_path / 'results', 2, '--resume_path', stopped)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert run_main(argv) == 0
+    line, = (line for line in capsys.readouterr().out.splitlines() if 'epoch 2/2' in line)
+    assert 'clips/s' not in line and 'loss 1.0000' in line and 'lr 0.05' in line
