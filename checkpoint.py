@@ -27,7 +27,7 @@ class CheckpointError(InputError):
     """A file is no checkpoint, does not fit, or cannot be written."""
 
 
-def versions():
+def versions() -> dict[str, str]:
     """{name: version} of Python and of the libraries that results depend on."""
     return {'python': platform.python_version(), 'torch': str(torch.__version__),
             **{name: metadata.version(name) for name in ('torchvision', 'numpy')}}
@@ -35,7 +35,7 @@ def versions():
 
 # ---------------------------------------------------------------- writing
 
-def save(path, state):
+def save(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write `state` to `path`, whole or not at all, and flushed to the disk.
 
     Raises CheckpointError where it cannot be written.
@@ -200,7 +200,7 @@ class CheckpointSaver:
             self._warn(f'warning: {error}; the run goes on')
 
 
-def newest(folder):
+def newest(folder: str | Path) -> Path | None:
     """Path of the newest checkpoint in a folder that loads, None where there is none."""
     for path in _newest_first(folder):
         try:
@@ -211,14 +211,14 @@ def newest(folder):
     return None
 
 
-def prune(folder, keep):
+def prune(folder: str | Path, keep: int) -> None:
     """Delete all but the newest `keep` of the save_{epoch}.pth; 0 keeps all."""
     by_epoch = [path for path in _newest_first(folder) if EPOCH_NAME.fullmatch(path.name)]
     for path in by_epoch[keep:] if keep else ():
         path.unlink(missing_ok=True)
 
 
-def _newest_first(folder):
+def _newest_first(folder: str | Path) -> list[Path]:
     # By time, not by epoch: a training that went back to an earlier epoch has later numbers too.
     return sorted(Path(folder).glob('save_*.pth'), key=lambda path: path.stat().st_mtime_ns,
                   reverse=True)

@@ -128,7 +128,8 @@ def infer(run: Run) -> None:
                              n_windows=n_windows):
             result = video_result(found.scores, found.segments, run.class_names,
                                   opts.output_topk, average)
-            results[found.video], row = result, {'result': result}
+            results[found.video] = result
+            row: dict[str, Any] = {'result': result}
             if run.tap:
                 features[found.video] = feature_rows(found, average)
                 row['features'] = pack(*features[found.video])
