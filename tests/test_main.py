@@ -359,5 +359,6 @@ def test_a_mistyped_flag_is_one_line():
 def test_a_run_without_terminal_is_quiet(tiny_data, tmp_path):
     done = _command(tiny_data.argv(tmp_path, '--n_threads', 2))
     assert done.returncode == 0 and done.stderr == ''
-    assert [line.split(':')[0] for line in done.stdout.splitlines()[1:]] == [
-        'epoch 1/2', 'epoch 2/2']
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith('12 clips per epoch in 3 steps')
+    assert [line.split(':')[0] for line in lines[2:]] == ['epoch 1/2', 'epoch 2/2']
