@@ -5,9 +5,12 @@ import hashlib
 import pickle
 import platform
 import re
+import time
 import warnings
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +27,7 @@ class CheckpointError(InputError):
     """A file is no checkpoint, does not fit, or cannot be written."""
 
 
-def versions():
+def versions() -> dict[str, str]:
     """{name: version} of Python and of the libraries that results depend on."""
     return {'python': platform.python_version(), 'torch': str(torch.__version__),
             **{name: metadata.version(name) for name in ('torchvision', 'numpy')}}
@@ -32,7 +35,7 @@ def versions():
 
 # ---------------------------------------------------------------- writing
 
-def save(path, state):
+def save(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write `state` to `path`, whole or not at all, and flushed to the disk.
 
     Raises CheckpointError where it cannot be written.
@@ -144,7 +147,60 @@ def fingerprint(state_dict):
 
 # ---------------------------------------------------------------- the checkpoints of a folder
 
-def newest(folder):
+class CheckpointSaver:
+    """When a training saves, and under which names in its folder.
+
+    save_{epoch}.pth: every `every_epochs` epochs and after the last; of these the newest `keep`
+                      stay, 0 for all
+    save_best.pth:    after an epoch that is better than all before
+    save_last.pth:    `every_minutes`, 0 for never, and where the run is stopped
+
+    before_save: called first, in every process; `is_writer` is True in the one that writes
+    warn:        told where a file cannot be written: the run goes on, the next save tries again,
+                 and until one succeeds `has_failed` is True
+    """
+
+    def __init__(self, folder: Path, *, every_epochs: int, last_epoch: int, keep: int = 0,
+                 every_minutes: float = 0.0, is_writer: bool = True,
+                 before_save: Callable[[], object], warn: Callable[[str], object]) -> None:
+        self._folder, self._every_epochs, self._last_epoch = folder, every_epochs, last_epoch
+        self._keep, self._every_minutes, self._is_writer = keep, every_minutes, is_writer
+        self._before_save, self._warn = before_save, warn
+        self._saved_at, self.has_failed = time.monotonic(), False
+
+    def is_due(self) -> bool:
+        """Returns True if `every_minutes` have passed since the last save."""
+        passed_sec = time.monotonic() - self._saved_at
+        return bool(self._every_minutes) and passed_sec > 60 * self._every_minutes
+
+    def save_last(self, state: Mapping[str, Any]) -> None:
+        """Save within an epoch."""
+        self._save('save_last.pth', state)
+
+    def save_epoch(self, epoch: int, make_state: Callable[[], Mapping[str, Any]],
+                   is_best: bool) -> None:
+        """Save after an epoch, as far as it is time for that."""
+        if is_best:
+            self._save('save_best.pth', make_state())
+        if epoch % self._every_epochs == 0 or epoch == self._last_epoch:
+            self._save(f'save_{epoch}.pth', make_state())
+            if self._is_writer and not self.has_failed:
+                prune(self._folder, self._keep)
+
+    def _save(self, name: str, state: Mapping[str, Any]) -> None:
+        self._saved_at = time.monotonic()
+        self._before_save()
+        if not self._is_writer:
+            return
+        try:
+            save(self._folder / name, state)
+            self.has_failed = False
+        except CheckpointError as error:
+            self.has_failed = True
+            self._warn(f'warning: {error}; the run goes on')
+
+
+def newest(folder: str | Path) -> Path | None:
     """Path of the newest checkpoint in a folder that loads, None where there is none."""
     for path in _newest_first(folder):
         try:
@@ -155,14 +211,14 @@ def newest(folder):
     return None
 
 
-def prune(folder, keep):
+def prune(folder: str | Path, keep: int) -> None:
     """Delete all but the newest `keep` of the save_{epoch}.pth; 0 keeps all."""
     by_epoch = [path for path in _newest_first(folder) if EPOCH_NAME.fullmatch(path.name)]
     for path in by_epoch[keep:] if keep else ():
         path.unlink(missing_ok=True)
 
 
-def _newest_first(folder):
+def _newest_first(folder: str | Path) -> list[Path]:
     # By time, not by epoch: a training that went back to an earlier epoch has later numbers too.
     return sorted(Path(folder).glob('save_*.pth'), key=lambda path: path.stat().st_mtime_ns,
                   reverse=True)

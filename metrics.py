@@ -1,9 +1,12 @@
 """Counts that add up exactly: over batches, and over processes. Divide once, at the end."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 
-def topk_hits(scores, labels, ks):
+def topk_hits(scores: torch.Tensor, labels: torch.Tensor, ks: Sequence[int]
+              ) -> list[torch.Tensor]:
     """For each k, how many rows have their label among the k best scores.
 
     (N, n_classes) scores, (N,) labels -> list of 0-d integer tensors. A k above n_classes counts
@@ -14,7 +17,8 @@ def topk_hits(scores, labels, ks):
     return [hits[:, :k].sum() for k in ks]
 
 
-def topk_any_hits(scores, targets, ks):
+def topk_any_hits(scores: torch.Tensor, targets: torch.Tensor, ks: Sequence[int]
+                  ) -> list[torch.Tensor]:
     """For each k, how many rows have one of their labels among the k best scores.
 
     (N, n_classes) scores, (N, n_classes) targets, 1 for each label -> as `topk_hits`. A row without
@@ -34,7 +38,8 @@ def topk_hits_by_class(scores: torch.Tensor, targets: torch.Tensor, k: int) -> t
     return (torch.zeros_like(targets).scatter_(1, best, 1) * targets).sum(dim=0)
 
 
-def mean_per_group(rows, groups):
+def mean_per_group(rows: torch.Tensor, groups: torch.Tensor
+                   ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of the rows of each group, groups in ascending order.
 
     (N, D) rows, (N,) group numbers -> (G, D) means, (G,) group numbers.
@@ -44,7 +49,7 @@ def mean_per_group(rows, groups):
     return sums / counts.unsqueeze(1), numbers
 
 
-def confusion_counts(scores, labels):
+def confusion_counts(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How often a class was taken for which: (n_classes, n_classes), rows true, columns best.
 
     (N, n_classes) scores, (N,) labels; counts of batches and of processes add up.
@@ -60,7 +65,7 @@ def confusion_of_pairs(true: torch.Tensor, predicted: torch.Tensor, n_classes: i
     return counts.view(n_classes, n_classes)
 
 
-def mean_class_accuracy(counts):
+def mean_class_accuracy(counts: torch.Tensor) -> float:
     """Mean over the classes that occur of the share that is right; nan where none occurs."""
     return mean_of_classes(counts.diagonal(), counts.sum(dim=1))
 
@@ -71,7 +76,7 @@ def mean_of_classes(right: torch.Tensor, totals: torch.Tensor) -> float:
     return float((right[occurs] / totals[occurs]).mean())
 
 
-def average_precision(scores, targets):
+def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
     """(N,) scores, (N,) targets, 1 or 0 -> average precision of one class; nan without a positive,
     and where a score is nan.
 
@@ -93,18 +98,18 @@ def average_precision(scores, targets):
     return float((gained * hits / (ends + 1)).sum() / hits[-1])
 
 
-def average_precisions(scores, targets):
+def average_precisions(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """(N, n_classes) scores and targets -> (n_classes,) float64 `average_precision`, on the CPU."""
     columns = zip(scores.cpu().unbind(dim=1), targets.cpu().unbind(dim=1))
     return torch.tensor([average_precision(*column) for column in columns], dtype=torch.float64)
 
 
-def mean_average_precision(scores, targets):
+def mean_average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
     """Mean of `average_precisions` over the classes with a positive; nan where none has one."""
     return float(average_precisions(scores, targets).nanmean())
 
 
-def most_confused(counts, n):
+def most_confused(counts: torch.Tensor, n: int) -> list[tuple[int, int, int]]:
     """[(true, predicted, how often)] of the `n` most frequent mistakes, the worst first."""
     mistakes = counts.clone().fill_diagonal_(0).flatten()
     # Stable: of equal counts the first classes come first.
@@ -120,28 +125,28 @@ class Sums:
         sums.mean('loss', 'clips')
     """
 
-    def __init__(self, totals=()):
+    def __init__(self, totals: Mapping[str, float] | Sequence[tuple[str, float]] = ()) -> None:
         self._sums = {name: torch.tensor(value, dtype=torch.float64)
                       for name, value in dict(totals).items()}
 
-    def add(self, **values):
+    def add(self, **values: torch.Tensor | float) -> None:
         for name, value in values.items():
             value = torch.as_tensor(value, dtype=torch.float64).detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
-    def total(self, name):
+    def total(self, name: str) -> float:
         """The sum as a Python number; 0 where nothing was added."""
         return float(self._sums.get(name, 0))
 
-    def totals(self):
+    def totals(self) -> dict[str, float]:
         """All sums as Python numbers, by name: what `Sums(totals)` starts from."""
         return {name: float(value) for name, value in self._sums.items()}
 
-    def tensor(self, names, device):
+    def tensor(self, names: Sequence[str], device: torch.device) -> torch.Tensor:
         """The sums of these names as one float64 tensor, for processes to add."""
         return torch.stack([self._sums[name].to(device) for name in names])
 
-    def mean(self, name, count):
+    def mean(self, name: str, count: str) -> float:
         """total(name) / total(count); nan where nothing was counted."""
         n = self.total(count)
         return self.total(name) / n if n else float('nan')

@@ -31,6 +31,14 @@ NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_siz
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
               'no_mean_norm', 'no_std_norm', 'value_scale')
+# Flags that decide, beside those, how a network is trained; a checkpoint records them.
+TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'bad_frames', 'train_crop',
+                  'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
+                  'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
+                  'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
+                  'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
+                  'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
+                  'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
                    'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
@@ -241,7 +249,8 @@ def _add_run_flags(parser: Parser) -> None:
     add = parser.add_argument_group('run').add_argument
     add('--resume_path', type=Path, metavar='FILE',
         help='go on with the training of this checkpoint, or of the newest in --result_path '
-             '(auto; a new training where there is none); with --no_train evaluate it')
+             '(auto; a new training where there is none, from --pretrain_path if given); with '
+             '--no_train evaluate it')
     add('--no_train', action='store_true', help='do not train')
     add('--no_val', action='store_true', help='do not validate')
     add('--checkpoint', type=POSITIVE, default=10, metavar='N',
@@ -355,11 +364,11 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
             if values[name] not in (None, Path('auto')):
                 values[name] = values['root_path'] / values[name]
     opts = Options(**values, given=frozenset(given))
-    _check(opts)
+    check(opts)
     return opts
 
 
-def _check(opts: Options) -> None:
+def check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
     for rules in (_run_rules, _frame_rules, _inference_rules, _path_rules):
         for broken, sentence in rules(opts):
@@ -409,7 +418,7 @@ def _path_rules(opts: Options) -> Rules:
     needed = {'video_path': 'folder of frames', 'annotation_path': 'annotation JSON',
               'result_path': 'folder for results'}
     return [
-        (opts.resume_path is not None and opts.pretrain_path is not None,
+        (opts.resume_path not in (None, Path('auto')) and opts.pretrain_path is not None,
          '--resume_path and --pretrain_path are both given: --resume_path goes on with a '
          'training, --pretrain_path starts a new one; keep one of them'),
         *((getattr(opts, name) is None, f'--{name} is missing: give the path of the {what}')

@@ -1,11 +1,9 @@
-"""What a network is to say of a clip: its one class, or which of the classes it has (multi-label).
+"""Loss, scores and metrics of single-label and of multi-label classification."""
 
-A `Task` is all that this changes: the loss, the scores, and what a validation measures.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -17,43 +15,58 @@ from runtime import distributed
 KINDS = ('clip', 'video')
 
 
-# ---------------------------------------------------------------- measures of a whole pass
+# ---------------------------------------------------------------- metrics of a whole pass
 
-class ConfusionTally:
+# (scores, labels) of the clips or of the videos of a batch.
+Rows = tuple[torch.Tensor, torch.Tensor]
+
+
+class MetricAccumulator(Protocol):
+    """Collects a pass over a validation set, batch by batch, for metrics that no mean of batches or
+    of processes is."""
+
+    def add(self, *kinds: Rows) -> None:
+        """Add what a batch gave: one pair per kind of KINDS."""
+
+    def total(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """({metric: value}, {kind: confusion counts}) over all processes."""
+
+
+class ConfusionAccumulator:
     """Confusion matrices of the clips and of the videos of a pass, and their mean-class accuracy.
     """
 
-    def __init__(self, n_classes, device):
+    def __init__(self, n_classes: int, device: torch.device) -> None:
         self._counts = torch.zeros(len(KINDS), n_classes, n_classes, dtype=torch.int64,
                                    device=device)
 
-    def add(self, *kinds):
+    def add(self, *kinds: Rows) -> None:
         """(scores (N, n_classes), labels (N,)) of a batch's clips, and of its videos."""
         self._counts += torch.stack([confusion_counts(*kind) for kind in kinds])
 
-    def total(self):
-        """({measure: value}, {'clip', 'video': (n_classes, n_classes) counts}), of all processes;
+    def total(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """({metric: value}, {'clip', 'video': (n_classes, n_classes) counts}), of all processes;
         rows are true, columns predicted."""
         counts = dict(zip(KINDS, distributed.total(self._counts).cpu()))
         return {f'{kind}_mean_class': mean_class_accuracy(own)
                 for kind, own in counts.items()}, counts
 
 
-class ScoreTally:
+class ScoreAccumulator:
     """Scores of all clips and of all videos of a pass, and their mean average precision, which no
     mean of batches or of processes is."""
 
-    def __init__(self, n_classes, device):
+    def __init__(self, n_classes: int, device: torch.device) -> None:
         nothing = torch.empty(0, n_classes, device=device)
-        self._rows = {kind: [(nothing, nothing)] for kind in KINDS}
+        self._rows: dict[str, list[Rows]] = {kind: [(nothing, nothing)] for kind in KINDS}
 
-    def add(self, *kinds):
+    def add(self, *kinds: Rows) -> None:
         """(scores (N, n_classes), targets (N, n_classes)) of a batch's clips, and of its videos."""
         for own, rows in zip(self._rows.values(), kinds):
             own.append(rows)
 
-    def total(self):
-        """({measure: value}, {}), of all processes: there is no confusion of several labels."""
+    def total(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """({metric: value}, {}), of all processes: there is no confusion of several labels."""
         columns = {kind: map(torch.cat, zip(*rows)) for kind, rows in self._rows.items()}
         return {f'{kind}_map': mean_average_precision(*map(distributed.all_rows, own))
                 for kind, own in columns.items()}, {}
@@ -63,34 +76,34 @@ class ScoreTally:
 
 @dataclass(frozen=True)
 class Task:
-    """How logits (N, n_classes) are trained, read and measured.
+    """How logits (N, n_classes) are trained, turned into scores and evaluated.
 
-    criterion: (logits, labels as `Batch` has them) -> mean loss over the clips
-    scores:    logits -> (N, n_classes) in 0...1
-    hits:      (scores, labels, ks) -> as metrics.topk_hits
-    tally:     (n_classes, device) -> a ConfusionTally, or what has its methods
-    measures:  names of what a validation measures beside loss and top-k hits
-    best_by:   the measure of the best checkpoint
-    shown:     measures that are printed, {name: in words}
+    criterion:   (logits, labels as `Batch` has them) -> mean loss over the clips
+    scores:      logits -> (N, n_classes) in 0...1
+    hits:        (scores, labels, ks) -> as metrics.topk_hits
+    accumulator: (n_classes, device) -> a MetricAccumulator
+    metrics:     names of the metrics of a validation beside loss and top-k hits
+    best_by:     the metric that decides which checkpoint is the best
+    shown:       metrics that are printed, {name: in words}
     """
 
     criterion: nn.Module
-    scores: Callable
-    hits: Callable
-    tally: Callable
-    measures: tuple
+    scores: Callable[[torch.Tensor], torch.Tensor]
+    hits: Callable[[torch.Tensor, torch.Tensor, Sequence[int]], list[torch.Tensor]]
+    accumulator: Callable[[int, torch.device], MetricAccumulator]
+    metrics: tuple[str, ...]
     best_by: str
-    shown: dict
+    shown: dict[str, str]
 
 
 SINGLE_LABEL = Task(
-    nn.CrossEntropyLoss(), partial(torch.softmax, dim=1), topk_hits, ConfusionTally,
+    nn.CrossEntropyLoss(), partial(torch.softmax, dim=1), topk_hits, ConfusionAccumulator,
     ('clip_mean_class', 'video_mean_class'), 'video_top1',
     {'clip_top1': 'clip top-1', 'video_top1': 'video top-1', 'video_top5': 'top-5',
      'video_mean_class': 'mean-class'})
 # The loss is the mean over the classes too.
 MULTI_LABEL = Task(
-    nn.BCEWithLogitsLoss(), torch.sigmoid, topk_any_hits, ScoreTally,
+    nn.BCEWithLogitsLoss(), torch.sigmoid, topk_any_hits, ScoreAccumulator,
     ('clip_map', 'video_map'), 'video_map',
     {'clip_top1': 'clip top-1', 'video_top1': 'video top-1', 'clip_map': 'clip mAP',
      'video_map': 'video mAP'})

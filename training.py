@@ -1,41 +1,53 @@
-"""Training: what steps the weights, and one epoch of it."""
+"""Training: one epoch of it, and the trainer that goes from epoch to epoch, records and saves."""
 
-from bisect import bisect_right
-from collections import Counter
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch.optim import SGD
-from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+from torch import nn
 
+from checkpoint import CheckpointSaver
 from metrics import Sums
+from optim import Optimization
+from resume import Position, batch_order, restore, saved_position, training_options
+from run import Run
 from runtime import distributed
 from runtime.errors import InputError
+from runtime.profiler import StepTrace
+from tasks import Task
+from validation import val_line, validate
+
+# On GPUs several processes look for requests to stop, and all for losses that are not finite,
+# every so many steps: looking makes the GPU wait.
+CHECKED_STEPS = 20
 
 
 class Step(NamedTuple):
     """What one step gave: over all processes, and as tensors, so that reading them can wait.
 
     clips: this process's, uint8 (N, C, T, h, w)
+    lr:    the learning rate that it used
     """
 
     clips: torch.Tensor
     n_clips: int
     loss: torch.Tensor
     acc: torch.Tensor
+    lr: float
 
 
-def train_epoch(loader, model, normalize, task, optimizer, scaler, *, device, sums=None,
-                on_step=None, skip_nonfinite=False):
+def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
+                optimization: Optimization, *, device: torch.device, sums: Sums | None = None,
+                on_step: Callable[[Step], object] | None = None, skip_nonfinite: bool = False
+                ) -> dict[str, float]:
     """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
 
     'acc' is top-1: how many clips have their label, or one of their labels, as the best class.
 
     model:     (N, C, T, H, W) float -> (N, n_classes) logits
     normalize: uint8 clips -> float, on the device
-    task:      a tasks.Task
-    scaler:    torch.amp.GradScaler, of `build_scaler`
-    sums:      metrics.Sums of the epoch's earlier batches, added to
+    sums:      of the epoch's earlier batches, added to
     on_step:   called with the Step after each
 
     With `skip_nonfinite` a step whose loss is not finite changes nothing and is counted in
@@ -56,84 +68,157 @@ def train_epoch(loader, model, normalize, task, optimizer, scaler, *, device, su
         loss_sum = task.criterion(logits, labels) * (len(labels) * is_own)
         hits, = task.hits(logits.detach(), labels, (1,))
         loss, acc = distributed.total(torch.stack([loss_sum.detach(), hits * is_own])) / n_total
-        optimizer.zero_grad(set_to_none=True)
+        lr = optimization.lr
         # Parallel processes average their gradients; so each gives its share of the mean.
-        scaler.scale(loss_sum * (batches.world_size / n_total)).backward()
-        if skip_nonfinite and not loss.isfinite():
+        if optimization.step(loss_sum * (batches.world_size / n_total),
+                             only_if=loss.isfinite() if skip_nonfinite else None):
+            sums.add(clips=n_total, loss=loss * n_total, hits=acc * n_total)
+        else:
             for buffer, value in zip(model.buffers(), buffers):
                 buffer.copy_(value)
             sums.add(skipped=1)
-        else:
-            scaler.step(optimizer)
-            scaler.update()
-            sums.add(clips=n_total, loss=loss * n_total, hits=acc * n_total)
         if on_step:
-            on_step(Step(batch.clips, n_total, loss, acc))
+            on_step(Step(batch.clips, n_total, loss, acc, lr))
     return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
 
 
-def build_optimizer(opts, network):
-    """SGD, as the flags say, over the parameters that are not frozen."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = SGD(parameters, opts.learning_rate, momentum=opts.momentum,
-                    dampening=0.0 if opts.nesterov else opts.dampening,
-                    weight_decay=opts.weight_decay, nesterov=opts.nesterov, fused=True)
-    if opts.precision == 'fp16' and opts.momentum:
-        # Where a scaled loss overflows at the first step, torch would leave these unset.
-        for parameter in parameters:
-            optimizer.state[parameter]['momentum_buffer'] = torch.zeros_like(parameter)
-    return optimizer
+class Trainer:
+    """The training of a run, from its checkpoint or from the start.
+
+    trace: profiles the steps
+    """
+
+    def __init__(self, run: Run, trace: StepTrace) -> None:
+        self._run, self._trace, self._loader = run, trace, run.loaders['train']
+        opts, state = run.opts, run.training_state
+        self._optimization = Optimization(
+            [p for p in run.network.parameters() if p.requires_grad], opts, run.device,
+            steps_per_epoch=len(self._loader.batch_sampler))
+        self._order = batch_order(self._loader)
+        self._position, self._best = Position(), -1.0
+        if state is not None and opts.resume_path is not None:
+            self._position = saved_position(state, self._order, opts.resume_path, run.log.warn)
+            restore(self._optimization, state, opts.resume_path, self._position.n_batches)
+            self._best = state.get(f'best_{run.task.best_by}', -1.0)
+        self._saver = CheckpointSaver(
+            opts.result_path, every_epochs=opts.checkpoint, last_epoch=opts.n_epochs,
+            keep=opts.keep, every_minutes=opts.checkpoint_minutes, is_writer=run.world.is_main,
+            # So that no checkpoint is ahead of logs that can be written.
+            before_save=run.log.flush, warn=run.log.warn)
+
+    def train(self) -> int:
+        """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
+        opts, log, position = self._run.opts, self._run.log, self._position
+        path = self._run.weights_path
+        if position.epoch > opts.n_epochs and opts.inference:
+            log.say(f'{path}: the training is complete; the inference follows')
+            return 0
+        if position.epoch > opts.n_epochs:
+            log.warn(f'{path}: is of epoch {position.epoch - 1} and --n_epochs is '
+                     f'{opts.n_epochs}: nothing is trained; raise --n_epochs to go on, or '
+                     'evaluate it with --no_train')
+            return 0
+        log.open_tables(position.epoch - 1, position.n_batches)
+        with self._trace:
+            while position.epoch <= opts.n_epochs:
+                self._run_epoch()
+        return int(self._saver.has_failed)
+
+    def _run_epoch(self) -> None:
+        """Train what is left of the epoch, validate, say how it went, and save."""
+        run, epoch = self._run, self._position.epoch
+        line, val_loss, is_best = self._train_epoch(), None, False
+        if not run.opts.no_val:
+            metrics = validate(run, epoch, self._save_last)
+            line += f'; {val_line(metrics, run.task)}'
+            val_loss, best = metrics['loss'], metrics[run.task.best_by]
+            is_best = best > self._best
+            self._best = best if is_best else self._best
+        self._optimization.end_epoch(val_loss)
+        run.log.say(line)
+        self._position.next_epoch()
+        self._saver.save_epoch(epoch, self._state, is_best)
+
+    def _train_epoch(self) -> str:
+        """Train what is left of the epoch and log it; the line that says how it went."""
+        run, opts, position = self._run, self._run.opts, self._position
+        n_before = position.n_batches
+        self._loader.batch_sampler.set_position(position.epoch, n_before)
+        run.stop.finishing = 'the step is finished, then save_last.pth is written'
+        with run.log.progress(len(self._loader.dataset), f'train {position.epoch}/{opts.n_epochs}',
+                              unit='clip', describe=self._figures) as self._progress:
+            self._progress.skip(n_before * self._loader.batch_sampler.batch_size)
+            means = train_epoch(self._loader, run.model, run.normalize, run.task,
+                                self._optimization, device=run.device, sums=position.sums,
+                                on_step=self._on_step, skip_nonfinite=opts.skip_nonfinite)
+            rate = self._progress.rate()
+        self._check_finite()
+        lr = self._optimization.lr if position.lr is None else position.lr
+        run.log.epoch(epoch=position.epoch, lr=lr, **means, **_parameter_counts(run.network))
+        skipped = position.sums.total('skipped')
+        return (f'epoch {position.epoch}/{opts.n_epochs}: lr {lr:.3g}, '
+                # After a stop in validation no step is left.
+                + (f'{rate:.1f} clips/s, ' if position.n_batches > n_before else '')
+                + (f'{skipped:.0f} steps skipped, ' if skipped else '')
+                + f'loss {means["loss"]:.4f}, clip top-1 {means["acc"]:.3f}')
+
+    def _on_step(self, step: Step) -> None:
+        """After each step: record it, see whether to stop or to save."""
+        run, position = self._run, self._position
+        position.n_batches += 1
+        position.lr, self._last_step = step.lr, step
+        if position.n_batches == 1:
+            run.log.clips(step.clips, position.epoch)
+        iteration = (position.epoch - 1) * len(self._loader) + position.n_batches
+        run.log.step(epoch=position.epoch, batch=position.n_batches, iter=iteration,
+                     loss=step.loss, acc=step.acc, lr=step.lr)
+        self._progress.update(step.n_clips)
+        self._trace.step()
+        is_checked = run.device.type == 'cpu' or position.n_batches % CHECKED_STEPS == 0
+        if is_checked:
+            self._check_finite()
+        # Several processes stop after the same step.
+        if run.stop.signum if run.world.size == 1 else is_checked and run.stop_asked():
+            self._save_last()
+            distributed.wait_for_all()
+            raise run.stopped()
+        if self._saver.is_due():
+            self._save_last()
+
+    def _figures(self) -> dict[str, float]:
+        """What the progress bar shows."""
+        return {'loss': float(self._last_step.loss), 'acc': float(self._last_step.acc)}
+
+    def _check_finite(self) -> None:
+        """Raise InputError that names epoch, batch and videos where a loss was not finite."""
+        position = self._position
+        if self._run.opts.skip_nonfinite or math.isfinite(position.sums.total('loss')):
+            return
+        indices = self._loader.batch_sampler.batch(position.epoch, position.n_batches - 1)
+        video_ids = self._loader.dataset.records.video_ids
+        names = ', '.join(video_ids[index] for index in indices)
+        raise InputError(f'the loss is not finite at epoch {position.epoch}, batch '
+                         f'{position.n_batches} or shortly before (videos of that batch: {names}); '
+                         'lower --learning_rate, or go on with --skip_nonfinite; checkpoints '
+                         'saved so far are untouched')
+
+    def _state(self) -> dict[str, Any]:
+        """The training state after the epochs that are complete."""
+        run = self._run
+        return {'epoch': self._position.epoch - 1,
+                'arch': f'{run.opts.model}-{run.opts.model_depth}',
+                'state_dict': run.network.state_dict(), **self._optimization.state_dict(),
+                f'best_{run.task.best_by}': self._best, 'options': training_options(run.opts),
+                **run.description}
+
+    def _save_last(self) -> None:
+        """Save with the position in the epoch."""
+        self._saver.save_last({**self._state(), 'position': self._position.state_dict(self._order)})
 
 
-def build_scaler(opts, device):
-    """Scales the loss of fp16, whose small gradients would be 0; passes others through."""
-    return torch.amp.GradScaler(device.type, enabled=opts.precision == 'fp16')
-
-
-def build_scheduler(opts, optimizer):
-    """What divides the learning rate by 10: at epochs, or on a plateau of the validation loss."""
-    if opts.lr_scheduler == 'multistep':
-        return MultiStepLR(optimizer, opts.multistep_milestones, gamma=0.1)
-    return ReduceLROnPlateau(optimizer, patience=opts.plateau_patience)
-
-
-def step_scheduler(scheduler, val_loss=None):
-    """End an epoch; a plateau is seen in the validation loss."""
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(val_loss)
-    else:
-        scheduler.step()
-
-
-def restore(opts, state, path, optimizer, scheduler, scaler):
-    """Put what steps the weights where the checkpoint left it. Raises InputError."""
-    if 'optimizer' not in state or 'scheduler' not in state:
-        raise InputError(f'{path}: holds weights but no state of a training; start a training '
-                         'from them with --pretrain_path, or evaluate them with --no_train')
-    is_multistep = isinstance(scheduler, MultiStepLR)
-    if is_multistep != ('milestones' in state['scheduler']):
-        raise InputError(f'{path}: was trained with another --lr_scheduler than '
-                         f'{opts.lr_scheduler}; give the one it was trained with')
-    try:
-        optimizer.load_state_dict(state['optimizer'])
-    except (ValueError, KeyError):
-        raise InputError(f'{path}: its optimiser state is of other parameters than those trained '
-                         'now; give the --ft_begin_module it was trained with') from None
-    for group in optimizer.param_groups:
-        group['fused'] = True  # files of other code have it otherwise
-    scheduler.load_state_dict(state['scheduler'])
-    if state.get('scaler') and scaler.is_enabled():
-        scaler.load_state_dict(state['scaler'])
-    if is_multistep and 'format_version' not in state:
-        scheduler.step()  # the 2020 code saved before this step
-    if is_multistep and opts.overwrite_milestones:
-        _set_milestones(scheduler, optimizer, opts.multistep_milestones)
-
-
-def _set_milestones(scheduler, optimizer, milestones):
-    """New milestones, and the learning rate they give for the present epoch."""
-    scheduler.milestones = Counter(milestones)
-    n_passed = bisect_right(sorted(milestones), scheduler.last_epoch)
-    for group, base_lr in zip(optimizer.param_groups, scheduler.base_lrs):
-        group['lr'] = base_lr * scheduler.gamma ** n_passed
-    scheduler._last_lr = [group['lr'] for group in optimizer.param_groups]
+def _parameter_counts(network: nn.Module) -> dict[str, int]:
+    """{'n_trained', 'n_frozen'}: how many numbers."""
+    counts = {'n_trained': 0, 'n_frozen': 0}
+    for parameter in network.parameters():
+        counts['n_trained' if parameter.requires_grad else 'n_frozen'] += parameter.numel()
+    return counts

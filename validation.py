@@ -1,9 +1,15 @@
-"""Validation: how many clips, and how many videos, are classified right."""
+"""Validation: loss and metrics over clips and over videos, and how they are logged."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 from metrics import Sums, mean_per_group
+from run import Run
 from runtime import distributed
+from tasks import Task
 
 # What is averaged, over clips or over videos.
 AVERAGED = {'loss': 'clips', 'clip_top1': 'clips', 'clip_top5': 'clips', 'video_top1': 'videos',
@@ -12,14 +18,16 @@ COUNTED = ('clips', 'videos', *AVERAGED)
 
 
 @torch.no_grad()
-def evaluate(loader, model, normalize, task, *, n_classes, device, on_step=None):
+def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *, n_classes: int,
+             device: torch.device, on_step: Callable[[int], None] | None = None
+             ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Pass once over a loader whose batches hold whole videos.
 
     Returns a dict of means, and a dict of counts (n_classes, n_classes), rows true and columns
     predicted: {'clip': of clips, 'video': of videos}; multi-label it is empty.
 
-    `task` is a tasks.Task; `on_step` is called with the number of videos after each batch. Counts
-    of several processes are added, each having its share of the loader.
+    `on_step` is called with the number of videos after each batch. Counts of several processes are
+    added, each having its share of the loader.
 
     loss, clip_top1, clip_top5:  over the clips
     video_top1, video_top5:      over the videos, of the task's scores averaged over a video's clips
@@ -29,7 +37,7 @@ def evaluate(loader, model, normalize, task, *, n_classes, device, on_step=None)
     Multi-label, a hit of top-k is that one of the labels is among the k best classes.
     """
     model.eval()
-    tally = task.tally(n_classes, device)
+    accumulator = task.accumulator(n_classes, device)
     sums = Sums(dict.fromkeys(COUNTED, 0))
     for batch in loader:
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
@@ -38,24 +46,56 @@ def evaluate(loader, model, normalize, task, *, n_classes, device, on_step=None)
         clip_top1, clip_top5 = task.hits(logits, labels, (1, 5))
         scores, video_labels = by_video(task.scores(logits), labels, videos)
         video_top1, video_top5 = task.hits(scores, video_labels, (1, 5))
-        tally.add((logits, labels), (scores, video_labels))
+        accumulator.add((logits, labels), (scores, video_labels))
         sums.add(clips=len(labels), loss=task.criterion(logits, labels) * len(labels),
                  clip_top1=clip_top1, clip_top5=clip_top5, videos=len(scores),
                  video_top1=video_top1, video_top5=video_top5)
         if on_step:
             on_step(len(scores))
     sums = Sums(dict(zip(COUNTED, distributed.total(sums.tensor(COUNTED, device)).tolist())))
-    measures, confusion = tally.total()
+    metrics, confusion = accumulator.total()
     means = {name: sums.mean(name, count) for name, count in AVERAGED.items()}
-    return {**means, **measures}, confusion
+    return {**means, **metrics}, confusion
 
 
-def by_video(scores, labels, videos):
+def by_video(scores: torch.Tensor, labels: torch.Tensor, videos: torch.Tensor
+             ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean scores and labels of each video of a batch, (V, n_classes) and as `labels` are.
 
-    scores: (N, n_classes), a row a clip; labels: as `Batch` has them; videos: (N,) their numbers
+    scores: (N, n_classes), one row per clip; labels: as `Batch` has them; videos: (N,) their
+    numbers
     """
     mean_scores, _ = mean_per_group(scores, videos)
     # All clips of a video have the same labels, and so their mean is those.
     mean_labels, _ = mean_per_group(labels.double().view(len(labels), -1), videos)
     return mean_scores, mean_labels.to(labels.dtype).view(-1, *labels.shape[1:])
+
+
+def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> dict[str, float]:
+    """Validate once, log it, return the metrics; a request to stop calls `save`, then raises
+    Stopped."""
+    loader = run.loaders['val']
+    run.stop.finishing = 'the batch is finished' + (', then save_last.pth is written' if save
+                                                    else '')
+
+    def on_step(n_videos: int) -> None:
+        progress.update(n_videos)
+        if run.stop.signum:
+            if not save:
+                raise run.stopped('the same command begins anew')
+            save()
+            raise run.stopped()
+
+    with run.log.progress(loader.batch_sampler.n_own_videos(), f'validate {epoch}',
+                          unit='video') as progress:
+        metrics, confusion = evaluate(loader, run.evaluated_model(), run.normalize, run.task,
+                                      device=run.device, n_classes=len(run.class_names),
+                                      on_step=on_step)
+    run.log.validation(epoch, metrics, confusion)
+    return metrics
+
+
+def val_line(metrics: dict[str, float], task: Task) -> str:
+    """The metrics of a validation in words."""
+    shown = [f'{words} {metrics[name]:.3f}' for name, words in task.shown.items()]
+    return ', '.join([f'validation loss {metrics["loss"]:.4f}', *shown])

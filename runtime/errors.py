@@ -32,14 +32,19 @@ class StopSignals:
         with StopSignals() as stop:
             ...
             if stop.signum: ...
+
+    is_told: at once, the first one prints a line on stderr that says what is finished before the
+             process ends, which is `finishing`
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     # A terminal and a launcher may both pass the same request on.
     ECHO_SEC = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, is_told: bool = False) -> None:
         self.signum = 0
+        self.finishing = 'the preparation and a first batch are finished'
+        self._is_told, self._pid = is_told, os.getpid()
 
     def __enter__(self) -> 'StopSignals':
         self._old = {number: signal.signal(number, self._note) for number in self.SIGNALS}
@@ -53,6 +58,11 @@ class StopSignals:
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if not self.signum:
             self.signum, self._since = signum, time.monotonic()
+            if self._is_told and os.getpid() == self._pid:
+                name, begin = signal.Signals(signum).name, '\n' if sys.stderr.isatty() else ''
+                # Not print, which the signal may have interrupted.
+                os.write(2, f'{begin}{name}: {self.finishing}; a second one ends the run at '
+                            'once\n'.encode())
         elif time.monotonic() - self._since > self.ECHO_SEC:
             os._exit(128 + signum)
 

@@ -326,8 +326,8 @@ class RunLog:
         """True in the process that records and says."""
         return self.folder is not None
 
-    def add_measures(self, names: Iterable[str]) -> None:
-        """Columns of val.log for what a validation of this run also measures."""
+    def add_metrics(self, names: Iterable[str]) -> None:
+        """Columns of val.log for more metrics of a validation of this run."""
         self._columns['val.log'] += tuple(names)
 
     def say(self, text: str) -> None:
@@ -371,9 +371,9 @@ class RunLog:
 
     def options(self, options: Mapping[str, Any]) -> None:
         """The options of the run, {flag: value}."""
-        measures = self._columns['val.log'][len(self.COLUMNS['val.log']):]
+        metrics = self._columns['val.log'][len(self.COLUMNS['val.log']):]
         self._board.options(options, [f'val/{name}' for name in
-                                      ('loss', 'clip_top1', 'video_top1', *measures)])
+                                      ('loss', 'clip_top1', 'video_top1', *metrics)])
 
     def clips(self, clips: 'torch.Tensor', epoch: int) -> None:
         """Clips of a training step, uint8 (N, C, T, h, w)."""

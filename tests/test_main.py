@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -254,9 +255,10 @@ def test_checkpoint_of_2020_goes_on_one_scheduler_step_later(tiny_data, trained,
     state = torch.load(trained / 'save_2.pth', weights_only=True)
     old = {key: state[key] for key in ('epoch', 'arch', 'state_dict', 'optimizer', 'scheduler')}
     old['state_dict'] = {f'module.{name}': value for name, value in old['state_dict'].items()}
-    old['scheduler'].update(last_epoch=1, _step_count=old['scheduler']['_step_count'] - 1)
+    old['scheduler'] = {'milestones': Counter([50, 100, 150]), 'gamma': 0.1, 'base_lrs': [0.05],
+                        'last_epoch': 1, '_step_count': 2, 'verbose': False, '_last_lr': [0.05]}
     torch.save(old, tmp_path / 'save_2.pth')
-    argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 3, '--resume_path',
+    argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 4, '--resume_path',
                           tmp_path / 'save_2.pth')
     assert run_main(argv) == 0
     assert same_state(checkpoint.load(tmp_path / 'results/save_3.pth'),

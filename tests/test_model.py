@@ -14,11 +14,11 @@ from model import (WeightsError, adopt_options, build_network, describe, empty_n
 from models import ARCHITECTURES, depths, generate_model
 from models.densenet import rename_2018_keys
 from models.identify import identify
+from optim import Optimization
 from opts import normalization, parse_opts, replace
 from tests.test_models import (GOLDEN_CASES, NETWORKS, clips, on_meta, recorded_network,
                                recorded_value)
 from tests.tiny_data import CLASSES, run_main
-from training import build_optimizer
 
 FLAGS_OF_2018 = ['--value_scale', '255', '--mean', '114.7748', '107.7354', '99.4750',
                  '--no_std_norm']
@@ -409,11 +409,11 @@ def test_what_comes_before_a_module_is_frozen(model, begin):
         part.register_forward_hook(
             lambda _part, _args, out, name=name: made.update({name: out.requires_grad}))
 
-    optimizer = build_optimizer(opts, network)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimization = Optimization(trained, opts, torch.device('cpu'))
     network.train()
     x = clips(n_channels=2 if opts.input_type == 'flow' else 3)
-    F.cross_entropy(network(x), torch.tensor([0, 2])).backward()
-    optimizer.step()
+    optimization.step(F.cross_entropy(network(x), torch.tensor([0, 2])))
 
     # No graph is kept of what is frozen: memory is for the rest.
     assert made == {name: name not in frozen for name in names}
@@ -421,8 +421,8 @@ def test_what_comes_before_a_module_is_frozen(model, begin):
     for name, value in network.state_dict().items():
         is_frozen = name.startswith(tuple(inside))
         assert torch.equal(value, before[name]) == is_frozen, name
-    trained = [p for p in network.parameters() if p.requires_grad]
-    assert len(optimizer.state) == len(trained) and all(p.grad is not None for p in trained)
+    assert len(optimization.state_dict()['optimizer']['state']) == len(trained)
+    assert all(p.grad is not None for p in trained)
     assert all(p.grad is None for p in network.parameters() if not p.requires_grad)
 
 

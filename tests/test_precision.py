@@ -5,10 +5,9 @@ import torch
 
 import checkpoint
 import models
-from opts import build_parser, parse_opts
+from opts import build_parser
 from runtime.hardware import InPrecision, find_memory_format
 from tests.tiny_data import run_main
-from training import build_scaler
 
 SMALL = {'resnet': 10, 'resnet2p1d': 10, 'preresnet': 10, 'resnext': 50, 'densenet': 121}
 
@@ -69,13 +68,6 @@ def test_memory_format(flags, device, expected):
     opts = build_parser().parse_args(flags)
     assert find_memory_format(opts.memory_format, torch.device(device), opts.precision,
                               opts.tf32) == expected
-
-
-def test_only_fp16_scales_the_loss(tiny_data, tmp_path):
-    for precision in ('fp32', 'bf16', 'fp16'):
-        opts = parse_opts(tiny_data.argv(tmp_path, '--precision', precision))
-        scaler = build_scaler(opts, torch.device('cpu'))
-        assert scaler.is_enabled() == (precision == 'fp16')
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])

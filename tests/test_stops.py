@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -51,6 +52,9 @@ def test_a_stopped_run_ends_like_one_that_was_not(tiny_data, tmp_path, whole, si
         tmp_path / 'output').read_text()
     position = checkpoint.load(tmp_path / 'save_last.pth')['position']
     print('stopped at', position)
+    begun, = (line for line in (tmp_path / 'output').read_text().splitlines()
+              if line.startswith(f'{signum.name}: '))
+    assert 'save_last.pth is written; a second one ends the run at once' in begun
     process = start_main(argv(tiny_data, tmp_path), tmp_path / 'output')
     process.join()
     assert process.exitcode == 0, (tmp_path / 'output').read_text()
@@ -212,6 +216,41 @@ def test_resumed_at_every_epoch(tiny_data, tmp_path, whole, epoch):
     assert process.exitcode == 0
     name = f'save_{N_EPOCHS}.pth'
     assert same_state(checkpoint.load(tmp_path / name), checkpoint.load(whole / name))
+
+
+def test_the_advice_after_a_stop_is_the_whole_command(tiny_data, tmp_path):
+    """Of a fine-tuning too: where there is a checkpoint, its weights count."""
+    assert run_main(tiny_data.argv(tmp_path / 'first', '--n_epochs', 1, '--no_val')) == 0
+    tuned = tmp_path / 'two words'
+    process = start_main(
+        tiny_data.argv(tuned, '--n_epochs', 1000, '--no_val', '--pretrain_path',
+                       tmp_path / 'first/save_1.pth'), tmp_path / 'output')
+    _run_until(process, tuned / 'save_1.pth')
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    advice = (tmp_path / 'output').read_text().splitlines()[-1]
+    assert advice.startswith('stopped by SIGINT; go on with --resume_path auto: ')
+    _, script, *command = shlex.split(advice.split('auto: ', 1)[1])
+    assert Path(script).samefile('main.py')
+    epoch = checkpoint.load(tuned / 'save_last.pth')['position']['epoch']
+    for n_epochs in (epoch, epoch + 1):
+        assert run_main([*command, '--n_epochs', n_epochs]) == 0
+    rows = (tuned / 'train.log').read_text().splitlines()[1:]
+    assert [row.split('\t')[0] for row in rows] == [str(i) for i in range(1, epoch + 2)]
+
+
+def test_auto_and_pretrained_weights(tiny_data, tmp_path, whole, capsys):
+    """The same command begins from these and then goes on."""
+    command = argv(tiny_data, tmp_path, '--no_val', '--pretrain_path', whole / 'save_1.pth',
+                   '--ft_begin_module', 'fc')
+    assert run_main([*command, '--n_epochs', 1]) == 0
+    assert 'a new training begins' in capsys.readouterr().out
+    before, after = (checkpoint.load(path)['state_dict']['conv1.weight'] for path in
+                     (whole / 'save_1.pth', tmp_path / 'save_1.pth'))
+    assert torch.equal(before, after)
+    assert run_main([*command, '--n_epochs', 2]) == 0
+    assert str(tmp_path / 'save_1.pth') in capsys.readouterr().out
+    assert (tmp_path / 'train.log').read_text().splitlines()[-1].startswith('2\t')
 
 
 def test_auto_begins_where_there_is_nothing(tiny_data, tmp_path, capsys):

@@ -66,7 +66,7 @@ def end_to_end_rows(bench: Bench) -> list[Row]:
     loader = _Measured(bench.loader('train'), bench)
     while not loader.is_over():
         train_epoch(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
-                    step.optimizer, step.scaler, device=bench.device)
+                    step.optimization, device=bench.device)
     share = loader.waited_sec / loader.passed[0]
     limit = 'loader' if share > 0.1 else 'step'
     return [timed_row('end to end', f'training, {_processes(bench)}',

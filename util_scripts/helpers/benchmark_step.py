@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import build_network, prepare_network
+from optim import Optimization
 from opts import clip_shape, n_input_channels
 from runtime.hardware import AUTOCAST_TYPES
-from training import build_optimizer, build_scaler
 from util_scripts.helpers.bench import Bench, wait_for
 from util_scripts.helpers.timing import Row, now, peak_rate, timed_row, times_ours
 
@@ -54,12 +54,13 @@ def step_rows(bench: Bench) -> list[Row]:
 class Step:
     """A training step on a batch of clips that lies on the device, with random labels.
 
-    prepare: makes the model's input of the clips
+    prepare:      makes the model's input of the clips
+    optimization: has `backward(loss)` and `update()`
     """
 
-    def __init__(self, model: nn.Module, prepare: nn.Module, optimizer: torch.optim.Optimizer,
-                 scaler: Any, clips: torch.Tensor, n_classes: int) -> None:
-        self.model, self.prepare, self.optimizer, self.scaler = model, prepare, optimizer, scaler
+    def __init__(self, model: nn.Module, prepare: nn.Module, optimization: Any,
+                 clips: torch.Tensor, n_classes: int) -> None:
+        self.model, self.prepare, self.optimization = model, prepare, optimization
         self.clips = clips
         self.labels = torch.randint(n_classes, clips.shape[:1], device=clips.device)
 
@@ -68,11 +69,9 @@ class Step:
         marks = [self._mark()]
         loss = nn.functional.cross_entropy(self.model(self.prepare(self.clips)), self.labels)
         marks.append(self._mark())
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.optimization.backward(loss)
         marks.append(self._mark())
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimization.update()
         marks.append(self._mark())
         return np.diff(marks, axis=0)
 
@@ -89,8 +88,8 @@ def our_step(bench: Bench) -> Step:
     shape = (opts.batch_size, opts.sample_duration, opts.sample_size, opts.sample_size,
              n_input_channels(opts))
     clips = torch.randint(256, shape, dtype=torch.uint8, device=device).permute(0, 4, 1, 2, 3)
-    return Step(model, bench.normalize(), build_optimizer(opts, network),
-                build_scaler(opts, device), clips, opts.n_classes)
+    return Step(model, bench.normalize(), Optimization(network.parameters(), opts, device), clips,
+                opts.n_classes)
 
 
 def _rate_note(bench: Bench, sec: float) -> str:

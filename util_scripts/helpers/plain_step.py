@@ -42,10 +42,23 @@ def _serve(connection: Connection, opts: Options, device: torch.device) -> None:
                     weight_decay=opts.weight_decay)
     clips = torch.randn(opts.batch_size, n_input_channels(opts), opts.sample_duration,
                         opts.sample_size, opts.sample_size, device=device)
-    step = Step(network, nn.Identity(), optimizer, torch.amp.GradScaler(enabled=False), clips,
-                opts.n_classes)
+    step = Step(network, nn.Identity(), _PlainUpdate(optimizer), clips, opts.n_classes)
     try:
         while connection.recv():
             connection.send(step.times())
     except EOFError:
         pass
+
+
+class _PlainUpdate:
+    """The two halves of a step."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._optimizer.zero_grad()
+        loss.backward()
+
+    def update(self) -> None:
+        self._optimizer.step()

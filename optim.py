@@ -1,0 +1,268 @@
+"""Optimisers and learning-rate schedules, and the object that steps the weights with them.
+
+A new optimiser is a row of OPTIMIZERS, a new schedule a row of SCHEDULES; each is also a choice of
+its flag in opts.py, beside the flags that it alone reads.
+"""
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+# Learning rates, one per parameter group.
+Rates = list[float]
+
+
+# ---------------------------------------------------------------- optimisers
+
+def _sgd(parameters: Iterable[nn.Parameter], opts: Namespace) -> Optimizer:
+    """Stochastic gradient descent with momentum."""
+    return SGD(parameters, opts.learning_rate, momentum=opts.momentum,
+               dampening=0.0 if opts.nesterov else opts.dampening,
+               weight_decay=opts.weight_decay, nesterov=opts.nesterov, fused=True)
+
+
+# By --optimizer: (parameters, options) -> optimiser.
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], Namespace], Optimizer]] = {'sgd': _sgd}
+
+
+# ---------------------------------------------------------------- schedules
+
+class Schedule:
+    """How the learning rates move; a schedule keeps no rates, it is given those of now.
+
+    last_epoch: how many epochs are complete, under the name that torch's schedules use
+
+    Its attributes are its state. `base` are the rates that the training was started with.
+    """
+
+    name: ClassVar[str]
+    watches_loss: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.last_epoch = 0
+
+    def end_step(self, rates: Rates, base: Rates, progress: float) -> Rates:
+        """Returns the rates of the next step; `progress` counts epochs, the part of this one too.
+        """
+        return rates
+
+    def end_epoch(self, rates: Rates, base: Rates, val_loss: float | None) -> Rates:
+        """Returns the rates of the next epoch; `val_loss` is None without a validation."""
+        self.last_epoch += 1
+        return rates
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'name': self.name, **vars(self)}
+
+    def resume(self, state: Mapping[str, Any], rates: Rates, base: Rates) -> Rates:
+        """Take over a saved state, also of torch's schedule of that kind; the rates of now."""
+        self.last_epoch = state['last_epoch']
+        return rates
+
+
+class MultiStep(Schedule):
+    """Multiplies the rates by `gamma` after the epochs that are milestones.
+
+    A milestone that is named twice counts twice, as in torch's MultiStepLR.
+    """
+
+    name = 'multistep'
+
+    def __init__(self, milestones: Sequence[int], gamma: float = 0.1) -> None:
+        super().__init__()
+        self.milestones, self.gamma = Counter(milestones), gamma
+
+    def end_epoch(self, rates: Rates, base: Rates, val_loss: float | None) -> Rates:
+        super().end_epoch(rates, base, val_loss)
+        return self._decayed(rates, self.last_epoch)
+
+    def resume(self, state: Mapping[str, Any], rates: Rates, base: Rates) -> Rates:
+        """With other milestones than the state's, the rates are what these give from the start."""
+        super().resume(state, rates, base)
+        if Counter(state['milestones']) == self.milestones:
+            return rates
+        for milestone in sorted(self.milestones):
+            if milestone <= self.last_epoch:
+                base = self._decayed(base, milestone)
+        return base
+
+    def _decayed(self, rates: Rates, epoch: int) -> Rates:
+        n_times = self.milestones.get(epoch, 0)
+        return [rate * self.gamma ** n_times for rate in rates] if n_times else rates
+
+
+class Plateau(Schedule):
+    """Multiplies the rates by `factor` when the validation loss has stopped falling: for more than
+    `patience` epochs it was not below (1 - threshold) of the best.
+
+    A rate that would move by at most `eps` stays: the rule of torch's ReduceLROnPlateau.
+    """
+
+    name, watches_loss = 'plateau', True
+
+    def __init__(self, patience: int, factor: float = 0.1, threshold: float = 1e-4,
+                 eps: float = 1e-8) -> None:
+        super().__init__()
+        self.patience, self.factor, self.threshold, self.eps = patience, factor, threshold, eps
+        self.best, self.num_bad_epochs = float('inf'), 0
+
+    def end_epoch(self, rates: Rates, base: Rates, val_loss: float | None) -> Rates:
+        super().end_epoch(rates, base, val_loss)
+        assert val_loss is not None, 'a plateau is seen in the validation loss'
+        if val_loss < self.best * (1 - self.threshold):
+            self.best, self.num_bad_epochs = val_loss, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.num_bad_epochs <= self.patience:
+            return rates
+        self.num_bad_epochs = 0
+        lower = [rate * self.factor for rate in rates]
+        return [new if rate - new > self.eps else rate for rate, new in zip(rates, lower)]
+
+    def resume(self, state: Mapping[str, Any], rates: Rates, base: Rates) -> Rates:
+        self.best, self.num_bad_epochs = state['best'], state['num_bad_epochs']
+        return super().resume(state, rates, base)
+
+
+# By --lr_scheduler: options -> schedule.
+SCHEDULES: dict[str, Callable[[Namespace], Schedule]] = {
+    MultiStep.name: lambda opts: MultiStep(opts.multistep_milestones),
+    Plateau.name: lambda opts: Plateau(opts.plateau_patience)}
+
+
+def schedule_name(state: Mapping[str, Any]) -> str:
+    """Which schedule a saved state is of; those of torch's own schedules do not say it."""
+    return state.get('name', MultiStep.name if 'milestones' in state else Plateau.name)
+
+
+# ---------------------------------------------------------------- both, and the scaler of losses
+
+class Optimization:
+    """Steps the weights: optimiser, learning-rate schedule and loss scaler (GradScaler) in one.
+
+        optimization = Optimization(parameters, opts, device, steps_per_epoch=len(loader))
+        optimization.step(loss)
+        optimization.end_epoch(val_loss)
+
+    parameters: those to train
+    opts:       the options that OPTIMIZERS and SCHEDULES read, and `precision`: the loss of fp16 is
+                scaled, since small gradients would be 0
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], opts: Namespace, device: torch.device,
+                 steps_per_epoch: int = 1) -> None:
+        self._optimizer = OPTIMIZERS[opts.optimizer](parameters, opts)
+        self._schedule = SCHEDULES[opts.lr_scheduler](opts)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=opts.precision == 'fp16')
+        self._steps_per_epoch, self._n_steps = steps_per_epoch, 0
+        for group in self._groups:
+            group['initial_lr'] = group['lr']
+        self._complete_state()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the next step uses, that of the first parameter group."""
+        return self._groups[0]['lr']
+
+    @property
+    def watches_loss(self) -> bool:
+        """True if `end_epoch` needs the validation loss."""
+        return self._schedule.watches_loss
+
+    def step(self, loss: torch.Tensor, only_if: torch.Tensor | None = None) -> bool:
+        """Backward pass of a scalar loss and update of the weights; returns True if updated.
+
+        only_if: 0-d bool, read after the backward pass; where it is False the weights stay
+        """
+        self.backward(loss)
+        is_updated = only_if is None or bool(only_if)
+        if is_updated:
+            self.update()
+        self._n_steps += 1
+        progress = self._schedule.last_epoch + self._n_steps / self._steps_per_epoch
+        self._set_rates(self._schedule.end_step(self._rates, self._base, progress))
+        return is_updated
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """The first half of a step: new gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+
+    def update(self) -> None:
+        """The second half: new weights."""
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def end_epoch(self, val_loss: float | None = None) -> None:
+        """Move the schedule on to the next epoch; a plateau is seen in `val_loss`."""
+        self._n_steps = 0
+        self._set_rates(self._schedule.end_epoch(self._rates, self._base, val_loss))
+
+    def state_dict(self) -> dict[str, Any]:
+        """{'optimizer', 'scheduler', 'scaler'}, each a state dict."""
+        return {'optimizer': self._optimizer.state_dict(),
+                'scheduler': self._schedule.state_dict(),
+                'scaler': self._scaler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], n_steps: int = 0,
+                        is_one_epoch_behind: bool = False) -> None:
+        """Go on from what `state_dict` gave, or from states of torch's SGD and schedules.
+
+        n_steps:             done since the last complete epoch
+        is_one_epoch_behind: saved before the schedule's move at the end of the epoch
+
+        The options of the constructor hold: where its learning rate is another than the one that
+        the state began with, the present rate is scaled by their ratio. Raises ValueError or
+        KeyError for a state of other parameters.
+        """
+        own = [{key: value for key, value in group.items() if key != 'params'}
+               for group in self._groups]
+        self._optimizer.load_state_dict(dict(state['optimizer']))
+        for group, settings in zip(self._groups, own):
+            rate = _rescaled(group['lr'], group.get('initial_lr'), settings['initial_lr'])
+            group.update(settings, lr=rate)
+        self._complete_state()
+        self._set_rates(self._schedule.resume(state['scheduler'], self._rates, self._base))
+        if is_one_epoch_behind and not self.watches_loss:
+            self.end_epoch()
+        if state.get('scaler') and self._scaler.is_enabled():
+            self._scaler.load_state_dict(state['scaler'])
+        self._n_steps = n_steps
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
+
+    @property
+    def _rates(self) -> Rates:
+        return [group['lr'] for group in self._groups]
+
+    @property
+    def _base(self) -> Rates:
+        return [group['initial_lr'] for group in self._groups]
+
+    def _set_rates(self, rates: Rates) -> None:
+        for group, rate in zip(self._groups, rates):
+            group['lr'] = rate
+
+    def _complete_state(self) -> None:
+        """Where a scaled loss overflows at the first step, torch would leave momentum unset."""
+        if not self._scaler.is_enabled():
+            return
+        for group in self._groups:
+            for parameter in group['params'] if group.get('momentum') else ():
+                state = self._optimizer.state[parameter]
+                if state.get('momentum_buffer') is None:
+                    state['momentum_buffer'] = torch.zeros_like(parameter)
+
+
+def _rescaled(rate: float, old_base: float | None, new_base: float) -> float:
+    """The rate of now of a training that had begun with another one; None: that is not known."""
+    if old_base in (None, new_base):
+        return rate
+    return new_base if rate == old_base else rate * (new_base / old_base)

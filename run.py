@@ -1,0 +1,76 @@
+"""What training, validation and inference of one run share."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from features import FeatureTap
+from opts import Options
+from runtime import distributed, logs
+from runtime.errors import Stopped, StopSignals
+from tasks import Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of main.py in one of its processes.
+
+    training_state: the checkpoint that it starts from, None without
+    weights_path:   path of that file, for messages
+    description:    what a checkpoint says of the network, beside the training state
+    loaders:        by split, those that the run needs
+    network:        the network itself; `in_precision` is it in the precision and memory format of
+                    the run, and `model` what is trained, parallel or not
+    normalize:      makes the network's input, on the device
+    tap:            catches the features that --output_features wants, None without
+    command:        the whole command that goes on with this run's training, '' where a launcher's
+                    part of it is not known
+    """
+
+    opts: Options
+    world: distributed.World
+    device: torch.device
+    log: logs.RunLog
+    stop: StopSignals
+    training_state: Mapping[str, Any] | None
+    weights_path: Path | None
+    class_names: tuple[str, ...]
+    description: Mapping[str, Any]
+    loaders: Mapping[str, Any]
+    network: nn.Module
+    in_precision: nn.Module
+    model: nn.Module
+    normalize: nn.Module
+    task: Task
+    tap: FeatureTap | None
+    command: str
+
+    def evaluated_model(self) -> nn.Module:
+        """What evaluation calls: processes have different numbers of batches, so none waits for
+        another in it."""
+        if self.world.size == 1:
+            return self.model
+        distributed.share_buffers(self.network)
+        return self.in_precision
+
+    def stop_asked(self) -> int:
+        """The signal that asked any process to stop, 0 for none; the same answer in all of them.
+        All processes call it."""
+        asked = torch.tensor([self.stop.signum], device=self.device)
+        if int(distributed.total(asked)):
+            self.stop.signum = self.stop.signum or signal.SIGTERM
+        return self.stop.signum
+
+    def stopped(self, cure: str = '') -> Stopped:
+        """The Stopped to raise: only rank 0 says how to go on, with --resume_path auto by default.
+        """
+        name = signal.Signals(self.stop.signum).name
+        if not cure:
+            cure = 'go on with --resume_path auto' + (f': {self.command}' if self.command else '')
+        return Stopped(self.stop.signum,
+                       f'stopped by {name}; {cure}' if self.world.is_main else '')

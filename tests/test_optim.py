@@ -1,0 +1,197 @@
+"""Optimisers and schedules: torch's own loop gives the same weights, and states of torch go on."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau
+
+import optim
+from optim import SCHEDULES, MultiStep, Optimization
+from opts import build_parser
+from tests.tiny_data import run_main
+
+CPU = torch.device('cpu')
+# Validation losses of epochs that fall, and then do not.
+LOSSES = (3.0, 2.0, 2.0, 1.99999, 2.5, 1.0, 1.0, 1.0, 1.0)
+
+
+def options(*flags):
+    return build_parser().parse_args(['--learning_rate', '0.05', *map(str, flags)])
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def losses(net, n_steps, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n_steps):
+        rows = torch.randn(4, 6, generator=generator)
+        yield nn.functional.cross_entropy(net(rows), torch.tensor([0, 1, 2, 0]))
+
+
+def ours(net, *flags, steps_per_epoch=1):
+    return Optimization(net.parameters(), options(*flags), CPU, steps_per_epoch)
+
+
+def assert_same_weights(a, b):
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, b.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('flags, settings', [
+    ((), {}),
+    (('--momentum', 0), {'momentum': 0}),
+    (('--nesterov', '--dampening', 0.5), {'nesterov': True}),
+    (('--dampening', 0.5, '--weight_decay', 0), {'dampening': 0.5, 'weight_decay': 0})])
+def test_five_steps_are_those_of_a_plain_loop(flags, settings):
+    net, plain = network(), network()
+    optimization = ours(net, *flags)
+    for loss in losses(net, 5):
+        assert optimization.step(loss)
+    optimizer = SGD(plain.parameters(), 0.05, **{'momentum': 0.9, 'weight_decay': 1e-3,
+                                                 **settings})
+    for loss in losses(plain, 5):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for ours_, theirs in zip(net.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours_, theirs, rtol=1e-6, atol=1e-6)
+
+
+SCHEDULED = [
+    (('--multistep_milestones', 2, 5, 5, 7),
+     lambda optimizer: MultiStepLR(optimizer, [2, 5, 5, 7])),
+    (('--lr_scheduler', 'plateau', '--plateau_patience', 1),
+     lambda optimizer: ReduceLROnPlateau(optimizer, patience=1)),
+    (('--lr_scheduler', 'plateau', '--plateau_patience', 0),
+     lambda optimizer: ReduceLROnPlateau(optimizer, patience=0))]
+
+
+def torch_training(make_schedule, n_epochs):
+    """(network, optimiser, schedule, rates after each epoch) of a loop in plain torch."""
+    net = network()
+    optimizer = SGD(net.parameters(), 0.05, momentum=0.9, weight_decay=1e-3, fused=True)
+    schedule, rates = make_schedule(optimizer), []
+    for epoch in range(n_epochs):
+        for loss in losses(net, 2, seed=epoch):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step(*([LOSSES[epoch]] if isinstance(schedule, ReduceLROnPlateau) else []))
+        rates.append(optimizer.param_groups[0]['lr'])
+    return net, optimizer, schedule, rates
+
+
+@pytest.mark.parametrize('flags, make_schedule', SCHEDULED)
+def test_schedules_are_those_of_torch(flags, make_schedule):
+    plain, _, _, expected = torch_training(make_schedule, len(LOSSES))
+    net, rates = network(), []
+    optimization = ours(net, *flags)
+    for epoch, val_loss in enumerate(LOSSES):
+        for loss in losses(net, 2, seed=epoch):
+            optimization.step(loss)
+        optimization.end_epoch(val_loss)
+        rates.append(optimization.lr)
+    assert rates == expected and len(set(rates)) > 2
+    assert_same_weights(net, plain)
+
+
+@pytest.mark.parametrize('flags, make_schedule', SCHEDULED)
+@pytest.mark.parametrize('saved_after', range(1, len(LOSSES)))
+def test_states_of_torch_go_on_to_the_bit(flags, make_schedule, saved_after):
+    """As files of earlier code hold them, with milestones as a Counter."""
+    expected, _, _, _ = torch_training(make_schedule, len(LOSSES))
+    net, optimizer, schedule, rates = torch_training(make_schedule, saved_after)
+    state = {'optimizer': optimizer.state_dict(), 'scheduler': schedule.state_dict()}
+    optimization = ours(net, *flags)
+    optimization.load_state_dict(state)
+    for epoch in range(saved_after, len(LOSSES)):
+        assert optimization.lr == rates[-1]
+        for loss in losses(net, 2, seed=epoch):
+            optimization.step(loss)
+        optimization.end_epoch(LOSSES[epoch])
+        rates.append(optimization.lr)
+    assert_same_weights(net, expected)
+
+
+@pytest.mark.parametrize('flags, make_schedule', SCHEDULED)
+def test_torch_takes_our_states(flags, make_schedule):
+    """Other people's tools read them as those of MultiStepLR and ReduceLROnPlateau."""
+    net = network()
+    optimization = ours(net, *flags)
+    for epoch, val_loss in enumerate(LOSSES[:6]):
+        for loss in losses(net, 2, seed=epoch):
+            optimization.step(loss)
+        optimization.end_epoch(val_loss)
+    state = optimization.state_dict()
+    expected, optimizer, schedule, rates = torch_training(make_schedule, 6)
+    schedule.load_state_dict(state['scheduler'])
+    optimizer.load_state_dict(state['optimizer'])
+    assert schedule.last_epoch == 6
+    for val_loss in LOSSES[6:]:
+        optimizer.step()
+        schedule.step(*([val_loss] if isinstance(schedule, ReduceLROnPlateau) else []))
+        optimization.end_epoch(val_loss)
+        assert optimizer.param_groups[0]['lr'] == optimization.lr
+
+
+def test_another_learning_rate_scales_the_present_one():
+    net = network()
+    optimization = ours(net, '--multistep_milestones', 1)
+    optimization.end_epoch()
+    state = optimization.state_dict()
+    same, lower = (Optimization(net.parameters(), options(
+        '--multistep_milestones', 1, '--learning_rate', lr, '--momentum', 0.5), CPU)
+        for lr in (0.05, 0.01))
+    for other in (same, lower):
+        other.load_state_dict(state)
+        assert other.state_dict()['optimizer']['param_groups'][0]['momentum'] == 0.5
+    assert same.lr == optimization.lr
+    assert lower.lr == pytest.approx(0.001)
+
+
+def test_a_loss_that_is_not_to_be_used_changes_nothing():
+    net, before = network(), network()
+    optimization = ours(net)
+    loss, = losses(net, 1)
+    assert not optimization.step(loss, only_if=torch.tensor(False))
+    assert_same_weights(net, before)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+def test_only_fp16_scales_the_loss(precision):
+    scaler = ours(network(), '--precision', precision).state_dict()['scaler']
+    assert bool(scaler) == (precision == 'fp16')
+
+
+class EachStep(MultiStep):
+    """A schedule that falls linearly with each step."""
+
+    def end_step(self, rates, base, progress):
+        return [rate * (1 - progress / 10) for rate in base]
+
+
+def test_a_schedule_may_move_each_step_and_what_is_logged_was_used(tiny_data, tmp_path,
+                                                                   monkeypatch):
+    """A row is all that a new schedule is."""
+    monkeypatch.setitem(SCHEDULES, 'multistep', lambda opts: EachStep(opts.multistep_milestones))
+    used = []
+
+    class Watched(SGD):
+        def step(self, *args, **kwargs):
+            used.append(self.param_groups[0]['lr'])
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setitem(optim.OPTIMIZERS, 'sgd',
+                        lambda parameters, opts: Watched(parameters, opts.learning_rate))
+    assert run_main(tiny_data.argv(tmp_path)) == 0
+    rows = [line.split('\t') for line in (tmp_path / 'train_batch.log').read_text().splitlines()]
+    logged = [float(row[rows[0].index('lr')]) for row in rows[1:]]
+    assert logged == pytest.approx([0.05 * (1 - step / 30) for step in range(6)])
+    assert logged == pytest.approx(used)
+    assert json.loads((tmp_path / 'opts.json').read_text())['learning_rate'] == 0.05
