@@ -17,8 +17,8 @@ from datasets.loading import build_loader, naming_lost_processes, notes_on_data
 from features import FeatureTap, pack
 from inference import feature_rows, predict, video_result
 from metrics import Sums
-from model import (adopt_options, build_network, describe, freeze_before, load_network,
-                   load_pretrained, match_class_names, prepare_network)
+from model import (adopt_options, build_network, freeze_before, load_network, load_pretrained,
+                   match_class_names, prepare_network, read_weights)
 from opts import Options, clip_shape, normalization, parse_opts, replace, to_json
 from results import partial_results, take_over, write_all_features, write_results
 from runtime import distributed, logs
@@ -31,6 +31,7 @@ from tasks import TASKS, Task
 from training import (build_optimizer, build_scaler, build_scheduler, restore, step_scheduler,
                       train_epoch)
 from validation import evaluate
+from weights import Weights, describe
 
 # On GPUs several processes look for requests to stop, and all for losses that are not finite,
 # every so many steps: looking makes the GPU wait.
@@ -41,21 +42,20 @@ CHECKED_STEPS = 20
 class Run:
     """What all parts of a run share.
 
-    state, weights_path: the checkpoint it starts from, None for none
-    loaders:             by split, those that the run needs
-    network:             the network itself; `tuned` is it in its precision, and `model` what is
-                         trained, parallel or not
-    tap:                 catches the features that --output_features wants, None without
-    normalize:           makes the network's input, on the device
-    task:                what the network is to say of a clip
+    weights:   the weights file it starts from, None for none
+    loaders:   by split, those that the run needs
+    network:   the network itself; `tuned` is it in its precision, and `model` what is trained,
+               parallel or not
+    tap:       catches the features that --output_features wants, None without
+    normalize: makes the network's input, on the device
+    task:      what the network is to say of a clip
     """
 
     opts: Options
     world: distributed.World
     device: torch.device
     log: logs.RunLog
-    state: dict | None
-    weights_path: object
+    weights: Weights | None
     class_names: tuple
     loaders: dict
     network: nn.Module
@@ -83,7 +83,7 @@ def main(argv=None):
         if not opts.no_train:
             status = Training(this_run, stop).run()
         elif not opts.no_val:
-            validate(this_run, stop, evaluated_epoch(this_run.state))
+            validate(this_run, stop, evaluated_epoch(this_run.weights))
         if opts.inference:
             infer(this_run, stop)
         this_run.log.close()
@@ -99,17 +99,17 @@ def prepare(opts, world, device):
         log.warn('--accimage has no effect: that image library is no longer kept')
     opts = find_resumed(opts, world, log)
     path = opts.resume_path or opts.pretrain_path
-    state = checkpoint.load(path) if path else None
+    weights = read_weights(path, opts) if path else None
     is_pretrained = opts.pretrain_path is not None
-    if state:
-        opts = adopt_options(opts, state, path, is_pretrained, log.warn)
+    if weights:
+        opts = adopt_options(opts, weights, is_pretrained, log.warn)
     task = TASKS[opts.multi_label]
     log.add_measures(task.measures)
     annotation = read_annotation(opts.annotation_path)
     check_class_count(annotation, opts.n_classes)
-    if state and not is_pretrained:
+    if weights and not is_pretrained:
         annotation = with_fields(annotation, class_names=match_class_names(
-            annotation.class_names, state, path, log.warn))
+            annotation.class_names, weights, log.warn))
     shared = share_batches(opts, world, log)
     loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
                                    world_size=world.size, pin_memory=device.type == 'cuda')
@@ -119,7 +119,7 @@ def prepare(opts, world, device):
             log.say(note)
     if not opts.no_val:
         warn_of_no_labels(opts, loaders['val'].dataset.records, log)
-    network = make_network(opts, state, path, log).to(device)
+    network = make_network(opts, weights, log).to(device)
     if not opts.no_train:
         check_smallest_batch(network, clip_shape(opts),
                              loaders['train'].batch_sampler.smallest_share())
@@ -129,7 +129,7 @@ def prepare(opts, world, device):
         log.options({name: value for name, value in vars(opts).items() if name != 'given'})
     tuned = prepare_network(opts, network, device)
     mean, std = normalization(opts)
-    return Run(opts=opts, world=world, device=device, log=log, state=state, weights_path=path,
+    return Run(opts=opts, world=world, device=device, log=log, weights=weights,
                class_names=annotation.class_names, loaders=loaders, network=network,
                tuned=tuned, model=make_parallel(tuned, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
@@ -173,14 +173,14 @@ def wanted_splits(opts):
     return [split for split in wanted if wanted[split]]
 
 
-def make_network(opts, state, path, log):
+def make_network(opts, weights, log):
     """A new network, that of a checkpoint, or that with a new classifier."""
-    if state is None:
+    if weights is None:
         network = build_network(opts)
     elif opts.pretrain_path is None:
-        network = load_network(opts, state, path)
+        network = load_network(opts, weights)
     else:
-        network = load_pretrained(opts, state, path)
+        network = load_pretrained(opts, weights)
         if opts.no_train:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')
@@ -198,14 +198,14 @@ class Training:
 
     def __init__(self, this_run, stop):
         self.this_run, self.stop = this_run, stop
-        opts, state = this_run.opts, this_run.state
+        opts, weights = this_run.opts, this_run.weights
         self.optimizer = build_optimizer(opts, this_run.network)
         self.scheduler = build_scheduler(opts, self.optimizer)
         self.scaler = build_scaler(opts, this_run.device)
         self.epoch, self.n_batches, self.sums, self.best = 1, 0, Sums(), -1.0
         if opts.resume_path is not None:
-            restore(opts, state, this_run.weights_path, self.optimizer, self.scheduler,
-                    self.scaler)
+            restore(opts, weights, self.optimizer, self.scheduler, self.scaler)
+            state = weights.training
             position = state.get('position', {'epoch': state['epoch'] + 1, 'batch': 0, 'sums': {}})
             self.epoch, self.n_batches = position['epoch'], position['batch']
             self.sums = Sums(position['sums'])
@@ -217,11 +217,11 @@ class Training:
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
         opts, log = self.this_run.opts, self.this_run.log
         if self.epoch > opts.n_epochs and opts.inference:
-            log.say(f'{self.this_run.weights_path}: the training is complete; the inference '
+            log.say(f'{opts.resume_path}: the training is complete; the inference '
                     'follows')
             return 0
         if self.epoch > opts.n_epochs:
-            log.warn(f'{self.this_run.weights_path}: is of epoch {self.epoch - 1} and --n_epochs '
+            log.warn(f'{opts.resume_path}: is of epoch {self.epoch - 1} and --n_epochs '
                      f'is {opts.n_epochs}: nothing is trained; raise --n_epochs to go on, or '
                      'evaluate it with --no_train')
             return 0
@@ -318,13 +318,12 @@ class Training:
     def state(self, epoch):
         """The training state; `epoch` is the last that is complete."""
         this_run = self.this_run
-        return {'epoch': epoch, 'arch': f'{this_run.opts.model}-{this_run.opts.model_depth}',
-                'state_dict': this_run.network.state_dict(),
+        return {'epoch': epoch, 'state_dict': this_run.network.state_dict(),
                 'optimizer': self.optimizer.state_dict(),
                 'scheduler': self.scheduler.state_dict(),
                 'scaler': self.scaler.state_dict(),
                 f'best_{this_run.task.best_by}': self.best,
-                **describe(this_run.opts, this_run.class_names)}
+                **describe(this_run.opts, this_run.network, this_run.class_names)}
 
     def save_last(self):
         """Write save_last.pth, with the position in the epoch."""
@@ -366,9 +365,9 @@ def stopped(this_run, signum, cure='go on with --resume_path auto'):
 
 # ---------------------------------------------------------------- validation and inference
 
-def evaluated_epoch(state):
+def evaluated_epoch(weights):
     """The epoch that a validation without training is of: our checkpoint's, 1 for other files."""
-    return state['epoch'] if state and 'format_version' in state else 1
+    return weights.epoch if weights and weights.is_ours else 1
 
 
 def evaluated_model(this_run):

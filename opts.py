@@ -10,6 +10,7 @@ import difflib
 import json
 from pathlib import Path
 
+from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
@@ -21,13 +22,11 @@ DATASET_STATISTICS = {
 # Flags that --root_path is joined in front of; --resume_path also takes the word auto.
 PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
               'output_features')
-# Flags that decide the names and shapes of the network's weights.
-NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_size',
-                 'conv1_t_stride', 'no_max_pool', 'resnet_shortcut', 'resnet_widen_factor',
-                 'wide_resnet_k', 'resnext_cardinality')
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
               'no_mean_norm', 'no_std_norm', 'value_scale')
+# What one frame becomes. These go together: a file's are taken when none of them is given.
+NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
                    'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
@@ -65,7 +64,7 @@ def replace(opts, **changes):
 
 def n_input_channels(opts):
     """Channels of a frame: 3 for rgb, 2 (horizontal, vertical) for flow."""
-    return 2 if opts.input_type == 'flow' else 3
+    return INPUT_CHANNELS[opts.input_type]
 
 
 def clip_shape(opts):
@@ -147,7 +146,7 @@ def _add_data_flags(parser):
     add('--file_type', default='jpg', choices=FILE_TYPES,
         help='how the frames are stored: a folder of jpg files or one hdf5 file a video, or the '
              'video files themselves')
-    add('--input_type', default='rgb', choices=('rgb', 'flow'),
+    add('--input_type', default='rgb', choices=tuple(INPUT_CHANNELS),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
     add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
         help='look for every video\'s frames before the run starts; by default this is done for '
@@ -197,11 +196,9 @@ def _add_clip_flags(parser):
         help='images in 0...1 or in 0...255')
 
 
-def _add_network_flags(parser):
-    add = parser.add_argument_group('network').add_argument
-    add('--model', default='resnet',
-        choices=('resnet', 'resnet2p1d', 'preresnet', 'wideresnet', 'resnext', 'densenet'),
-        help='family of networks')
+def _add_architecture_flags(add):
+    """The flags that, with --n_classes and --input_type, define the network."""
+    add('--model', default='resnet', choices=tuple(ARCHITECTURES), help='family of networks')
     add('--model_depth', type=_POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
              '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet)')
@@ -218,6 +215,11 @@ def _add_network_flags(parser):
         help='width of the bottlenecks of wideresnet')
     add('--resnext_cardinality', type=_POSITIVE, default=32, metavar='N',
         help='groups of resnext\'s convolutions')
+
+
+def _add_network_flags(parser):
+    add = parser.add_argument_group('network').add_argument
+    _add_architecture_flags(add)
     add('--pretrain_path', type=Path, metavar='FILE',
         help='start from these weights with a new classifier of --n_classes')
     add('--n_pretrain_classes', type=_COUNT, default=0, metavar='N',
@@ -340,6 +342,15 @@ def _add_distributed_flags(parser):
         help='number of nodes, for --distributed; -1: one')
 
 
+def _names_of(add_flags):
+    """Names of the flags that a function adds."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_flags(parser.add_argument)
+    return tuple(vars(parser.parse_args([])))
+
+
+# Flags that define the network: a checkpoint records those that its family takes.
+NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
            _add_run_flags, _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
 

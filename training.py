@@ -105,9 +105,10 @@ def step_scheduler(scheduler, val_loss=None):
         scheduler.step()
 
 
-def restore(opts, state, path, optimizer, scheduler, scaler):
+def restore(opts, weights, optimizer, scheduler, scaler):
     """Put what steps the weights where the checkpoint left it. Raises InputError."""
-    if 'optimizer' not in state or 'scheduler' not in state:
+    state, path = weights.training, weights.path
+    if state is None:
         raise InputError(f'{path}: holds weights but no state of a training; start a training '
                          'from them with --pretrain_path, or evaluate them with --no_train')
     is_multistep = isinstance(scheduler, MultiStepLR)
@@ -124,7 +125,7 @@ def restore(opts, state, path, optimizer, scheduler, scaler):
     scheduler.load_state_dict(state['scheduler'])
     if state.get('scaler') and scaler.is_enabled():
         scaler.load_state_dict(state['scaler'])
-    if is_multistep and 'format_version' not in state:
+    if is_multistep and not weights.is_ours:
         scheduler.step()  # the 2020 code saved before this step
     if is_multistep and opts.overwrite_milestones:
         _set_milestones(scheduler, optimizer, opts.multistep_milestones)

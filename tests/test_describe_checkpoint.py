@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 import checkpoint
-from model import build_network, describe
+from model import build_network
 from models import ARCHITECTURES, depths
 from opts import parse_opts
 from runtime.errors import InputError
 from tests.helpers import run_script
 from tests.test_models import on_meta
 from util_scripts.describe_checkpoint import main, network_rows, table_lines
+from weights import describe, versions
 
 CLIP = (3, 16, 112, 112)
 
@@ -99,10 +100,10 @@ def test_a_checkpoint_of_ours(tmp_path, capsys):
     network = build_network(opts)
     state = {'epoch': 7, 'arch': 'resnext-50', 'state_dict': network.state_dict(),
              'optimizer': {}, 'scheduler': {}, 'position': {'epoch': 8, 'batch': 2, 'sums': {}},
-             **describe(opts, ['röd', 'grön', 'blå'])}
+             **describe(opts, network, ['röd', 'grön', 'blå'])}
     checkpoint.save(tmp_path / 'save_7.pth', state)
     facts, rows = described(capsys, tmp_path / 'save_7.pth')
-    for library, version in checkpoint.versions().items():
+    for library, version in versions().items():
         assert f'{library} {version}' in facts['written by']
     assert 'this code, format 1' in facts['written by']
     assert facts['epoch'] == '7' and facts['arch'] == 'resnext-50'
@@ -147,8 +148,9 @@ def test_bare_weights_and_flags_for_what_they_do_not_show(tmp_path, capsys):
 def test_many_classes_are_cut(tmp_path, capsys):
     opts = options('--resnet_widen_factor', 0.125, '--n_classes', 101)
     names = [f'class {i}' for i in range(101)]
-    checkpoint.save(tmp_path / 'a.pth', {'state_dict': build_network(opts).state_dict(),
-                                         **describe(opts, names)})
+    network = build_network(opts)
+    checkpoint.save(tmp_path / 'a.pth', {'state_dict': network.state_dict(),
+                                         **describe(opts, network, names)})
     facts, _ = described(capsys, tmp_path / 'a.pth')
     assert facts['classes'].startswith('101: class 0, ') and facts['classes'].endswith(
         'class 7, ... class 100')

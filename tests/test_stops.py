@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+import weights
 from tests.processes import assert_same_training, finish, launch, same_state, start_main
 from tests.tiny_data import run_main
 
@@ -49,7 +49,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(tiny_data, tmp_path, whole, si
     assert process.exitcode == 128 + signum
     assert f'stopped by {signum.name}; go on with --resume_path auto' in (
         tmp_path / 'output').read_text()
-    position = checkpoint.load(tmp_path / 'save_last.pth')['position']
+    position = weights.load(tmp_path / 'save_last.pth')['position']
     print('stopped at', position)
     process = start_main(argv(tiny_data, tmp_path), tmp_path / 'output')
     process.join()
@@ -150,7 +150,7 @@ def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
             process.kill()
             process.join()
             n_killed += process.exitcode == -signal.SIGKILL
-            states = [checkpoint.load(path) for path in folder.glob('save_*.pth')]
+            states = [weights.load(path) for path in folder.glob('save_*.pth')]
             saved |= {(state['epoch'], state['position']['batch']) for state in states
                       if 'position' in state}
         assert_same_training(folder, whole, N_EPOCHS)
@@ -211,7 +211,7 @@ def test_resumed_at_every_epoch(tiny_data, tmp_path, whole, epoch):
     process.join()
     assert process.exitcode == 0
     name = f'save_{N_EPOCHS}.pth'
-    assert same_state(checkpoint.load(tmp_path / name), checkpoint.load(whole / name))
+    assert same_state(weights.load(tmp_path / name), weights.load(whole / name))
 
 
 def test_auto_begins_where_there_is_nothing(tiny_data, tmp_path, capsys):
@@ -232,7 +232,7 @@ def test_best_by_video_top1(tiny_data, tmp_path):
     rows = [line.split('\t') for line in (tmp_path / 'val.log').read_text().splitlines()]
     column = rows[0].index('video_top1')
     accuracies = [float(row[column]) for row in rows[1:]]
-    best = checkpoint.load(tmp_path / 'save_best.pth')
+    best = weights.load(tmp_path / 'save_best.pth')
     assert best['epoch'] == accuracies.index(max(accuracies)) + 1
 
 

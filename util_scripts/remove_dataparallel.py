@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import checkpoint
+import weights
 from runtime.errors import run
 from util_scripts.helpers.utils import make_folder
 
@@ -24,7 +25,7 @@ def main(argv=None):
     file_path = args.file_path
     dst_path = args.dst_file_path or file_path.with_name(
         f'{file_path.stem}_without_dataparallel.pth')
-    state = checkpoint.load(file_path)
+    state = weights.load(file_path)
     make_folder(dst_path.parent)
     checkpoint.save(dst_path, state)
     print(f'{dst_path}: {len(state["state_dict"])} weights, named without module.')
