@@ -35,7 +35,7 @@ def fingerprint(state_dict: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in state_dict.items():
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
