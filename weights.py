@@ -20,7 +20,7 @@ import torch
 import models
 from models.base import Classifier
 from models.identify import unrecorded_stem_planes
-from models.released import KINDS, kind_of
+from models.released import kind_of, state_dict_keys
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser,
                   normalization)
 from runtime.errors import InputError
@@ -29,8 +29,6 @@ from runtime.errors import InputError
 FORMAT_VERSION = 1
 OURS = 'this code'
 MODULE_PREFIX = re.compile(r'(module\.)+')
-# Where files have their state dict, if it is not bare.
-STATE_DICT_KEYS = tuple(dict.fromkeys(['state_dict', *(kind.key for kind in KINDS)]))
 
 
 class CheckpointError(InputError):
@@ -153,7 +151,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(f'{path}: is of format {version}, and this code reads formats up to '
                               f'{FORMAT_VERSION}; update the code')
-    key = next((key for key in STATE_DICT_KEYS if isinstance(file.get(key), dict)), None)
+    key = next((key for key in state_dict_keys() if isinstance(file.get(key), dict)), None)
     state_dict = file if key is None else file[key]
     _check_state_dict(state_dict, path)
     bare = {name.removeprefix(prefix[0]) if (prefix := MODULE_PREFIX.match(name)) else name: value

@@ -88,6 +88,11 @@ KINDS = (
 )
 
 
+def state_dict_keys() -> tuple[str, ...]:
+    """The keys under which files of any kind, and ours, have their state dict."""
+    return tuple(dict.fromkeys(['state_dict', *(kind.key for kind in KINDS)]))
+
+
 def kind_of(state_dict: StateDict, file: Mapping[str, Any]) -> Kind:
     """The row of `KINDS` for a file; see `Kind.recognise` for the arguments."""
     return next(kind for kind in KINDS if kind.recognise(state_dict, file))

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import checkpoint
-from models import ARCHITECTURES
+from model import load_model
+from models import ARCHITECTURES, generate_model, released
 from models.base import Classifier, add_steps, conv_bn, keyword_options
 from models.resnet import BasicBlock, Bottleneck, ResNet
 from opts import Options, build_parser
@@ -287,6 +288,37 @@ def test_a_new_family_is_its_module_and_one_row(model, tiny_data, tmp_path, monk
                          str(tmp_path / 'predicted.json')]) == 0
     predicted = json.loads((tmp_path / 'predicted.json').read_text())
     assert not predicted['failed'] and list(predicted['results']) == [str(folder)]
+
+
+# ---------------------------------------------------------------- a project that is new
+
+def test_weights_of_a_new_project_are_one_row(tiny_data, tmp_path, monkeypatch, capsys):
+    """Its names, its preprocessing and its class names are taken by main.py and by load_model."""
+    monkeypatch.setattr(released, 'KINDS', (released.Kind(
+        'a lab', lambda state_dict, file: 'body.conv1.weight' in state_dict,
+        rename=lambda state_dict: {name.removeprefix('body.'): value
+                                   for name, value in state_dict.items()},
+        preprocessing={'mean': [.5] * 3, 'std': [.25] * 3, 'sample_size': 32,
+                       'sample_duration': 8},
+        class_names=('blue', 'green', 'red'), key='model_state'), *released.KINDS))
+    network = generate_model('resnet', 10, n_classes=3, resnet_widen_factor=0.125)
+    path = tmp_path / 'lab.pyth'
+    torch.save({'epoch': 7, 'model_state': {f'module.body.{name}': value for name, value
+                                            in network.state_dict().items()}}, path)
+    assert run_main(argv_of_data(tiny_data, tmp_path / 'used', '--resume_path', path, '--no_train',
+                                 '--no_val', '--inference')) == 0
+    said = capsys.readouterr().err
+    assert 'sample_size 32' in said and 'mean 0.5 0.5 0.5' in said
+    assert 'holds no class names' not in said
+    loaded, info = load_model(path)
+    assert info.class_names == ('blue', 'green', 'red') and info.opts.sample_duration == 8
+    assert info.normalize(torch.zeros(1, 3, 1, 1, 1, dtype=torch.uint8)).unique() == -2
+    assert torch.equal(loaded.fc.weight, network.fc.weight)
+    describe_checkpoint.main([str(path)])
+    shown = capsys.readouterr().out
+    assert 'a lab, by its names and its network' in shown
+    assert '8 frames of 32 x 32 pixels' in shown and '--mean 0.5 0.5 0.5' in shown
+    assert read(path).behind_module
 
 
 def argv_of_data(data, result_path, *more):
