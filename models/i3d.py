@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.base import (Classifier, Conv3d, MaxPool3d, add_steps, init_weights, recomputable,
-                         run_steps)
+                         run_steps, triple)
 from runtime.errors import InputError
 
 MIN_FRAMES, MIN_SIZE = 8, 32
@@ -45,7 +45,7 @@ class SameMaxPool3d(MaxPool3d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, t, h, w) -> (N, C, ceil(t / stride), ...)."""
-        return super().forward(pad_same(x, self.kernel_size, self.stride))
+        return super().forward(pad_same(x, triple(self.kernel_size), triple(self.stride)))
 
 
 class Unit3d(nn.Module):
@@ -94,7 +94,8 @@ class Logits(nn.Module):
 
     def __init__(self, in_planes: int, n_classes: int) -> None:
         super().__init__()
-        self.conv3d = nn.Conv3d(in_planes, n_classes, 1)
+        self.conv3d = nn.Conv3d(in_planes, n_classes, 1, bias=False)
+        self.conv3d.bias = nn.Parameter(torch.zeros(n_classes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_planes) -> (N, n_classes)."""
@@ -125,11 +126,10 @@ class I3D(Classifier):
             if name in POOLED:
                 pool, size = POOLED[name]
                 steps[pool] = SameMaxPool3d((size,) * 3, (2, 2, 2))
-            steps[name] = Inception(in_planes, planes)
-            in_planes = steps[name].out_planes
+            steps[name] = module = Inception(in_planes, planes)
+            in_planes = module.out_planes
         self.steps = add_steps(self, steps)
         init_weights(self)
-        nn.init.zeros_(self.logits.conv3d.bias)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""

@@ -16,7 +16,7 @@ from runtime.errors import InputError
 
 # By size the blocks of each stage. XS, S and M are one network, trained on other clips: 4 frames of
 # 160 pixels, 13 of 160, 16 of 224; L was on 16 of 312.
-LAYERS = {**dict.fromkeys(('xs', 's', 'm'), (3, 5, 11, 7)), 'l': (5, 10, 25, 15)}
+SIZES = {**dict.fromkeys(('xs', 's', 'm'), (3, 5, 11, 7)), 'l': (5, 10, 25, 15)}
 STEM_PLANES = 24
 PLANES = (24, 48, 96, 192)
 MID_PLANES = (54, 108, 216, 432)
@@ -66,16 +66,16 @@ def make_pool() -> nn.Module:
 
 def generate_model(*, model_size: str = 'm', n_classes: int = 400,
                    n_input_channels: int = 3) -> BlockNet:
-    """An X3D of a size in `LAYERS`, of any clips; its feature map is (N, 192, T, H/32, W/32).
+    """An X3D of a size in `SIZES`, of any clips; its feature map is (N, 192, T, H/32, W/32).
 
     The classifier gets `num_features`, 2048, that the head makes of the 192. Raises InputError for
     another size.
     """
-    if model_size not in LAYERS:
-        raise InputError(f'x3d has no size {model_size!r}: choose one of {", ".join(LAYERS)}')
+    if model_size not in SIZES:
+        raise InputError(f'x3d has no size {model_size!r}: choose one of {", ".join(SIZES)}')
     in_planes = STEM_PLANES
     stages: list[nn.Module] = []
-    for n_blocks, planes, mid_planes in zip(LAYERS[model_size], PLANES, MID_PLANES):
+    for n_blocks, planes, mid_planes in zip(SIZES[model_size], PLANES, MID_PLANES):
         blocks = []
         for i in range(n_blocks):
             blocks.append(Bottleneck(

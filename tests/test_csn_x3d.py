@@ -15,7 +15,7 @@ MAKERS = {
         depth, csn_interaction=kind, **more)
        for depth in csn.LAYERS for kind in csn.CONVOLUTIONS},
     **{f'x3d-{size}': lambda size=size, **more: x3d.generate_model(model_size=size, **more)
-       for size in x3d.LAYERS}}
+       for size in x3d.SIZES}}
 SHALLOW = ('csn-26-reduced', 'csn-26-preserved', 'x3d-xs')
 
 
