@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.base import Classifier, Conv3d, MaxPool3d, init_weights, layers_of, recomputable
+from models.base import Classifier, Conv3d, init_weights, layers_of, recomputable
 from models.resnet import BOTTLENECK_LAYERS
 from runtime.errors import InputError
 
@@ -135,7 +135,7 @@ def generate_model(model_depth: int, *, n_classes: int = 400, n_input_channels: 
     stem = nn.Sequential(OrderedDict(
         conv=Conv3d(n_input_channels, in_planes, (3, 7, 7), (1, 2, 2)),
         norm=nn.BatchNorm3d(in_planes), relu=nn.ReLU(),
-        pool=MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))))
+        pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))))
     for n_blocks, planes in zip(layers_of('csn', LAYERS, model_depth), PLANES):
         blocks = []
         for i in range(n_blocks):

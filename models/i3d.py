@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.base import (Classifier, Conv3d, MaxPool3d, add_steps, init_weights, recomputable,
-                         run_steps, triple)
+from models.base import Classifier, Conv3d, add_steps, init_weights, recomputable, run_steps
 from runtime.errors import InputError
 
 MIN_FRAMES, MIN_SIZE = 8, 32
@@ -40,12 +39,17 @@ def pad_same(x: torch.Tensor, kernel_size: tuple, stride: tuple) -> torch.Tensor
     return F.pad(x, padding) if any(padding) else x
 
 
-class SameMaxPool3d(MaxPool3d):
+class SameMaxPool3d(nn.Module):
     """A max pool over a clip that is padded as SAME."""
+
+    def __init__(self, kernel_size: tuple, stride: tuple) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+        self.pool = nn.MaxPool3d(kernel_size, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, t, h, w) -> (N, C, ceil(t / stride), ...)."""
-        return super().forward(pad_same(x, triple(self.kernel_size), triple(self.stride)))
+        return self.pool(pad_same(x, self.kernel_size, self.stride))
 
 
 class Unit3d(nn.Module):
@@ -78,7 +82,7 @@ class Inception(nn.Module):
         self.b1b = Unit3d(planes[1], planes[2], 3)
         self.b2a = Unit3d(in_planes, planes[3], 1)
         self.b2b = Unit3d(planes[3], planes[4], 3)
-        self.b3a = MaxPool3d(kernel_size=3, stride=1, padding=1)
+        self.b3a = nn.MaxPool3d(kernel_size=3, stride=1, padding=1)
         self.b3b = Unit3d(in_planes, planes[5], 1)
         self.out_planes = planes[0] + planes[2] + planes[4] + planes[5]
 

@@ -11,7 +11,7 @@ import torch
 from runtime.errors import InputError
 from tests.tiny_data import CLASSES, TinyData, run_main
 from util_scripts import eval_accuracy, find_class_order
-from util_scripts.find_class_order import find_order, log_likelihoods, videos_needed
+from util_scripts.helpers.class_order import find_order, log_likelihoods, videos_needed
 
 
 def write_files(folder, scores, labels, class_names, names_of_outputs=None):

