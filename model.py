@@ -293,11 +293,19 @@ def match_class_names(class_names: Sequence[str], weights: Weights,
 
 # ---------------------------------------------------------------- fine-tuning, hardware
 
-def stages(network: nn.Module) -> dict[str, nn.Module]:
-    """{name: module} in order, as --ft_begin_module names them: conv1 ... fc."""
+def stages(network: Classifier) -> dict[str, nn.Module]:
+    """{name: module} in order, as --ft_begin_module names them: conv1 ... fc, blocks.0 ... ."""
     parts: dict[str, nn.Module] = {}
     for name, module in network.named_children():
-        parts.update(module.named_children() if name == 'features' else {name: module})
+        if name in ('features', 'blocks'):
+            prefix = '' if name == 'features' else f'{name}.'
+            parts.update({prefix + child: part for child, part in module.named_children()})
+        else:
+            parts[name] = module
+    # The classifier of I3D is registered first.
+    classifier = next((name for name in parts if network.classifier_name.startswith(name)), None)
+    if classifier is not None:
+        parts[classifier] = parts.pop(classifier)
     return parts
 
 

@@ -201,7 +201,8 @@ def _add_architecture_flags(add):
     add('--model', default='resnet', choices=tuple(ARCHITECTURES), help='family of networks')
     add('--model_depth', type=_POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
-             '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet)')
+             '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet); 26, 50, 101 or '
+             '152 (csn); i3d and x3d have a single network or sizes')
     add('--conv1_t_size', type=_POSITIVE, default=7, metavar='FRAMES',
         help='kernel size in time of the first convolution; odd')
     add('--conv1_t_stride', type=_POSITIVE, default=1, metavar='FRAMES',
@@ -215,6 +216,11 @@ def _add_architecture_flags(add):
         help='width of the bottlenecks of wideresnet')
     add('--resnext_cardinality', type=_POSITIVE, default=32, metavar='N',
         help='groups of resnext\'s convolutions')
+    add('--csn_interaction', default='reduced', choices=('reduced', 'preserved'),
+        help='what mixes the channels of csn\'s blocks beside the 1x1x1 convolutions around: '
+             'nothing, or one more of them')
+    add('--model_size', default='m', choices=('xs', 's', 'm', 'l'),
+        help='size of x3d; xs, s and m are one network for clips of 4, 13 and 16 frames')
 
 
 def _add_network_flags(parser):

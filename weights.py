@@ -233,7 +233,8 @@ def _told(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any]) -> dict
         clip = {**kind.preprocessing, **{name: defaults[name] for name in NORMALIZATION_FLAGS
                                          if name not in kind.preprocessing}}
     return {'state_dict': state_dict, 'network': network, 'clip': clip, 'origin': kind.origin,
-            'class_names': kind.class_names, 'multi_label': False, 'asks_for': kind.asks_for}
+            'class_names': kind.class_names(network['n_classes']), 'multi_label': False,
+            'asks_for': kind.asks_for}
 
 
 def _our_record(file: Mapping[str, Any], path: Path) -> dict[str, Any]:

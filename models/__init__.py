@@ -26,6 +26,9 @@ ARCHITECTURES = {
     'wideresnet': 'models.wide_resnet',
     'resnext': 'models.resnext',
     'densenet': 'models.densenet',
+    'i3d': 'models.i3d',
+    'csn': 'models.csn',
+    'x3d': 'models.x3d',
 }
 # Channels of a frame by --input_type; those of flow are horizontal and vertical.
 INPUT_CHANNELS = {'rgb': 3, 'flow': 2}

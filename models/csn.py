@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.base import Classifier, Conv3d, init_weights, layers_of, recomputable
+from models.base import (Classifier, Conv3d, init_weights, keyword_options, layers_of,
+                         recomputable)
 from models.resnet import BOTTLENECK_LAYERS
 from runtime.errors import InputError
 
@@ -145,3 +146,6 @@ def generate_model(model_depth: int, *, n_classes: int = 400, n_input_channels: 
             in_planes = planes * EXPANSION
         stages.append(Stage(blocks))
     return BlockNet(stem, stages, Head(GlobalAverage(), in_planes, n_classes))
+
+
+OPTIONS = keyword_options(generate_model)

@@ -5,6 +5,8 @@ Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kine
 padding is TensorFlow's SAME, with which these were trained.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -162,3 +164,6 @@ class I3D(Classifier):
 def generate_model(**options: int) -> I3D:
     """An I3D; options: those of `I3D`."""
     return I3D(**options)
+
+
+OPTIONS: dict[str, Any] = {}

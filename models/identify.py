@@ -1,4 +1,4 @@
-"""Which ResNet or DenseNet a state dict is of, by the names and shapes of its tensors alone.
+"""Which network a state dict is of, by the names and shapes of its tensors alone.
 
 Released weights come without the flags they were trained with. The stride of the first convolution
 and the pooling after it leave no trace in them; everything else does.
@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
-from models import INPUT_CHANNELS, densenet
+from models import INPUT_CHANNELS, csn, densenet, x3d
 from models.resnet import BASIC_LAYERS, BOTTLENECK_LAYERS
 from runtime.errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
 INPUT_TYPES = {channels: name for name, channels in INPUT_CHANNELS.items()}
+# Names that no other family has.
+I3D_MARK, BLOCKS_MARK = 'Conv3d_1a_7x7.conv3d.weight', 'blocks.5.proj.weight'
 # By the ratio of channels that leave a bottleneck and those of its 3x3x3 convolution in one group.
 FAMILY_OF_EXPANSION: Mapping[float, str] = {4: 'resnet', 2: 'wideresnet'}
 
@@ -26,9 +28,9 @@ def identify(state_dict: Mapping[str, torch.Tensor],
     """The options of `models.generate_model` for the network that a state dict is of.
 
     state_dict: {name: tensor}, named as our networks are (see `released.rename_2018_keys`)
-    hints:      what options are thought to be; where several values of `wide_resnet_k` and
-                `resnet_widen_factor` make the same shapes, these are returned if they are among
-                them
+    hints:      what options are thought to be; where several values of `wide_resnet_k`,
+                `resnet_widen_factor` and `model_size` make the same shapes, these are returned if
+                they are among them
 
     Raises InputError for weights of no network here.
     """
@@ -36,11 +38,38 @@ def identify(state_dict: Mapping[str, torch.Tensor],
     try:
         if 'features.conv1.weight' in shapes:
             return _densenet_options(shapes)
+        if I3D_MARK in shapes:
+            return _i3d_options(shapes)
+        if BLOCKS_MARK in shapes:
+            return _block_options(shapes, hints)
         return _resnet_options(shapes, hints)
     except KeyError as error:
         raise InputError(f'its weights are of no network here: {error.args[0]} is missing, they '
                          f'begin with {", ".join(list(shapes)[:3])}; give weights of a 3D ResNet '
                          'or DenseNet') from None
+
+
+def _i3d_options(shapes: Shapes) -> dict[str, Any]:
+    return {'model': 'i3d', 'n_classes': _shape(shapes, 'logits.conv3d.weight', 5)[0],
+            'input_type': _input_type(shapes, I3D_MARK)}
+
+
+def _block_options(shapes: Shapes, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Of CSN or X3D, whose modules are blocks.0 ... blocks.5."""
+    layers = [last + 1 for last in _count_blocks(shapes, r'blocks\.{}\.res_blocks\.(\d{{1,4}})\.')]
+    options: dict[str, Any] = {'n_classes': _shape(shapes, BLOCKS_MARK, 2)[0]}
+    if 'blocks.5.pool.pre_conv.weight' in shapes:
+        sizes = [size for size, row in x3d.SIZES.items() if row == tuple(layers)]
+        if not sizes:
+            raise _no_stages('X3D', layers)
+        thought = hints.get('model_size')
+        # XS, S and M are one network.
+        return {**options, 'model': 'x3d', 'model_size': thought if thought in sizes else sizes[-1],
+                'input_type': _input_type(shapes, 'blocks.0.conv.conv_t.weight')}
+    is_preserved = 'blocks.1.res_blocks.0.branch2.conv_b.0.weight' in shapes
+    return {**options, 'model': 'csn', 'model_depth': _depth(csn.LAYERS, layers, 'CSN'),
+            'csn_interaction': 'preserved' if is_preserved else 'reduced',
+            'input_type': _input_type(shapes, 'blocks.0.conv.weight')}
 
 
 def _densenet_options(shapes: Shapes) -> dict[str, Any]:
@@ -91,11 +120,17 @@ def _shape(shapes: Shapes, name: str, n_axes: int) -> tuple[int, ...]:
 
 def _stem_options(shapes: Shapes, first: str, temporal: str) -> dict[str, Any]:
     """Kind of input and size in time, from the first convolution and that which spans frames."""
+    return {'input_type': _input_type(shapes, first),
+            'conv1_t_size': _shape(shapes, temporal, 5)[2]}
+
+
+def _input_type(shapes: Shapes, first: str) -> str:
+    """rgb or flow, from the first convolution."""
     channels = _shape(shapes, first, 5)[1]
     if channels not in INPUT_TYPES:
         raise InputError(f'its weights take {channels} input channels; give weights for 3 (rgb) '
                          'or 2 (flow)')
-    return {'input_type': INPUT_TYPES[channels], 'conv1_t_size': _shape(shapes, temporal, 5)[2]}
+    return INPUT_TYPES[channels]
 
 
 def _count_blocks(shapes: Shapes, pattern: str) -> list[int]:
@@ -111,8 +146,12 @@ def _depth(depths: Mapping[int, tuple[int, ...]], blocks: list[int], kind: str) 
     for depth, row in depths.items():
         if row == tuple(blocks):
             return depth
-    raise InputError(f'its weights are of no network here: no {kind} has stages of '
-                     f'{", ".join(map(str, blocks))} blocks; the depths are those of --help')
+    raise _no_stages(kind, blocks)
+
+
+def _no_stages(kind: str, blocks: list[int]) -> InputError:
+    return InputError(f'its weights are of no network here: no {kind} has stages of '
+                      f'{", ".join(map(str, blocks))} blocks; the depths are those of --help')
 
 
 def _family(shapes: Shapes, is_bottleneck: bool) -> str:

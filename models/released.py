@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from models.identify import identify
+from models.class_names import kinetics_400
+from models.identify import BLOCKS_MARK, I3D_MARK, identify
 from runtime.errors import InputError
 
 StateDict = Mapping[str, torch.Tensor]
@@ -33,7 +34,8 @@ class Kind:
                    they are not known. main.py takes them, as it does those of our checkpoints
     asks_for:      where main.py is not to take them, but to warn where its flags are others: what
                    images these networks expect, in words
-    class_names:   in the order of the logits; None where they are not known
+    class_names:   number of classes -> their names in the order of the logits; None where they are
+                   not known
     key:           where the file has its state dict, if it is not bare
     """
 
@@ -43,7 +45,7 @@ class Kind:
     rename: Callable[[StateDict], dict[str, torch.Tensor]] = dict
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     asks_for: str = ''
-    class_names: tuple[str, ...] | None = None
+    class_names: Callable[[int], tuple[str, ...] | None] = lambda n_classes: None
     key: str = 'state_dict'
 
 
@@ -77,8 +79,20 @@ def is_of_2018(state_dict: StateDict, file: Mapping[str, Any]) -> bool:
     return file.get('behind_module', False) and is_released
 
 
+def names_of_kinetics_400(n_classes: int) -> tuple[str, ...] | None:
+    """Those of a file with 400 classes of a project that trained on nothing else with so many."""
+    return kinetics_400() if n_classes == 400 else None
+
+
 # The first kind that recognises a file is taken for it; the last recognises all.
 KINDS = (
+    # Trained on 64 frames of short side 256, cropped to 224, in -1...1.
+    Kind('the PyTorch I3D', lambda state_dict, file: I3D_MARK in state_dict,
+         class_names=names_of_kinetics_400,
+         preprocessing={'sample_size': 224, 'sample_duration': 64, 'mean_dataset': '0.5'}),
+    Kind('PyTorchVideo', lambda state_dict, file: BLOCKS_MARK in state_dict, key='model_state',
+         class_names=names_of_kinetics_400,
+         preprocessing={'sample_size': 224, 'mean': [0.45] * 3, 'std': [0.225] * 3}),
     Kind('the 2018 code', is_of_2018, rename=rename_2018_keys,
          preprocessing={'value_scale': 255, 'mean': [114.7748, 107.7354, 99.475],
                         'no_std_norm': True},

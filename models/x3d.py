@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from models.base import Conv3d
+from models.base import Conv3d, keyword_options
 from models.csn import BlockNet, Bottleneck, GlobalAverage, Head, Stage
 from runtime.errors import InputError
 
@@ -85,3 +85,6 @@ def generate_model(*, model_size: str = 'm', n_classes: int = 400,
         stages.append(Stage(blocks))
     return BlockNet(make_stem(n_input_channels), stages,
                     Head(make_pool(), NUM_FEATURES, n_classes))
+
+
+OPTIONS = keyword_options(generate_model)

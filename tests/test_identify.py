@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from models import ARCHITECTURES, depths
+from models import depths
 from models.identify import identify
 from models.released import rename_2018_keys
 from runtime.errors import InputError
-from tests.test_models import GOLDEN_CASES, NETWORKS, on_meta, recorded_network
+from tests.test_models import GOLDEN_CASES, NETWORKS, STEMMED, on_meta, recorded_network
 
 
 def shapes(state_dict):
@@ -35,7 +35,7 @@ def test_every_network_is_told_by_names_and_shapes(model, depth):
                      n_classes=7, input_type='rgb', conv1_t_size=7)
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_stem_and_shortcut_are_told(model):
     flags = {'input_type': 'flow', 'conv1_t_size': 3}
     if model != 'densenet':

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 import checkpoint
 from model import (adopt_options, build_network, empty_network, freeze_before, load_network,
                    load_pretrained, match_class_names, read_weights, stages)
-from models import ARCHITECTURES, depths, generate_model
+from models import depths, generate_model
 from models.released import rename_2018_keys
 from opts import normalization, parse_opts, replace
 from tests.test_identify import shapes
-from tests.test_models import clips, on_meta, recorded_value
+from tests.test_models import STEMMED, clips, on_meta, recorded_value
 from tests.tiny_data import CLASSES, run_main
 from training import build_optimizer
 from weights import WeightsError, describe, interpret, load
@@ -153,7 +153,7 @@ def family_options(model, *more):
                    *FAMILY_FLAGS[model], *more)
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_saved_and_loaded_networks_agree_to_the_bit(model, tmp_path):
     opts = family_options(model)
     network = build_network(opts)
@@ -311,7 +311,7 @@ def test_no_alarm_for_other_weights(name):
 
 # ---------------------------------------------------------------- fine-tuning
 
-BEGIN_MODULES = {model: ('conv1', 'layer1', 'layer4', 'fc') for model in ARCHITECTURES}
+BEGIN_MODULES = {model: ('conv1', 'layer1', 'layer4', 'fc') for model in STEMMED}
 BEGIN_MODULES['densenet'] = ('conv1', 'denseblock3', 'norm5', 'classifier')
 
 
@@ -462,7 +462,7 @@ def flow_data(tiny_data):
             'hdf5']
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_our_checkpoint_needs_no_flag_but_the_data(model, tiny_data, flow_data, tmp_path, capsys):
     """The same results as from the bare weights and all the flags."""
     normalized = ['--value_scale', 255, '--mean_dataset', '0.5', '--sample_t_stride', 2]
