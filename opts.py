@@ -23,8 +23,8 @@ DATASET_STATISTICS = {
 PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
               'output_features')
 # Flags that decide what the network sees.
-CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
-              'no_mean_norm', 'no_std_norm', 'value_scale')
+CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_stride', 'mean_dataset',
+              'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
 # What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -163,6 +163,9 @@ def _add_clip_flags(parser):
     add = parser.add_argument_group('clips').add_argument
     add('--sample_size', type=_POSITIVE, default=112, metavar='PIXELS',
         help='height and width of a clip')
+    add('--sample_resize', type=_COUNT, default=0, metavar='PIXELS',
+        help='short side of the frames before a crop of --sample_size at the centre or along the '
+             'long side, such as 256 for 224; 0: --sample_size')
     add('--sample_duration', type=_POSITIVE, default=16, metavar='FRAMES',
         help='frames in a clip')
     add('--sample_t_stride', type=_POSITIVE, default=1, metavar='N',
@@ -440,6 +443,9 @@ def _run_rules(opts):
          '--nesterov needs a --momentum above 0'),
         (opts.conv1_t_size % 2 == 0,
          f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
+        (0 < opts.sample_resize < opts.sample_size,
+         f'--sample_resize {opts.sample_resize} leaves no crop of --sample_size '
+         f'{opts.sample_size}: give at least as many pixels'),
     ]
 
 

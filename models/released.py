@@ -89,7 +89,8 @@ KINDS = (
     # Trained on 64 frames of short side 256, cropped to 224, in -1...1.
     Kind('the PyTorch I3D', lambda state_dict, file: I3D_MARK in state_dict,
          class_names=names_of_kinetics_400,
-         preprocessing={'sample_size': 224, 'sample_duration': 64, 'mean_dataset': '0.5'}),
+         preprocessing={'sample_size': 224, 'sample_resize': 256, 'sample_duration': 64,
+                        'mean_dataset': '0.5'}),
     Kind('PyTorchVideo', lambda state_dict, file: BLOCKS_MARK in state_dict, key='model_state',
          class_names=names_of_kinetics_400,
          preprocessing={'sample_size': 224, 'mean': [0.45] * 3, 'std': [0.225] * 3}),

@@ -6,11 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from datasets.presets import spatial_transform
 from features import FeatureTap
 from model import freeze_before, load_model, stages
 from models import generate_model
 from models.class_names import kinetics_400
+from opts import parse_opts
 from runtime.errors import InputError
+from spatial_transforms import CenterCrop, Resize
 from tests.tiny_data import run_main
 from weights import read
 
@@ -119,8 +122,8 @@ def test_trains_resumes_and_fine_tunes_through_main(model, tiny_data, tmp_path):
     assert run_main([*base, *more]) == 0
     rows = (tmp_path / 'run' / 'val.log').read_text().splitlines()
     assert len(rows) == 3
-    tuned = [*tiny_data.argv(tmp_path / 'tuned'), *flags, '--pretrain_path', saved, '--n_epochs', '1',
-             '--ft_begin_module', BEGINS[model], '--inference']
+    tuned = [*tiny_data.argv(tmp_path / 'tuned'), *flags, '--pretrain_path', saved,
+             '--n_epochs', '1', '--ft_begin_module', BEGINS[model], '--inference']
     assert run_main(tuned) == 0
     assert len(json.loads((tmp_path / 'tuned' / 'val.json').read_text())['results']) == 6
 
@@ -130,3 +133,21 @@ def test_a_clip_that_is_too_small_is_one_sentence(tiny_data, tmp_path, capsys):
     assert run_main(argv) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith('error: i3d takes clips of at least 8 frames and 32 pixels')
+
+
+@pytest.mark.parametrize('flags, shape', [
+    ([], (32, 32)), (['--inference_crop', 'nocrop'], (40, 53)),
+    (['--inference_views', '2x3'], (32, 32))])
+def test_frames_are_resized_to_sample_resize_before_the_crop(flags, shape):
+    opts = parse_opts(['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c',
+                       '--sample_size', '32', '--sample_resize', '40', *flags])
+    frames = torch.rand(2, 3, 36, 48).mul(255).to(torch.uint8)
+    assert spatial_transform(opts, 'inference')(frames).shape[-2:] == shape
+    resized = Resize(40)(frames)
+    assert torch.equal(spatial_transform(opts, 'val')(frames), CenterCrop(32)(resized))
+
+
+def test_a_resize_below_the_crop_is_one_sentence():
+    with pytest.raises(InputError, match='--sample_resize 100 leaves no crop of --sample_size 112'):
+        parse_opts(['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c',
+                    '--sample_resize', '100'])

