@@ -300,7 +300,8 @@ def test_weights_of_a_new_project_are_one_row(tiny_data, tmp_path, monkeypatch, 
                                    for name, value in state_dict.items()},
         preprocessing={'mean': [.5] * 3, 'std': [.25] * 3, 'sample_size': 32,
                        'sample_duration': 8},
-        class_names=('blue', 'green', 'red'), key='model_state'), *released.KINDS))
+        class_names=lambda n_classes: ('blue', 'green', 'red'), key='model_state'),
+        *released.KINDS))
     network = generate_model('resnet', 10, n_classes=3, resnet_widen_factor=0.125)
     path = tmp_path / 'lab.pyth'
     torch.save({'epoch': 7, 'model_state': {f'module.body.{name}': value for name, value
