@@ -1,36 +1,18 @@
-"""Training states on disk: written at once or not at all, read without running code from them."""
+"""Training states on disk: written at once or not at all, found and pruned in their folder."""
 
-import errno
 import hashlib
-import pickle
-import platform
 import re
 import time
-import warnings
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from runtime.errors import InputError
 from runtime.files import writing_whole
+from weights import CheckpointError, error_text, load
 
-# A file of a later format is refused; one without the number is of the 2020 or 2018 code.
-FORMAT_VERSION = 1
-MODULE_PREFIX = re.compile(r'(module\.)+')
 EPOCH_NAME = re.compile(r'save_\d+\.pth')
-
-
-class CheckpointError(InputError):
-    """A file is no checkpoint, does not fit, or cannot be written."""
-
-
-def versions() -> dict[str, str]:
-    """{name: version} of Python and of the libraries that results depend on."""
-    return {'python': platform.python_version(), 'torch': str(torch.__version__),
-            **{name: metadata.version(name) for name in ('torchvision', 'numpy')}}
 
 
 # ---------------------------------------------------------------- writing
@@ -45,103 +27,16 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
         with writing_whole(path, durable=True) as temporary, open(temporary, 'wb') as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f'{path}: the checkpoint cannot be written ({_reason(error)}); free '
-                              'space or mend the permissions') from None
+        raise CheckpointError(f'{path}: the checkpoint cannot be written ({error_text(error)}); '
+                              'free space or mend the permissions') from None
 
 
-def _reason(error):
-    """Why a file cannot be read or written, as the system says it."""
-    while error.__context__ and not isinstance(error, OSError):
-        error = error.__context__  # torch fails once more while it closes a file on a full disk
-    return getattr(error, 'strerror', None) or str(error).splitlines()[0]
-
-
-# ---------------------------------------------------------------- reading
-
-def load(path):
-    """The checkpoint in a file: a dict with at least `state_dict`, names without `module.`.
-
-    A bare state dict is taken for one. `behind_module` is True where the names had that prefix.
-    Tensors are on the CPU. Nothing in the file is run (weights_only). Raises CheckpointError.
-    """
-    path = Path(path)
-    state = _read(path)
-    if not isinstance(state, dict):
-        raise CheckpointError(f'{path}: not a checkpoint: it holds a {type(state).__name__}; give '
-                              'a .pth file with a state_dict of weights')
-    version = state.get('format_version', 0)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(f'{path}: is of format {version}, and this code reads formats up to '
-                              f'{FORMAT_VERSION}; update the code')
-    if 'state_dict' not in state:
-        state = {'state_dict': state}
-    weights = state['state_dict']
-    _check_weights(weights, path)
-    state = {**state, 'state_dict': strip_module(weights)}
-    if state['state_dict'].keys() != weights.keys():
-        state['behind_module'] = True
-    return state
-
-
-def _read(path):
-    """What is in a file, or a CheckpointError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of forms that are refused below
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f'{path}: no such checkpoint; check the path and '
-                              '--root_path') from None
-    except Exception as error:  # bytes that are no checkpoint fail in any way there is
-        # EINVAL comes from a jump to where the end of the file should be.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise CheckpointError(f'{path}: cannot be read ({_reason(error)}); give a .pth '
-                                  'file') from None
-        wanted = _code_in(error)
-        if wanted:
-            raise CheckpointError(f'{path}: refused, since loading it would run code from the file '
-                                  f'({wanted}); give a file that holds only weights') from None
-        raise CheckpointError(f'{path}: not a checkpoint, or one that is cut short; give another '
-                              '.pth file') from None
-
-
-def _code_in(error):
-    """What a file asks torch to run, by the error that refuses it; None for any other error."""
-    message = str(error)
-    if isinstance(error, pickle.UnpicklingError):
-        wanted = re.search(r'GLOBAL ([\w.]+)', message)  # the name of something to import and call
-        return wanted and wanted[1]
-    for form in ('TorchScript', '.tar'):
-        if f'{form} ' in message and 'weights_only' in message:
-            return f'it is of the {form} form'
-    return None
-
-
-def _check_weights(weights, path):
-    """Raise CheckpointError unless these are tensors by name, at least one."""
-    if not isinstance(weights, dict) or not any(
-            isinstance(value, torch.Tensor) for value in weights.values()):
-        raise CheckpointError(f'{path}: not a checkpoint: it holds no state_dict of weights; give '
-                              'another .pth file')
-    for name, value in weights.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f'{path}: {name!r} in its state_dict is of type '
-                                  f'{type(value).__name__}, not a tensor; give a file of weights '
-                                  'alone')
-
-
-def strip_module(state_dict):
-    """The state dict with names as the network's own, without DataParallel's `module.`."""
-    return {MODULE_PREFIX.sub('', name) if name.startswith('module.') else name: value
-            for name, value in state_dict.items()}
-
-
-def fingerprint(state_dict):
+def fingerprint(state_dict: Mapping[str, torch.Tensor]) -> str:
     """A hash, in hex digits, of the names, types, shapes and values of weights."""
     digest = hashlib.sha256()
     for name, value in state_dict.items():
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

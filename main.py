@@ -9,21 +9,20 @@ if __name__ == '__main__':
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace as with_fields
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import checkpoint
 from datasets.annotations import check_class_count, read_annotation
 from datasets.loading import build_loader, naming_lost_processes, notes_on_data
 from features import FeatureTap
 from inference import infer
-from model import (adopt_options, build_network, describe, freeze_before, load_network,
-                   load_pretrained, match_class_names, prepare_network)
+from model import (adopt_options, build_network, freeze_before, load_network, load_pretrained,
+                   match_class_names, prepare_network, read_weights)
+from models.base import Classifier
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
@@ -34,6 +33,7 @@ from spatial_transforms import Normalize
 from tasks import TASKS
 from training import Trainer
 from validation import val_line, validate
+from weights import Weights, describe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not opts.no_train:
             status = Trainer(run, StepTrace(run.log.folder, opts.profile)).train()
         elif not opts.no_val:
-            metrics = validate(run, evaluated_epoch(run.training_state))
+            metrics = validate(run, evaluated_epoch(run.weights))
             run.log.say(val_line(metrics, run.task))
         if opts.inference:
             infer(run)
@@ -72,9 +72,9 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
         log.warn('--accimage has no effect: that image library is no longer kept')
     opts = find_resumed(opts, world, log)
     path = opts.resume_path or opts.pretrain_path
-    state = checkpoint.load(path) if path else None
-    opts, class_names, loaders = prepare_data(opts, state, path, world, device, log)
-    network = make_network(opts, state, path, log).to(device)
+    weights = read_weights(path, opts) if path else None
+    opts, class_names, loaders = prepare_data(opts, weights, world, device, log)
+    network = make_network(opts, weights, log).to(device)
     if not opts.no_train:
         check_smallest_batch(network, clip_shape(opts),
                              loaders['train'].batch_sampler.smallest_share())
@@ -84,10 +84,9 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
         log.options({name: value for name, value in vars(opts).items() if name != 'given'})
     in_precision = prepare_network(opts, network, device)
     mean, std = normalization(opts)
-    return Run(opts=opts, world=world, device=device, log=log, stop=stop, training_state=state,
-               weights_path=path, class_names=class_names,
-               description=describe(opts, class_names), loaders=loaders, network=network,
-               in_precision=in_precision,
+    return Run(opts=opts, world=world, device=device, log=log, stop=stop, weights=weights,
+               class_names=class_names, description=describe(opts, network, class_names),
+               loaders=loaders, network=network, in_precision=in_precision,
                model=make_parallel(in_precision, device, world.size, opts.batchnorm_sync),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
                task=TASKS[opts.multi_label],
@@ -108,21 +107,21 @@ def find_resumed(opts: Options, world: distributed.World, log: logs.RunLog) -> O
     return replace(opts, resume_path=path, pretrain_path=None if path else opts.pretrain_path)
 
 
-def prepare_data(opts: Options, state: Mapping[str, Any] | None, path: Path | None,
-                 world: distributed.World, device: torch.device, log: logs.RunLog
+def prepare_data(opts: Options, weights: Weights | None, world: distributed.World,
+                 device: torch.device, log: logs.RunLog
                  ) -> tuple[Options, tuple[str, ...], dict[str, Any]]:
     """The options with what the checkpoint says, the names of the classes, the loaders by split."""
     is_pretrained = opts.pretrain_path is not None
-    if state:
-        opts = adopt_options(opts, state, path, is_pretrained, log.warn)
-    if state and not is_pretrained and not opts.no_train:
-        opts = resumed_options(opts, state, opts.resume_path, log.warn)
+    if weights:
+        opts = adopt_options(opts, weights, is_pretrained, log.warn)
+    if weights and not is_pretrained and not opts.no_train:
+        opts = resumed_options(opts, weights, log.warn)
     log.add_metrics(TASKS[opts.multi_label].metrics)
     annotation = read_annotation(opts.annotation_path)
     check_class_count(annotation, opts.n_classes)
-    if state and not is_pretrained:
+    if weights and not is_pretrained:
         annotation = with_fields(annotation, class_names=match_class_names(
-            annotation.class_names, state, path, log.warn))
+            annotation.class_names, weights, log.warn))
     shared = share_batches(opts, world, log)
     loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
                                    world_size=world.size, pin_memory=device.type == 'cuda')
@@ -161,15 +160,14 @@ def wanted_splits(opts: Options) -> list[str]:
     return [split for split in wanted if wanted[split]]
 
 
-def make_network(opts: Options, state: Mapping[str, Any] | None, path: Path | None,
-                 log: logs.RunLog) -> nn.Module:
+def make_network(opts: Options, weights: Weights | None, log: logs.RunLog) -> Classifier:
     """A new network, that of a checkpoint, or that with a new classifier."""
-    if state is None:
+    if weights is None:
         network = build_network(opts)
     elif opts.pretrain_path is None:
-        network = load_network(opts, state, path)
+        network = load_network(opts, weights)
     else:
-        network = load_pretrained(opts, state, path)
+        network = load_pretrained(opts, weights)
         if opts.no_train:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')
@@ -177,9 +175,9 @@ def make_network(opts: Options, state: Mapping[str, Any] | None, path: Path | No
     return network
 
 
-def evaluated_epoch(state: Mapping[str, Any] | None) -> int:
+def evaluated_epoch(weights: Weights | None) -> int:
     """The epoch that a validation without training is of: our checkpoint's, 1 for other files."""
-    return state['epoch'] if state and 'format_version' in state else 1
+    return weights.epoch or 1 if weights and weights.is_ours else 1
 
 
 if __name__ == '__main__':

@@ -7,10 +7,11 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
                                RATE, Parser)
 from runtime.errors import InputError
@@ -24,13 +25,11 @@ DATASET_STATISTICS = {
 # Flags that --root_path is joined in front of; --resume_path also takes the word auto.
 PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
               'output_features')
-# Flags that decide the names and shapes of the network's weights.
-NETWORK_FLAGS = ('model', 'model_depth', 'n_classes', 'input_type', 'conv1_t_size',
-                 'conv1_t_stride', 'no_max_pool', 'resnet_shortcut', 'resnet_widen_factor',
-                 'wide_resnet_k', 'resnext_cardinality')
 # Flags that decide what the network sees.
-CLIP_FLAGS = ('sample_size', 'sample_duration', 'sample_t_stride', 'mean_dataset', 'mean', 'std',
-              'no_mean_norm', 'no_std_norm', 'value_scale')
+CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_stride', 'mean_dataset',
+              'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
+# What one frame becomes. These go together: a file's are taken when none of them is given.
+NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
 # Flags that decide, beside those, how a network is trained; a checkpoint records them.
 TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'bad_frames', 'train_crop',
                   'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
@@ -79,7 +78,7 @@ def replace(opts: Options, **changes: Any) -> Options:
 
 def n_input_channels(opts: Options) -> int:
     """Channels of a frame: 3 for rgb, 2 (horizontal, vertical) for flow."""
-    return 2 if opts.input_type == 'flow' else 3
+    return INPUT_CHANNELS[opts.input_type]
 
 
 def clip_shape(opts: Options) -> tuple[int, int, int, int]:
@@ -137,7 +136,7 @@ def _add_data_flags(parser: Parser) -> None:
     add('--file_type', default='jpg', choices=FILE_TYPES,
         help='how the frames are stored: a folder of jpg files or one hdf5 file per video, or the '
              'video files themselves')
-    add('--input_type', default='rgb', choices=('rgb', 'flow'),
+    add('--input_type', default='rgb', choices=tuple(INPUT_CHANNELS),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
     add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
         help='look for every video\'s frames before the run starts; by default this is done for '
@@ -154,6 +153,9 @@ def _add_clip_flags(parser: Parser) -> None:
     add = parser.add_argument_group('clips').add_argument
     add('--sample_size', type=POSITIVE, default=112, metavar='PIXELS',
         help='height and width of a clip')
+    add('--sample_resize', type=COUNT, default=0, metavar='PIXELS',
+        help='short side of the frames before a crop of --sample_size at the centre or along the '
+             'long side, such as 256 for 224; 0: --sample_size')
     add('--sample_duration', type=POSITIVE, default=16, metavar='FRAMES',
         help='frames in a clip')
     add('--sample_t_stride', type=POSITIVE, default=1, metavar='N',
@@ -187,14 +189,13 @@ def _add_clip_flags(parser: Parser) -> None:
         help='images in 0...1 or in 0...255')
 
 
-def _add_network_flags(parser: Parser) -> None:
-    add = parser.add_argument_group('network').add_argument
-    add('--model', default='resnet',
-        choices=('resnet', 'resnet2p1d', 'preresnet', 'wideresnet', 'resnext', 'densenet'),
-        help='family of networks')
+def _add_architecture_flags(add: Any) -> None:
+    """The flags that, with --n_classes and --input_type, define the network."""
+    add('--model', default='resnet', choices=tuple(ARCHITECTURES), help='family of networks')
     add('--model_depth', type=POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
-             '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet)')
+             '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet); 26, 50, 101 or '
+             '152 (csn); i3d and x3d have a single network or sizes')
     add('--conv1_t_size', type=POSITIVE, default=7, metavar='FRAMES',
         help='kernel size in time of the first convolution; odd')
     add('--conv1_t_stride', type=POSITIVE, default=1, metavar='FRAMES',
@@ -208,6 +209,16 @@ def _add_network_flags(parser: Parser) -> None:
         help='width of the bottlenecks of wideresnet')
     add('--resnext_cardinality', type=POSITIVE, default=32, metavar='N',
         help='groups of resnext\'s convolutions')
+    add('--csn_interaction', default='reduced', choices=('reduced', 'preserved'),
+        help='what mixes the channels of csn\'s blocks beside the 1x1x1 convolutions around: '
+             'nothing, or one more of them')
+    add('--model_size', default='m', choices=('xs', 's', 'm', 'l'),
+        help='size of x3d; xs, s and m are one network for clips of 4, 13 and 16 frames')
+
+
+def _add_network_flags(parser: Parser) -> None:
+    add = parser.add_argument_group('network').add_argument
+    _add_architecture_flags(add)
     add('--pretrain_path', type=Path, metavar='FILE',
         help='start from these weights with a new classifier of --n_classes')
     add('--n_pretrain_classes', type=COUNT, default=0, metavar='N',
@@ -332,6 +343,15 @@ def _add_distributed_flags(parser: Parser) -> None:
         help='number of nodes, for --distributed; -1: one')
 
 
+def _names_of(add_flags: Callable[[Any], None]) -> tuple[str, ...]:
+    """Names of the flags that a function adds."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_flags(parser.add_argument)
+    return tuple(vars(parser.parse_args([])))
+
+
+# Flags that define the network: a checkpoint records those that its family takes.
+NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
            _add_run_flags, _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
 
@@ -388,6 +408,9 @@ def _run_rules(opts: Options) -> Rules:
          '--nesterov needs a --momentum above 0'),
         (opts.conv1_t_size % 2 == 0,
          f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
+        (0 < opts.sample_resize < opts.sample_size,
+         f'--sample_resize {opts.sample_resize} leaves no crop of --sample_size '
+         f'{opts.sample_size}: give at least as many pixels'),
     ]
 
 

@@ -14,6 +14,7 @@ from metrics import Sums
 from optim import Optimization, schedule_name
 from opts import TRAINING_FLAGS, Options, build_parser, check, replace
 from runtime.errors import InputError
+from weights import Weights
 
 # Flags of SGD, and what a parameter group of torch's calls them.
 SGD_KEYS = {'learning_rate': 'initial_lr', 'momentum': 'momentum', 'dampening': 'dampening',
@@ -31,8 +32,7 @@ def training_options(opts: Options) -> dict[str, Any]:
     return {name: getattr(opts, name) for name in TRAINING_FLAGS}
 
 
-def resumed_options(opts: Options, state: Mapping[str, Any], path: Path,
-                    warn: Callable[[str], None]) -> Options:
+def resumed_options(opts: Options, weights: Weights, warn: Callable[[str], None]) -> Options:
     """The options with those of the training in a checkpoint, where no flag was given for them.
 
     The record is what was in use when the file was saved, with the learning rate as the training
@@ -41,7 +41,8 @@ def resumed_options(opts: Options, state: Mapping[str, Any], path: Path,
     the file, and one for each flag given that differs. Raises InputError for flags that cannot
     change.
     """
-    if 'optimizer' not in state or 'scheduler' not in state:
+    state, path = weights.training, weights.path
+    if state is None:
         return opts
     started = _recorded(state, path) if 'options' in state else _told(opts, state, path, warn)
     taken, lines = {}, []
@@ -134,19 +135,24 @@ def resuming_command(script: str, argv: Sequence[str], opts: Options) -> str:
 
 # ---------------------------------------------------------------- states and position
 
-def restore(optimization: Optimization, state: Mapping[str, Any], path: Path,
-            n_steps: int) -> None:
+def training_state(weights: Weights) -> Mapping[str, Any]:
+    """The state of a training in a weights file. Raises InputError where it holds none."""
+    if weights.training is None:
+        raise InputError(f'{weights.path}: holds weights but no state of a training; start a '
+                         'training from them with --pretrain_path, or evaluate them with '
+                         '--no_train')
+    return weights.training
+
+
+def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
     """Load what steps the weights, `n_steps` into an epoch. Raises InputError."""
-    if 'optimizer' not in state or 'scheduler' not in state:
-        raise InputError(f'{path}: holds weights but no state of a training; start a training '
-                         'from them with --pretrain_path, or evaluate them with --no_train')
     try:
-        optimization.load_state_dict(state, n_steps,
+        optimization.load_state_dict(training_state(weights), n_steps,
                                      # The 2020 code saved before the schedule's step.
-                                     is_one_epoch_behind='format_version' not in state)
+                                     is_one_epoch_behind=not weights.is_ours)
     except (ValueError, KeyError):
-        raise InputError(f'{path}: its optimiser state is of other parameters than those trained '
-                         'now; give the --ft_begin_module it was trained with') from None
+        raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
+                         'trained now; give the --ft_begin_module it was trained with') from None
 
 
 @dataclass

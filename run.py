@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +13,14 @@ from opts import Options
 from runtime import distributed, logs
 from runtime.errors import Stopped, StopSignals
 from tasks import Task
+from weights import Weights
 
 
 @dataclass(frozen=True)
 class Run:
     """One run of main.py in one of its processes.
 
-    training_state: the checkpoint that it starts from, None without
-    weights_path:   path of that file, for messages
+    weights:        the weights file that it starts from, None without
     description:    what a checkpoint says of the network, beside the training state
     loaders:        by split, those that the run needs
     network:        the network itself; `in_precision` is it in the precision and memory format of
@@ -37,8 +36,7 @@ class Run:
     device: torch.device
     log: logs.RunLog
     stop: StopSignals
-    training_state: Mapping[str, Any] | None
-    weights_path: Path | None
+    weights: Weights | None
     class_names: tuple[str, ...]
     description: Mapping[str, Any]
     loaders: Mapping[str, Any]

@@ -58,22 +58,25 @@ class CornerCrop:
 
 
 class EvenCrops:
-    """`n` squares of `size` along the long side of the frames, whose short side is resized to it.
+    """`n` squares of `size` along the long side of the frames, whose short side is resized to it,
+    or to `short_side`.
 
     uint8 (T, C, H, W) -> (n, T, C, size, size): from end to end, evenly placed; one: the centre.
     """
 
-    def __init__(self, size: int, n: int) -> None:
-        self.size, self.n, self.resize = size, n, Resize(size)
+    def __init__(self, size: int, n: int, short_side: int | None = None) -> None:
+        self.size, self.n, self.resize = size, n, Resize(short_side or size)
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         clip = self.resize(clip)
         if self.n == 1:
             return F.center_crop(clip, [self.size, self.size]).unsqueeze(0)
         height, width = clip.shape[-2:]
+        top, left = (round((side - self.size) / 2) for side in (height, width))
         crops = []
         for i in range(self.n):
-            top, left = (round(i * (side - self.size) / (self.n - 1)) for side in (height, width))
+            begin = round(i * (max(height, width) - self.size) / (self.n - 1))
+            top, left = (begin, left) if height > width else (top, begin)
             crops.append(clip[..., top:top + self.size, left:left + self.size])
         return torch.stack(crops)
 

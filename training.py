@@ -10,7 +10,7 @@ from torch import nn
 from checkpoint import CheckpointSaver
 from metrics import Sums
 from optim import Optimization
-from resume import Position, batch_order, restore, saved_position, training_options
+from resume import Position, batch_order, restore, saved_position, training_options, training_state
 from run import Run
 from runtime import distributed
 from runtime.errors import InputError
@@ -90,15 +90,16 @@ class Trainer:
 
     def __init__(self, run: Run, trace: StepTrace) -> None:
         self._run, self._trace, self._loader = run, trace, run.loaders['train']
-        opts, state = run.opts, run.training_state
+        opts, weights = run.opts, run.weights
         self._optimization = Optimization(
             [p for p in run.network.parameters() if p.requires_grad], opts, run.device,
             steps_per_epoch=len(self._loader.batch_sampler))
         self._order = batch_order(self._loader)
         self._position, self._best = Position(), -1.0
-        if state is not None and opts.resume_path is not None:
-            self._position = saved_position(state, self._order, opts.resume_path, run.log.warn)
-            restore(self._optimization, state, opts.resume_path, self._position.n_batches)
+        if weights is not None and opts.resume_path is not None:
+            state = training_state(weights)
+            self._position = saved_position(state, self._order, weights.path, run.log.warn)
+            restore(self._optimization, weights, self._position.n_batches)
             self._best = state.get(f'best_{run.task.best_by}', -1.0)
         self._saver = CheckpointSaver(
             opts.result_path, every_epochs=opts.checkpoint, last_epoch=opts.n_epochs,
@@ -109,7 +110,7 @@ class Trainer:
     def train(self) -> int:
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
         opts, log, position = self._run.opts, self._run.log, self._position
-        path = self._run.weights_path
+        path = self._run.weights and self._run.weights.path
         if position.epoch > opts.n_epochs and opts.inference:
             log.say(f'{path}: the training is complete; the inference follows')
             return 0
@@ -206,7 +207,6 @@ class Trainer:
         """The training state after the epochs that are complete."""
         run = self._run
         return {'epoch': self._position.epoch - 1,
-                'arch': f'{run.opts.model}-{run.opts.model_depth}',
                 'state_dict': run.network.state_dict(), **self._optimization.state_dict(),
                 f'best_{run.task.best_by}': self._best, 'options': training_options(run.opts),
                 **run.description}

@@ -59,14 +59,19 @@ def spatial_transform(opts: Options, split: str) -> SpatialTransform:
         return S.Compose([SPATIAL_CROPS[opts.train_crop](opts),
                           *(make(opts) for is_wanted, make in AUGMENTATIONS if is_wanted(opts))])
     if split == 'inference' and opts.inference_views:
-        return S.EvenCrops(opts.sample_size, opts.inference_views[1])
+        return S.EvenCrops(opts.sample_size, opts.inference_views[1], _short_side(opts))
     if split == 'inference' and opts.inference_crop == 'nocrop':
-        return S.Resize(opts.sample_size)
+        return S.Resize(_short_side(opts))
     return _center_crop(opts)
 
 
 def _center_crop(opts: Options) -> SpatialTransform:
-    return S.Compose([S.Resize(opts.sample_size), S.CenterCrop(opts.sample_size)])
+    return S.Compose([S.Resize(_short_side(opts)), S.CenterCrop(opts.sample_size)])
+
+
+def _short_side(opts: Options) -> int:
+    """What frames are resized to before a crop, in pixels."""
+    return opts.sample_resize or opts.sample_size
 
 
 def n_crops(opts: Options, split: str) -> int:
@@ -79,4 +84,4 @@ def decode_options(opts: Options, split: str) -> dict[str, Any]:
     if not opts.fast_decode:
         return {}
     # A random crop may be much smaller than the frame, so no pixels are left out there.
-    return {'is_fast': True, 'min_side': 0 if split == 'train' else opts.sample_size}
+    return {'is_fast': True, 'min_side': 0 if split == 'train' else _short_side(opts)}

@@ -1,53 +1,84 @@
-"""The table of architectures, and the one builder that goes through it."""
+"""The table of network families, and the builder that goes through it.
 
-from typing import NamedTuple
+This module does without torch: a family's module is imported when it is first asked for.
+"""
 
-from models import densenet, pre_act_resnet, resnet, resnet2p1d, resnext, wide_resnet
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from runtime.errors import InputError
 
-STEM_OPTIONS = {'n_classes', 'n_input_channels', 'conv1_t_size', 'conv1_t_stride', 'no_max_pool'}
-RESNET_OPTIONS = STEM_OPTIONS | {'shortcut_type', 'widen_factor'}
+if TYPE_CHECKING:
+    from models.base import Classifier
 
-
-class Family(NamedTuple):
-    """A module with `generate_model` and `LAYERS`, and the names of the options it understands."""
-
-    module: object
-    options: set
-
-
+# By --model, the module of a family. It has
+#   generate_model(model_depth, *, n_classes, n_input_channels, ...)   the network
+#   LAYERS    the depths there are; a module without it has one network, which takes no model_depth
+#   OPTIONS   {name: default} of the other arguments that generate_model takes (see
+#             base.keyword_options): flags of main.py, and what only weights files say, such as
+#             stem_planes
 ARCHITECTURES = {
-    'resnet': Family(resnet, RESNET_OPTIONS),
-    'resnet2p1d': Family(resnet2p1d, RESNET_OPTIONS),
-    'preresnet': Family(pre_act_resnet, RESNET_OPTIONS),
-    'wideresnet': Family(wide_resnet, RESNET_OPTIONS | {'k', 'stem_planes'}),
-    'resnext': Family(resnext, RESNET_OPTIONS | {'cardinality', 'stem_planes'}),
-    'densenet': Family(densenet, STEM_OPTIONS),
+    'resnet': 'models.resnet',
+    'resnet2p1d': 'models.resnet2p1d',
+    'preresnet': 'models.pre_act_resnet',
+    'wideresnet': 'models.wide_resnet',
+    'resnext': 'models.resnext',
+    'densenet': 'models.densenet',
+    'i3d': 'models.i3d',
+    'csn': 'models.csn',
+    'x3d': 'models.x3d',
 }
+# Channels of a frame by --input_type; those of flow are horizontal and vertical.
+INPUT_CHANNELS = {'rgb': 3, 'flow': 2}
 
 
-def family_of(model):
-    """The row of `ARCHITECTURES`; InputError names those there are."""
+def family_of(model: str) -> ModuleType:
+    """The module of a family; InputError names the families there are."""
     if model not in ARCHITECTURES:
         raise InputError(f'no model {model!r}: choose one of {", ".join(ARCHITECTURES)}')
-    return ARCHITECTURES[model]
+    return importlib.import_module(ARCHITECTURES[model])
 
 
-def depths(model):
-    """The depths of a family, shallowest first."""
-    return tuple(family_of(model).module.LAYERS)
+def depths(model: str) -> tuple[int, ...]:
+    """The depths of a family, shallowest first; none where it has a single network."""
+    return tuple(getattr(family_of(model), 'LAYERS', ()))
 
 
-def generate_model(model, model_depth, **network_options):
-    """The network `model` of `model_depth`: (N, C, T, H, W) float -> (N, n_classes) logits.
+def options_of(model: str) -> frozenset[str]:
+    """Names of all that `generate_model` takes for a family."""
+    options = {'model', 'n_classes', 'input_type', *family_of(model).OPTIONS}
+    return frozenset(options | {'model_depth'} if depths(model) else options)
 
-    An option that belongs to other families only is left out, so that the flags of all of them can
-    be given at once. TypeError for one that no family has; InputError for an unknown model or depth
-    and for what a network refuses.
+
+def network_name(options: Mapping[str, Any]) -> str:
+    """resnet-50: family and depth of the network that `generate_model` makes of these options."""
+    name = options['model']
+    return f'{name}-{options["model_depth"]}' if depths(name) else name
+
+
+def generate_model(model: str, model_depth: int | None = None, *, n_classes: int = 400,
+                   input_type: str = 'rgb', **options: Any) -> 'Classifier':
+    """The network of a family and a depth: (N, C, T, H, W) float -> (N, n_classes) logits.
+
+    Options are named as the flags of main.py. One that belongs to other families only is left out,
+    so that the flags of all of them can be given at once. What the network was made of stays with
+    it, as `network.options`.
+
+    TypeError for an option that no family has; InputError for an unknown model or depth and for
+    what a network refuses.
     """
     family = family_of(model)
-    unknown = set(network_options).difference(*(row.options for row in ARCHITECTURES.values()))
+    unknown = set(options).difference(*map(options_of, ARCHITECTURES))
     if unknown:
         raise TypeError(f'no network has the options {sorted(unknown)}')
-    understood = {name: value for name, value in network_options.items() if name in family.options}
-    return family.module.generate_model(model_depth, **understood)
+    if input_type not in INPUT_CHANNELS:
+        raise InputError(f'no input type {input_type!r}: choose one of {", ".join(INPUT_CHANNELS)}')
+    options = {name: options.get(name, default) for name, default in family.OPTIONS.items()}
+    depth = {'model_depth': model_depth} if depths(model) else {}
+    network = family.generate_model(*depth.values(), n_classes=n_classes,
+                                    n_input_channels=INPUT_CHANNELS[input_type], **options)
+    network.options = {'model': model, **depth, 'n_classes': n_classes, 'input_type': input_type,
+                       **options}
+    return network

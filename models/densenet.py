@@ -4,15 +4,16 @@ Huang et al., "Densely Connected Convolutional Networks", CVPR 2017; in three di
 Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", CVPR 2018.
 """
 
-import re
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.base import Conv3d
-from models.resnet import Classifier, init_weights, layers_of, recomputable
+from models.base import (Classifier, Conv3d, Steps, init_weights, keyword_options, layers_of,
+                         recomputable)
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
 STEM_PLANES = 64
@@ -20,7 +21,7 @@ GROWTH_RATE = 32
 BOTTLENECK_PLANES = 4 * GROWTH_RATE
 
 
-def norm_relu_conv(index, in_planes, planes, kernel_size):
+def norm_relu_conv(index: int, in_planes: int, planes: int, kernel_size: int) -> Steps:
     """The named steps of the `index`-th convolution of a layer, with what goes before it."""
     return {f'norm{index}': nn.BatchNorm3d(in_planes), f'relu{index}': nn.ReLU(),
             f'conv{index}': Conv3d(in_planes, planes, kernel_size)}
@@ -31,17 +32,17 @@ class DenseLayer(nn.Sequential):
 
     is_recomputed = False
 
-    def __init__(self, in_planes):
+    def __init__(self, in_planes: int) -> None:
         super().__init__(OrderedDict({**norm_relu_conv(1, in_planes, BOTTLENECK_PLANES, 1),
                                       **norm_relu_conv(2, BOTTLENECK_PLANES, GROWTH_RATE, 3)}))
 
     @recomputable
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x, then the new channels."""
         return torch.cat([x, super().forward(x)], dim=1)
 
 
-def dense_block(in_planes, n_layers):
+def dense_block(in_planes: int, n_layers: int) -> nn.Sequential:
     """`n_layers` dense layers, named denselayer1, denselayer2, ..."""
     return nn.Sequential(OrderedDict(
         (f'denselayer{i + 1}', DenseLayer(in_planes + i * GROWTH_RATE)) for i in range(n_layers)))
@@ -50,7 +51,7 @@ def dense_block(in_planes, n_layers):
 class HalvingPool(nn.Module):
     """Averages 2x2x2 places; an axis with one place left, as of a short clip, stays as it is."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, planes, t, h, w) -> (N, planes, t // 2, h // 2, w // 2), each at least 1."""
         pooled = F.avg_pool3d(x, [min(2, size) for size in x.shape[2:]])
         # torch's pool forgets the memory format, and all layers of the next block would mix two.
@@ -59,7 +60,7 @@ class HalvingPool(nn.Module):
         return pooled
 
 
-def transition(in_planes, planes):
+def transition(in_planes: int, planes: int) -> nn.Sequential:
     """Between blocks: a 1x1x1 convolution to `planes`, then half the places in time and space."""
     return nn.Sequential(OrderedDict(
         norm=nn.BatchNorm3d(in_planes), relu=nn.ReLU(), conv=Conv3d(in_planes, planes, 1),
@@ -76,8 +77,8 @@ class DenseNet(Classifier):
 
     classifier_name = 'classifier'
 
-    def __init__(self, layers, *, n_classes=400, n_input_channels=3, conv1_t_size=7,
-                 conv1_t_stride=1, no_max_pool=False):
+    def __init__(self, layers: Sequence[int], *, n_classes: int = 400, n_input_channels: int = 3,
+                 conv1_t_size: int = 7, conv1_t_stride: int = 1, no_max_pool: bool = False) -> None:
         super().__init__()
         planes = STEM_PLANES
         self.features = nn.Sequential(OrderedDict(
@@ -98,19 +99,14 @@ class DenseNet(Classifier):
         init_weights(self)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward_features(self, x):
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""
         return F.relu(self.features(x))
 
 
-def generate_model(model_depth, **options):
+def generate_model(model_depth: int, **options: Any) -> DenseNet:
     """A DenseNet of a depth in `LAYERS`, InputError for another; options: those of `DenseNet`."""
     return DenseNet(layers_of('densenet', LAYERS, model_depth), **options)
 
 
-def rename_2018_keys(state_dict):
-    """A state dict with our names, from one of the 2018 weights (or from one that has them)."""
-    def rename(key):
-        key = re.sub(r'\bfeatures\.(conv|norm)0\.', r'features.\g<1>1.', key)
-        return re.sub(r'\b(norm|conv)\.([12])\.', r'\1\2.', key)
-    return {rename(key): value for key, value in state_dict.items()}
+OPTIONS = keyword_options(DenseNet)

@@ -4,14 +4,16 @@ Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognitio
 """
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 
-from models.base import Conv3d, triple
+from models.base import Conv3d, Size, Steps, keyword_options, triple
 from models.resnet import BASIC_LAYERS, LAYERS, BasicBlock, Bottleneck, ResNet, layers_of
 
 
-def conv_bn_2p1d(index, in_planes, planes, kernel_size, stride=1, groups=1):
+def conv_bn_2p1d(index: int, in_planes: int, planes: int, kernel_size: Size, stride: Size = 1,
+                 groups: int = 1) -> Steps:
     """The named steps that stand for `resnet.conv_bn`: (1, k, k), ReLU between, then (k, 1, 1)."""
     t, h, w = triple(kernel_size)
     t_stride, h_stride, w_stride = triple(stride)
@@ -27,9 +29,12 @@ def conv_bn_2p1d(index, in_planes, planes, kernel_size, stride=1, groups=1):
         f'bn{index}_t': nn.BatchNorm3d(planes)}
 
 
-def generate_model(model_depth, **options):
+def generate_model(model_depth: int, **options: Any) -> ResNet:
     """An R(2+1)D of a depth in `LAYERS`, InputError for another; options: those of `ResNet`."""
     layers = layers_of('resnet2p1d', LAYERS, model_depth)
     block = BasicBlock if model_depth in BASIC_LAYERS else Bottleneck
     return ResNet(partial(block, convolution=conv_bn_2p1d), layers, convolution=conv_bn_2p1d,
                   **options)
+
+
+OPTIONS = keyword_options(ResNet)

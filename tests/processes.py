@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoint
+import weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,6 +128,6 @@ def same_state(a, b):
 def assert_same_training(folder, other, epoch):
     """Equal checkpoints of an epoch and equal logs in two result folders."""
     name = f'save_{epoch}.pth'
-    assert same_state(checkpoint.load(folder / name), checkpoint.load(other / name))
+    assert same_state(weights.load(folder / name), weights.load(other / name))
     for name in ('train.log', 'train_batch.log', 'val.log'):
         assert (folder / name).read_text() == (other / name).read_text(), name

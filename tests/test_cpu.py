@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import checkpoint
-from model import build_network, describe, load_model
+from model import build_network, load_model
 from models.base import Conv3d
 from opts import Options, build_parser
 from runtime.cpu import pool_in_own_precision, train_on_cpu
 from runtime.hardware import in_precision
+from weights import describe
 
 CPU = torch.device('cpu')
 SMALL = ('--model_depth', '10', '--resnet_widen_factor', '0.125', '--n_classes', '3',
@@ -91,7 +92,7 @@ def loaded(tmp_path_factory):
     path, opts = tmp_path_factory.mktemp('weights') / 'a.pth', _options()
     network = build_network(opts)
     checkpoint.save(path, {'epoch': 1, 'state_dict': network.state_dict(),
-                           **describe(opts, ('a', 'b', 'c'))})
+                           **describe(opts, network, ('a', 'b', 'c'))})
     return load_model(path)[0]
 
 

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 import checkpoint
-from model import build_network, describe
-from models import ARCHITECTURES, depths
+from model import build_network
+from models import depths
 from opts import parse_opts
 from runtime.errors import InputError
 from tests.helpers import run_script
-from tests.test_models import on_meta
+from tests.test_models import STEMMED, on_meta
 from util_scripts.describe_checkpoint import main
 from util_scripts.helpers.description import network_rows, table_lines
+from weights import describe, versions
 
 CLIP = (3, 16, 112, 112)
 
@@ -46,7 +47,7 @@ def described(capsys, *argv):
     return facts_of(lines[1:begin]), [line.split('  ') for line in lines[begin:]]
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_rows_add_up_to_the_network(model):
     network = on_meta(model, depths(model)[0])
     rows = network_rows(network, CLIP)
@@ -83,7 +84,7 @@ def test_stages_of_a_densenet():
                      'denseblock3', 'transition3', 'denseblock4', 'norm5', 'classifier']
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_the_table_is_aligned(model):
     lines = table_lines(network_rows(on_meta(model, depths(model)[-1]), CLIP))
     header, rule, *rows = lines
@@ -100,10 +101,10 @@ def test_a_checkpoint_of_ours(tmp_path, capsys):
     network = build_network(opts)
     state = {'epoch': 7, 'arch': 'resnext-50', 'state_dict': network.state_dict(),
              'optimizer': {}, 'scheduler': {}, 'position': {'epoch': 8, 'batch': 2, 'sums': {}},
-             **describe(opts, ['röd', 'grön', 'blå'])}
+             **describe(opts, network, ['röd', 'grön', 'blå'])}
     checkpoint.save(tmp_path / 'save_7.pth', state)
     facts, rows = described(capsys, tmp_path / 'save_7.pth')
-    for library, version in checkpoint.versions().items():
+    for library, version in versions().items():
         assert f'{library} {version}' in facts['written by']
     assert 'this code, format 1' in facts['written by']
     assert facts['epoch'] == '7' and facts['arch'] == 'resnext-50'
@@ -148,8 +149,9 @@ def test_bare_weights_and_flags_for_what_they_do_not_show(tmp_path, capsys):
 def test_many_classes_are_cut(tmp_path, capsys):
     opts = options('--resnet_widen_factor', 0.125, '--n_classes', 101)
     names = [f'class {i}' for i in range(101)]
-    checkpoint.save(tmp_path / 'a.pth', {'state_dict': build_network(opts).state_dict(),
-                                         **describe(opts, names)})
+    network = build_network(opts)
+    checkpoint.save(tmp_path / 'a.pth', {'state_dict': network.state_dict(),
+                                         **describe(opts, network, names)})
     facts, _ = described(capsys, tmp_path / 'a.pth')
     assert facts['classes'].startswith('101: class 0, ') and facts['classes'].endswith(
         'class 7, ... class 100')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+import weights
 from runtime.distributed import World, find_world, rendezvous_address
 from runtime.errors import InputError
 from tests.processes import finish, free_port, launch, torchrun
@@ -92,7 +92,7 @@ def test_training_steps_are_those_of_one_process(tiny_data, trained, tmp_path):
     assert run_main(commands[1]) == 0
     status, _, stderr = finish(torchrun(3, commands[3]))
     assert status == 0, stderr
-    one, three = (checkpoint.load(folders[n] / 'save_2.pth')['state_dict'] for n in (1, 3))
+    one, three = (weights.load(folders[n] / 'save_2.pth')['state_dict'] for n in (1, 3))
     for name, value in one.items():
         torch.testing.assert_close(three[name], value, rtol=1e-4, atol=1e-6)
     rows = [(folders[n] / 'train_batch.log').read_text().splitlines() for n in (1, 3)]
@@ -158,7 +158,7 @@ def test_stopped_processes_save_and_go_on_under_torchrun(tiny_data, tmp_path):
     agent.send_signal(signal.SIGTERM)
     _, _, stderr = finish(agent)
     assert 'go on with --resume_path auto' in stderr
-    position = checkpoint.load(tmp_path / 'save_last.pth')['position']
+    position = weights.load(tmp_path / 'save_last.pth')['position']
     assert run_main([*command, '--n_epochs', position['epoch']]) == 0
     epochs = [line.split('\t')[0] for line in
               (tmp_path / 'train.log').read_text().splitlines()[1:]]

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import checkpoint
-from model import WeightsError, build_network, describe, load_model
+from model import build_network, load_model
 from opts import Options, build_parser
+from weights import WeightsError, describe
 
 SMALL = ['--model_depth', '10', '--resnet_widen_factor', '0.125', '--n_classes', '3']
 
@@ -21,7 +22,7 @@ def save(tmp_path):
         network = build_network(opts)
         state = {'state_dict': network.state_dict(), **more}
         if is_ours:
-            state |= {'epoch': 1, **describe(opts, ('run', 'swim', 'walk'))}
+            state |= {'epoch': 1, **describe(opts, network, ('run', 'swim', 'walk'))}
         checkpoint.save(tmp_path / 'a.pth', state)
         return tmp_path / 'a.pth', network.eval()
     return write

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+import weights
 from tests.processes import same_state
 from tests.tiny_data import run_main
 
@@ -183,7 +183,7 @@ def test_resumed_training_ends_like_one_that_was_not_stopped(tiny_data, tmp_path
     assert run_main(tiny_data.argv(parts, '--n_epochs', 2, *flags)) == 0
     assert run_main(tiny_data.argv(parts, '--n_epochs', 4, '--resume_path', parts / 'save_2.pth',
                                    *flags)) == 0
-    assert same_state(checkpoint.load(whole / 'save_4.pth'), checkpoint.load(parts / 'save_4.pth'))
+    assert same_state(weights.load(whole / 'save_4.pth'), weights.load(parts / 'save_4.pth'))
     for name in ('train.log', 'train_batch.log', 'val.log'):
         assert (whole / name).read_text() == (parts / name).read_text()
 
@@ -261,8 +261,8 @@ def test_checkpoint_of_2020_goes_on_one_scheduler_step_later(tiny_data, trained,
     argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 4, '--resume_path',
                           tmp_path / 'save_2.pth')
     assert run_main(argv) == 0
-    assert same_state(checkpoint.load(tmp_path / 'results/save_3.pth'),
-                      checkpoint.load(trained / 'save_3.pth'))
+    assert same_state(weights.load(tmp_path / 'results/save_3.pth'),
+                      weights.load(trained / 'save_3.pth'))
 
 
 def test_resume_of_another_architecture(tiny_data, trained, tmp_path, capsys):
@@ -307,8 +307,8 @@ def test_fine_tuning_freezes_what_comes_before(tiny_data, trained, tmp_path):
                           '--n_pretrain_classes', 3, '--ft_begin_module', 'layer4',
                           '--n_epochs', 1)
     assert run_main(argv) == 0
-    before = checkpoint.load(trained / 'save_4.pth')['state_dict']
-    after = checkpoint.load(tmp_path / 'save_1.pth')
+    before = weights.load(trained / 'save_4.pth')['state_dict']
+    after = weights.load(tmp_path / 'save_1.pth')
     for name, value in after['state_dict'].items():
         is_trained = name.startswith(('layer4', 'fc'))
         assert torch.equal(value, before[name]) != is_trained, name

@@ -1,6 +1,8 @@
-"""Networks from files: what weights tell of themselves, loading, inputs of 2018, fine-tuning."""
+"""Networks from files: what they say and flags, loading, inputs of 2018, fine-tuning."""
 
 import json
+from dataclasses import replace as with_fields
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,16 +11,16 @@ import torch
 import torch.nn.functional as F
 
 import checkpoint
-from model import (WeightsError, adopt_options, build_network, describe, empty_network,
-                   freeze_before, load_network, load_pretrained, match_class_names, stages)
-from models import ARCHITECTURES, depths, generate_model
-from models.densenet import rename_2018_keys
-from models.identify import identify
+from model import (adopt_options, build_network, empty_network, freeze_before, load_network,
+                   load_pretrained, match_class_names, read_weights, stages)
+from models import depths, generate_model
+from models.released import rename_2018_keys
 from optim import Optimization
 from opts import normalization, parse_opts, replace
-from tests.test_models import (GOLDEN_CASES, NETWORKS, clips, on_meta, recorded_network,
-                               recorded_value)
+from tests.test_identify import shapes
+from tests.test_models import STEMMED, clips, on_meta, recorded_value
 from tests.tiny_data import CLASSES, run_main
+from weights import WeightsError, describe, interpret, load
 
 FLAGS_OF_2018 = ['--value_scale', '255', '--mean', '114.7748', '107.7354', '99.4750',
                  '--no_std_norm']
@@ -29,10 +31,6 @@ def options(*flags):
                        *map(str, flags)])
 
 
-def shapes(state_dict):
-    return [(name, tuple(tensor.shape)) for name, tensor in state_dict.items()]
-
-
 def state_of(network, prefix='', **more):
     """A checkpoint of released style, with the network's names and shapes."""
     return {'epoch': 200, **more,
@@ -41,102 +39,20 @@ def state_of(network, prefix='', **more):
 
 def own_state(opts, network):
     """A checkpoint of ours."""
-    return {'epoch': 1, 'arch': f'{opts.model}-{opts.model_depth}',
-            'state_dict': network.state_dict(), **describe(opts, CLASSES)}
+    return {'epoch': 1, 'state_dict': network.state_dict(), **describe(opts, network, CLASSES)}
 
 
-# ---------------------------------------------------------------- what weights tell
-
-def check_identified(network, **expected):
-    """That names and shapes tell what builds the same, and `expected` by one who knows its widths.
-
-    Of several k and widen factors that make the same shapes, only one can be guessed.
-    """
-    known = {name: expected[name] for name in ('k', 'widen_factor') if name in expected}
-    for reminder in ({}, known) if known else ({},):
-        told = identify(network.state_dict(), **reminder)
-        assert shapes(on_meta(told['model'], told['model_depth'], **{
-            name: value for name, value in told.items() if not name.startswith('model')
-        }).state_dict()) == shapes(network.state_dict())
-    assert {name: told[name] for name in expected} == expected
+def weights_of(state, opts=None):
+    """The Weights of a file that holds `state`."""
+    opts = opts or options()
+    return interpret(state, Path('file.pth'), {name: getattr(opts, name) for name in opts.given})
 
 
-@pytest.mark.parametrize('model, depth', NETWORKS)
-def test_every_network_is_told_by_names_and_shapes(model, depth):
-    check_identified(on_meta(model, depth, n_classes=7), model=model, model_depth=depth,
-                     n_classes=7, n_input_channels=3, conv1_t_size=7)
+def adopted_from(state, opts, pretrained=False, warn=lambda line: None):
+    return adopt_options(opts, weights_of(state, opts), pretrained, warn)
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
-def test_stem_and_shortcut_are_told(model):
-    flags = {'n_input_channels': 2, 'conv1_t_size': 3}
-    if model != 'densenet':
-        flags['shortcut_type'] = 'A'
-    check_identified(on_meta(model, depths(model)[0], **flags), model=model, **flags)
-
-
-@pytest.mark.parametrize('factor', [0.125, 0.3, 0.5, 2.0, 0.05])
-@pytest.mark.parametrize('model, depth, widths', [
-    ('resnet', 10, {}), ('resnet', 50, {}), ('resnet2p1d', 10, {}), ('resnet2p1d', 50, {}),
-    ('preresnet', 10, {}), ('preresnet', 50, {}),
-    ('wideresnet', 50, {'k': 1}), ('wideresnet', 50, {'k': 2}), ('wideresnet', 50, {'k': 3}),
-    ('wideresnet', 50, {'k': 4}), ('wideresnet', 50, {'k': 4, 'stem_planes': 256}),
-    ('resnext', 50, {'cardinality': 1}), ('resnext', 50, {'cardinality': 8}),
-    ('resnext', 50, {'cardinality': 64}), ('resnext', 50, {'cardinality': 32, 'stem_planes': 128}),
-])
-def test_widths_are_told(model, depth, widths, factor):
-    network = on_meta(model, depth, widen_factor=factor, **widths)
-    told = {name: value for name, value in widths.items() if name != 'stem_planes'}
-    check_identified(network, model=model, widen_factor=factor, **told)
-
-
-def test_a_wide_stem_is_taken_for_that_of_a_network_that_is_not_widened():
-    network = on_meta('wideresnet', 50, k=2, stem_planes=128)
-    told = identify(network.state_dict())
-    assert (told['k'], told['widen_factor'], told['stem_planes']) == (2, 1.0, 128)
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize('case_name', GOLDEN_CASES)
-def test_recorded_networks_are_told(case_name, golden_dir):
-    case = json.loads((golden_dir / 'models' / f'{case_name}.json').read_text())
-    weights = {f'module.{name}': torch.empty(shape, device='meta')
-               for name, shape in case['state_dict']}
-    state = {'state_dict': checkpoint.strip_module(weights), 'arch': case['arch']}
-    data = ['--file_type', 'hdf5'] if case_name.endswith('flow') else []
-    opts = adopt_options(options(*data), state, 'file', warn=lambda line: None)
-    for flag, value in case['options'].items():
-        if flag not in ('conv1_t_stride', 'no_max_pool'):  # they leave no trace
-            assert getattr(opts, flag) == value, flag
-    built = empty_network(opts, state, 'file').state_dict()
-    assert shapes(built) == shapes(rename_2018_keys(state['state_dict']))
-    assert shapes(built) == shapes(recorded_network(case_name, case).state_dict())
-
-
-IMAGES_2D = {'conv1.weight': torch.zeros(64, 3, 7, 7), 'fc.weight': torch.zeros(5, 512)}
-NO_NETWORKS = {
-    'of another kind': ({'encoder.weight': torch.zeros(2)}, 'conv1.weight is missing.*encoder'),
-    'for images': (IMAGES_2D, 'conv1.weight.*as in a network for images'),
-    'without classifier': ({'conv1.weight': torch.zeros(8, 3, 7, 7, 7)}, '0, 0, 0, 0 blocks'),
-    'of one channel': ({'conv1.weight': torch.zeros(8, 1, 7, 7, 7)}, '1 input channels'),
-    'a number': ({'conv1.weight': torch.zeros(())}, r'conv1.weight has the shape \[\]'),
-    'empty': ({'conv1.weight': torch.zeros(0, 3, 7, 7, 7)}, 'conv1.weight has the shape'),
-}
-
-
-@pytest.mark.parametrize('name', NO_NETWORKS)
-def test_weights_of_no_network_here(name):
-    weights, message = NO_NETWORKS[name]
-    with pytest.raises(WeightsError, match=f'^file.pth: .*{message}.*; ?'):
-        adopt_options(options(), {'state_dict': weights}, 'file.pth')
-
-
-def test_blocks_that_no_depth_has():
-    weights = on_meta('resnet', 18).state_dict()
-    weights = {name: value for name, value in weights.items() if 'layer3.1' not in name}
-    with pytest.raises(WeightsError, match='stages of 2, 2, 1, 2 blocks'):
-        adopt_options(options(), {'state_dict': weights}, 'file.pth')
-
+# ---------------------------------------------------------------- what a file says, and flags
 
 @pytest.mark.parametrize('model, built, flags, message', [
     ('resnet', {}, ['--model_depth', 34], 'holds resnet-10 with model_depth 10.*--model_depth 34'),
@@ -146,41 +62,43 @@ def test_blocks_that_no_depth_has():
     ('resnet', {}, ['--conv1_t_size', 3], 'conv1_t_size 7, and --conv1_t_size 3'),
     ('resnet', {}, ['--resnet_widen_factor', 0.999], 'factor 1.0, and --resnet_widen_factor 0.999'),
     ('resnet', {}, ['--input_type', 'flow', '--file_type', 'hdf5'], 'input_type rgb.* flow'),
-    ('resnet', {'n_input_channels': 2}, [], 'optical flow.*--file_type hdf5'),
+    ('resnet', {'input_type': 'flow'}, [], 'optical flow.*--file_type hdf5'),
     ('wideresnet', {}, ['--wide_resnet_k', 4], 'wide_resnet_k 2, and --wide_resnet_k 4'),
     ('resnext', {}, ['--resnext_cardinality', 8], 'cardinality 32, and --resnext_cardinality 8'),
 ])
 def test_a_flag_that_contradicts_the_weights(model, built, flags, message):
     state = state_of(on_meta(model, depths(model)[0], **built))
     with pytest.raises(WeightsError, match=f'^file.pth: .*{message}'):
-        adopt_options(options(*flags), state, 'file.pth')
+        adopted_from(state, options(*flags))
 
 
 @pytest.mark.parametrize('model, built, flags', [
-    ('resnet', {'widen_factor': 0.3}, {'resnet_widen_factor': 0.3}),
-    ('wideresnet', {'k': 2, 'widen_factor': 0.25, 'stem_planes': 128},
+    ('resnet', {'resnet_widen_factor': 0.3}, {'resnet_widen_factor': 0.3}),
+    ('wideresnet', {'wide_resnet_k': 2, 'resnet_widen_factor': 0.25, 'stem_planes': 128},
      {'wide_resnet_k': 2, 'resnet_widen_factor': 0.25}),
-    ('wideresnet', {'k': 4, 'widen_factor': 0.5, 'stem_planes': 256}, {'wide_resnet_k': 4}),
+    ('wideresnet', {'wide_resnet_k': 4, 'resnet_widen_factor': 0.5, 'stem_planes': 256},
+     {'wide_resnet_k': 4}),
     ('densenet', {}, {'resnet_shortcut': 'A', 'wide_resnet_k': 7}),  # flags of other families
 ])
 def test_flags_that_make_the_same_network_stay(model, built, flags):
     state = state_of(on_meta(model, depths(model)[0], **built))
     given = [text for name, value in flags.items() for text in (f'--{name}', value)]
-    opts = adopt_options(options(*given), state, 'file.pth', warn=lambda line: None)
+    weights = weights_of(state, options(*given))
+    opts = adopt_options(options(*given), weights, warn=lambda line: None)
     assert {name: getattr(opts, name) for name in flags} == flags
-    assert shapes(empty_network(opts, state, 'f').state_dict()) == shapes(state['state_dict'])
+    assert shapes(empty_network(opts, weights).state_dict()) == shapes(state['state_dict'])
 
 
 def test_what_is_taken_from_the_file_is_said_in_one_line(capsys):
     state = state_of(on_meta('preresnet', 34, n_classes=5), arch='preresnet-34')
-    adopt_options(options(), state, 'file.pth')
+    adopt_options(options(), weights_of(state))
     assert capsys.readouterr().err == (
         'file.pth: taken from the file: n_classes 5, model preresnet, model_depth 34\n')
 
 
 def test_a_file_by_the_name_of_another_network_is_said(capsys):
     state = state_of(on_meta('resnext', 50), arch='resnet-50')
-    opts = adopt_options(options(), state, 'file.pth')
+    opts = adopt_options(options(), weights_of(state))
     assert opts.model == 'resnext'
     assert 'is called resnet-50, and its weights are those of resnext-50' in capsys.readouterr().err
 
@@ -196,24 +114,25 @@ def test_a_file_by_the_name_of_another_network_is_said(capsys):
      r'1 of another shape \(bn1.bias 9 instead of 8\)'),
 ])
 def test_tensors_that_do_not_fit_are_listed_with_their_shapes(change, message):
-    weights = generate_model('resnet', 10, widen_factor=0.125).state_dict()
-    change(weights)
-    state = {'state_dict': weights}
-    opts = adopt_options(options(), state, 'file.pth', warn=lambda line: None)
-    for load in (load_network, load_pretrained, empty_network):
-        if load is load_pretrained and 'fc.bias' in message:
+    state_dict = generate_model('resnet', 10, resnet_widen_factor=0.125).state_dict()
+    change(state_dict)
+    weights = weights_of({'state_dict': state_dict})
+    opts = adopt_options(options(), weights, warn=lambda line: None)
+    for loaded in (load_network, load_pretrained, empty_network):
+        if loaded is load_pretrained and 'fc.bias' in message:
             continue  # the classifier is a new one
         with pytest.raises(WeightsError, match=f'^file.pth: .*{message}; check'):
-            load(opts, state, 'file.pth')
+            loaded(opts, weights)
 
 
 def test_weights_from_before_batches_were_counted():
-    network = generate_model('resnet', 10, widen_factor=0.125)
+    network = generate_model('resnet', 10, resnet_widen_factor=0.125)
     state = state_of(network)
     for name in [name for name in state['state_dict'] if name.endswith('num_batches_tracked')]:
         del state['state_dict'][name]
-    opts = adopt_options(options(), state, 'file.pth', warn=lambda line: None)
-    assert shapes(load_network(opts, state, 'file.pth').state_dict()) == shapes(
+    weights = weights_of(state)
+    opts = adopt_options(options(), weights, warn=lambda line: None)
+    assert shapes(load_network(opts, weights).state_dict()) == shapes(
         network.state_dict())
 
 
@@ -234,7 +153,7 @@ def family_options(model, *more):
                    *FAMILY_FLAGS[model], *more)
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_saved_and_loaded_networks_agree_to_the_bit(model, tmp_path):
     opts = family_options(model)
     network = build_network(opts)
@@ -242,20 +161,20 @@ def test_saved_and_loaded_networks_agree_to_the_bit(model, tmp_path):
     network(x)  # gives the norms statistics
     path = tmp_path / 'save_1.pth'
     checkpoint.save(path, own_state(opts, network))
-    state = checkpoint.load(path)
     flags = ['--file_type', 'hdf5'] if opts.input_type == 'flow' else []
-    adopted = adopt_options(options(*flags), state, path, warn=lambda line: None)
-    again = load_network(adopted, state, path)
+    weights = read_weights(path, options(*flags))
+    adopted = adopt_options(options(*flags), weights, warn=lambda line: None)
+    again = load_network(adopted, weights)
     with torch.inference_mode():
         assert torch.equal(again.eval()(x), network.eval()(x))
     assert adopted == replace(opts, given=adopted.given)  # all that the options say is in the file
 
 
 def test_a_new_classifier_has_the_classes_of_the_options():
-    network = generate_model('resnext', 50, widen_factor=0.125, n_classes=7)
+    network = generate_model('resnext', 50, resnet_widen_factor=0.125, n_classes=7)
     state = state_of(network)
-    opts = adopt_options(options('--n_classes', 3), state, 'f', True, warn=lambda line: None)
-    loaded = load_pretrained(opts, state, 'f')
+    opts = adopted_from(state, options('--n_classes', 3), pretrained=True)
+    loaded = load_pretrained(opts, weights_of(state))
     assert loaded.fc.weight.shape == (3, 256)
     assert torch.equal(loaded.layer4[2].conv3.weight, network.layer4[2].conv3.weight)
 
@@ -264,8 +183,8 @@ def test_a_new_classifier_has_the_classes_of_the_options():
 
 def test_a_checkpoint_says_all_of_itself():
     opts = options('--mean_dataset', '0.5', '--value_scale', 255, '--sample_size', 32)
-    record = describe(opts, CLASSES)
-    assert record['format_version'] == checkpoint.FORMAT_VERSION
+    record = describe(opts, on_meta('resnet', 18, n_classes=3), CLASSES)
+    assert record['format_version'] == 1 and record['arch'] == 'resnet-18'
     assert record['preprocessing'] == {'value_scale': 255, 'mean': [127.5] * 3, 'std': [127.5] * 3,
                                        'size': 32}
     assert record['versions'].keys() == {'python', 'torch', 'torchvision', 'numpy'}
@@ -280,7 +199,7 @@ def preprocessing_after(flags, trained_with, pretrained=False):
     opts = options('--n_classes', 3, *trained_with)
     state = own_state(opts, on_meta('resnet', 18, n_classes=3))
     lines = []
-    adopted = adopt_options(options(*flags), state, 'f', pretrained, lines.append)
+    adopted = adopted_from(state, options(*flags), pretrained, lines.append)
     return (adopted.value_scale, *normalization(adopted)), [
         line for line in lines if 'taken' not in line]
 
@@ -296,7 +215,7 @@ def test_normalisation_is_that_of_the_training(pretrained):
 def test_another_normalisation_is_taken_as_a_whole_and_said():
     used, lines = preprocessing_after(['--mean_dataset', 'activitynet'], FLAGS_OF_2018)
     assert used == (1, (0.4477, 0.4209, 0.3906), (0.2767, 0.2695, 0.2714))
-    assert lines == ['f: was trained on images in 0...255, mean 114.7748 107.7354 99.475, '
+    assert lines == ['file.pth: was trained on images in 0...255, mean 114.7748 107.7354 99.475, '
                      'std 1 1 1; the flags given make them 0...1, mean 0.4477 0.4209 0.3906, '
                      'std 0.2767 0.2695 0.2714']
 
@@ -304,26 +223,28 @@ def test_another_normalisation_is_taken_as_a_whole_and_said():
 def test_clips_are_those_of_the_training_but_not_of_a_pretraining():
     opts = options('--sample_size', 64, '--sample_t_stride', 2)
     state = own_state(opts, on_meta('resnet', 18))
-    taken = adopt_options(options('--sample_size', 80), state, 'f', warn=lambda line: None)
+    taken = adopted_from(state, options('--sample_size', 80))
     assert (taken.sample_size, taken.sample_t_stride) == (80, 2)
-    taken = adopt_options(options(), state, 'f', True, lambda line: None)
+    taken = adopted_from(state, options(), pretrained=True)
     assert (taken.sample_size, taken.sample_t_stride) == (112, 1)
 
 
 @pytest.mark.parametrize('key, record', [
     ('clip_options', 3), ('clip_options', {'sample_size': 'big'}), ('clip_options', {'mean': [1]}),
-    ('network_options', {'no_max_pool': 1}), ('network_options', {'conv1_t_stride': 0})])
+    ('network_options', {'no_max_pool': 1}), ('network_options', {'conv1_t_stride': 0}),
+    ('network_options', None)])
 def test_a_record_that_was_tampered_with(key, record):
     state = {**own_state(options(), on_meta('resnet', 18)), key: record}
-    with pytest.raises(WeightsError, match=f'^f: its {key}'):
-        adopt_options(options(), state, 'f')
+    with pytest.raises(WeightsError, match=f'^file.pth: its {key}'):
+        weights_of(state)
 
 
 def test_class_names_of_another_set_or_order():
-    state = {'class_names': ['a', 'b', 'c']}
-    assert match_class_names(('c', 'a', 'b'), state, 'f') == ('a', 'b', 'c')
+    weights = with_fields(weights_of(own_state(options(), on_meta('resnet', 18))),
+                          class_names=('a', 'b', 'c'))
+    assert match_class_names(('c', 'a', 'b'), weights) == ('a', 'b', 'c')
     with pytest.raises(WeightsError, match='only the file has c, only the annotation has d'):
-        match_class_names(('a', 'b', 'd'), state, 'f')
+        match_class_names(('a', 'b', 'd'), weights)
 
 
 # ---------------------------------------------------------------- weights of 2018
@@ -345,7 +266,7 @@ def behind_module(model, depth, **more):
 
 
 OF_2018 = {
-    'resnet A': lambda: state_of(on_meta('resnet', 18, shortcut_type='A')),
+    'resnet A': lambda: state_of(on_meta('resnet', 18, resnet_shortcut='A')),
     'resnet B of 50 layers': lambda: behind_module('resnet', 50),
     'preresnet': lambda: behind_module('preresnet', 200),
     'wideresnet': lambda: behind_module('wideresnet', 50),
@@ -360,15 +281,15 @@ NOT_OF_2018 = {
     'densenet with names of 2020': lambda: behind_module('densenet', 121),
     'training state of 2020': lambda: {**behind_module('resnet', 50), 'scheduler': {}},
     'training state of 2020, A': lambda: {
-        **state_of(on_meta('resnet', 18, shortcut_type='A')), 'scheduler': {}},
+        **state_of(on_meta('resnet', 18, resnet_shortcut='A')), 'scheduler': {}},
     'ours': lambda: own_state(options('--resnet_shortcut', 'A'),
-                              on_meta('resnet', 18, shortcut_type='A')),
+                              on_meta('resnet', 18, resnet_shortcut='A')),
 }
 
 
 def alarms(state, *flags):
     lines = []
-    adopt_options(options(*flags), state, 'file.pth', warn=lines.append)
+    adopted_from(state, options(*flags), warn=lines.append)
     return [line for line in lines if '2018' in line]
 
 
@@ -390,7 +311,7 @@ def test_no_alarm_for_other_weights(name):
 
 # ---------------------------------------------------------------- fine-tuning
 
-BEGIN_MODULES = {model: ('conv1', 'layer1', 'layer4', 'fc') for model in ARCHITECTURES}
+BEGIN_MODULES = {model: ('conv1', 'layer1', 'layer4', 'fc') for model in STEMMED}
 BEGIN_MODULES['densenet'] = ('conv1', 'denseblock3', 'norm5', 'classifier')
 
 
@@ -466,24 +387,24 @@ def released(path, names_and_shapes, prefix=''):
 
 # model, depth, options, prefix: small ones of each generation.
 RELEASED = [
-    ('resnet', 18, {'widen_factor': 0.125}, ''),
-    ('resnet2p1d', 10, {'widen_factor': 0.25}, ''),
-    ('resnet', 18, {'widen_factor': 0.125, 'shortcut_type': 'A'}, 'module.'),
-    ('preresnet', 50, {'widen_factor': 0.125}, 'module.'),
-    ('wideresnet', 50, {'widen_factor': 0.125}, 'module.'),
-    ('resnext', 50, {'widen_factor': 0.125, 'cardinality': 8}, 'module.'),
+    ('resnet', 18, {'resnet_widen_factor': 0.125}, ''),
+    ('resnet2p1d', 10, {'resnet_widen_factor': 0.25}, ''),
+    ('resnet', 18, {'resnet_widen_factor': 0.125, 'resnet_shortcut': 'A'}, 'module.'),
+    ('preresnet', 50, {'resnet_widen_factor': 0.125}, 'module.'),
+    ('wideresnet', 50, {'resnet_widen_factor': 0.125}, 'module.'),
+    ('resnext', 50, {'resnet_widen_factor': 0.125, 'resnext_cardinality': 8}, 'module.'),
 ]
 
 
 def check_goes_in(path, data, tmp_path, capsys, is_2018):
     """Fine-tune the file, and use it as it is."""
-    before = rename_2018_keys(checkpoint.load(path)['state_dict'])
+    before = rename_2018_keys(load(path)['state_dict'])
     flags = FLAGS_OF_2018 if is_2018 else []
     tuned = tmp_path / 'tuned'
     head = 'fc' if 'fc.bias' in before else 'classifier'
     assert run_main(argv(data, tuned, *tuning(path, '--ft_begin_module', head), *flags)) == 0
     assert 'is of the 2018 code' not in capsys.readouterr().err
-    after = checkpoint.load(tuned / 'save_1.pth')
+    after = load(tuned / 'save_1.pth')
     assert after['state_dict'].keys() == before.keys()
     for name, value in after['state_dict'].items():
         assert name.startswith(f'{head}.') or torch.equal(value, before[name]), name
@@ -541,7 +462,7 @@ def flow_data(tiny_data):
             'hdf5']
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_our_checkpoint_needs_no_flag_but_the_data(model, tiny_data, flow_data, tmp_path, capsys):
     """The same results as from the bare weights and all the flags."""
     normalized = ['--value_scale', 255, '--mean_dataset', '0.5', '--sample_t_stride', 2]

@@ -10,15 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import ARCHITECTURES, depths, generate_model
-from models.densenet import HalvingPool, rename_2018_keys
+from models import ARCHITECTURES, depths, generate_model, options_of
+from models.densenet import HalvingPool
+from models.released import rename_2018_keys
 from models.resnet import BasicBlock, PadShortcut, conv_bn
 from models.resnet2p1d import conv_bn_2p1d
 from runtime.cpu import train_on_cpu
 from runtime.errors import InputError
 
-NETWORKS = [(model, depth) for model in ARCHITECTURES for depth in depths(model)]
-NARROW = dict(n_classes=5, widen_factor=0.125, cardinality=8)
+# The families of one stem; the others have tests of their own.
+STEMMED = [model for model in ARCHITECTURES if 'conv1_t_size' in options_of(model)]
+NETWORKS = [(model, depth) for model in STEMMED for depth in depths(model)]
+NARROW = dict(n_classes=5, resnet_widen_factor=0.125, resnext_cardinality=8)
 
 GOLDEN_CASES = """
     densenet-121 densenet-121-2018keys densenet-201 densenet-201-2018keys densenet-264
@@ -30,10 +33,10 @@ GOLDEN_CASES = """
     wideresnet-152-stem128 wideresnet-200-stem128""".split()
 
 
-def on_meta(model, depth, **options):
+def on_meta(model, model_depth, **options):
     """A network that has shapes but no numbers: the deep ones cost nothing."""
     with torch.device('meta'):
-        return generate_model(model, depth, **options)
+        return generate_model(model, model_depth, **options)
 
 
 def narrow(model, depth=None, **options):
@@ -70,7 +73,7 @@ def test_every_parameter_gets_a_gradient(model, depth):
         assert parameter.grad.any(), name
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_channels_last_gives_the_same_result(model):
     network = narrow(model).eval()
     x = clips(size=64)
@@ -88,7 +91,7 @@ def test_layers_of_our_own_keep_channels_last(layer):
     assert torch.equal(layer(x), layer(x.contiguous()))
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_trains_in_channels_last_bfloat16(model):
     network = narrow(model).to(memory_format=torch.channels_last_3d)
     x = clips(size=64).to(memory_format=torch.channels_last_3d)
@@ -106,12 +109,12 @@ def test_trains_in_channels_last_bfloat16(model):
     assert (logits - expected).norm() < 0.1 * expected.norm()
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 def test_takes_optical_flow(model):
-    assert narrow(model, n_input_channels=2)(clips(n_channels=2, size=64)).shape == (2, 5)
+    assert narrow(model, input_type='flow')(clips(n_channels=2, size=64)).shape == (2, 5)
 
 
-@pytest.mark.parametrize('model', ARCHITECTURES)
+@pytest.mark.parametrize('model', STEMMED)
 @pytest.mark.parametrize('flags, sizes', [
     ({'conv1_t_size': 3}, (1, 4, 4)),
     ({'conv1_t_stride': 2}, (1, 4, 4)),
@@ -126,9 +129,9 @@ def test_stem_flags(model, flags, sizes):
     assert features.shape[2:] == sizes
 
 
-@pytest.mark.parametrize('model', [model for model in ARCHITECTURES if model != 'densenet'])
+@pytest.mark.parametrize('model', [model for model in STEMMED if model != 'densenet'])
 def test_shortcut_a_has_no_parameters_and_trains(model):
-    network = narrow(model, shortcut_type='A')
+    network = narrow(model, resnet_shortcut='A')
     assert not any('downsample' in name for name in network.state_dict())
     network(clips(size=64)).square().sum().backward()
     assert all(p.grad.any() for p in network.parameters())
@@ -142,7 +145,7 @@ def test_shortcut_a_subsamples_and_fills_with_zeros():
 
 
 def test_gradients_pass_through_shortcut_a():
-    block = BasicBlock(3, 8, stride=2, shortcut_type='A').eval()
+    block = BasicBlock(3, 8, stride=2, resnet_shortcut='A').eval()
     torch.nn.init.zeros_(block.bn2.weight)  # closes the path of convolutions
     x = clips().abs().requires_grad_()
     block(x).sum().backward()
@@ -164,17 +167,17 @@ def test_preresnet_sums_are_not_rectified():
 
 
 @pytest.mark.parametrize('options, width', [
-    ({}, 64), ({'k': 4}, 64), ({'k': 4, 'stem_planes': 256}, 256)])
+    ({}, 64), ({'wide_resnet_k': 4}, 64), ({'wide_resnet_k': 4, 'stem_planes': 256}, 256)])
 def test_wideresnet_widens_the_inner_layers(options, width):
     network = on_meta('wideresnet', 50, **options)
-    inner = 64 * options.get('k', 2)
+    inner = 64 * options.get('wide_resnet_k', 2)
     assert network.conv1.out_channels == width
     assert network.layer1[0].conv2.out_channels == inner
     assert network.layer1[0].conv3.out_channels == 2 * inner
 
 
 def test_resnext_cardinality_is_the_number_of_groups():
-    conv = on_meta('resnext', 50, cardinality=8).layer2[1].conv2
+    conv = on_meta('resnext', 50, resnext_cardinality=8).layer2[1].conv2
     assert (conv.groups, conv.out_channels) == (8, 8 * 256 // 32)
 
 
@@ -205,19 +208,33 @@ def test_2018_names_of_densenet():
 
 
 def test_an_option_of_another_family_is_left_out_and_a_misspelt_one_is_refused():
-    options = dict(k=2, cardinality=32, shortcut_type='B', widen_factor=1.0, stem_planes=64)
-    for model in ARCHITECTURES:
+    options = dict(wide_resnet_k=2, resnext_cardinality=32, resnet_shortcut='B',
+                   resnet_widen_factor=1.0, stem_planes=64)
+    for model in STEMMED:
         on_meta(model, depths(model)[0], **options)
     with pytest.raises(TypeError, match='n_class'):
         generate_model('resnet', 18, n_class=400)
+
+
+@pytest.mark.parametrize('model', STEMMED)
+def test_a_network_says_what_it_was_made_of(model):
+    network = narrow(model, input_type='flow', stem_planes=8)
+    made_of = dict(network.options)
+    assert made_of.keys() <= options_of(model)
+    assert made_of['model'] == model and made_of['input_type'] == 'flow'
+    again = on_meta(**made_of)
+    assert again.options == made_of
+    assert [value.shape for value in again.parameters()] == [
+        value.shape for value in network.parameters()]
 
 
 @pytest.mark.parametrize('model, depth, options, message', [
     ('alexnet', 8, {}, 'one of resnet, resnet2p1d, preresnet, wideresnet, resnext, densenet'),
     ('wideresnet', 18, {}, 'wideresnet has no depth 18: choose one of 50, 101, 152, 200'),
     ('densenet', 50, {}, 'densenet has no depth 50: choose one of 121, 169, 201, 264'),
-    ('resnet', 18, {'shortcut_type': 'C'}, 'choose A .* or B'),
-    ('resnet', 18, {'widen_factor': 0.01}, 'give at least 0.015625'),
+    ('resnet', 18, {'resnet_shortcut': 'C'}, 'choose A .* or B'),
+    ('resnet', 18, {'resnet_widen_factor': 0.01}, 'give at least 0.015625'),
+    ('resnet', 18, {'input_type': 'sound'}, 'one of rgb, flow'),
 ])
 def test_an_error_says_what_there_is(model, depth, options, message):
     with pytest.raises(InputError, match=message):
@@ -246,15 +263,10 @@ def recorded_value(name, shape):
 
 def recorded_network(case_name, case):
     """The network of a case, on the meta device."""
-    flags = case['options']
-    ours = dict(resnet_shortcut='shortcut_type', resnet_widen_factor='widen_factor',
-                wide_resnet_k='k', resnext_cardinality='cardinality')
-    options = {ours.get(flag, flag): value for flag, value in flags.items()
-               if flag not in ('model', 'model_depth', 'input_type')}
+    options = dict(case['options'])
     if case_name.endswith('-stem128'):
-        options['stem_planes'] = 64 * options['k']
-    return on_meta(flags['model'], flags['model_depth'],
-                   n_input_channels=case['input'][1], **options)
+        options['stem_planes'] = 64 * options['wide_resnet_k']
+    return on_meta(options.pop('model'), options.pop('model_depth'), **options)
 
 
 @pytest.mark.golden

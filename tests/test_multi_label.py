@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
 import main
+import weights
 from datasets.annotations import AnnotationError, label_list_records, read_annotation
 from datasets.loading import build_loader
 from features import read_features
@@ -168,7 +168,7 @@ def test_it_learns_what_each_video_has(data, trained):
 
 def test_the_best_is_by_map(trained):
     values = [float(row['video_map']) for row in rows(trained / 'val.log')]
-    state = checkpoint.load(trained / 'save_best.pth')
+    state = weights.load(trained / 'save_best.pth')
     assert state['epoch'] == 1 + values.index(max(values))
     assert state['best_video_map'] == pytest.approx(max(values)) and 'best_video_top1' not in state
 
@@ -229,7 +229,7 @@ def test_three_processes_do_what_one_does(data, trained, tmp_path):
         one, three = ([list(map(float, row.values())) for row in rows(folder / name)]
                       for folder in folders)
         np.testing.assert_allclose(one, three, rtol=1e-4)
-    one, three = (checkpoint.load(folder / 'save_1.pth')['state_dict'] for folder in folders)
+    one, three = (weights.load(folder / 'save_1.pth')['state_dict'] for folder in folders)
     for name, value in one.items():
         torch.testing.assert_close(three[name], value, rtol=1e-4, atol=1e-6)
     one, three = map(result_of, folders)
@@ -241,7 +241,7 @@ def test_fine_tuning_from_one_label_a_video(data, tiny_data, tmp_path):
     argv = data.argv(tmp_path / 'multi', '--n_epochs', 1, '--pretrain_path',
                      tmp_path / 'single/save_1.pth', '--ft_begin_module', 'fc')
     assert run_main(argv) == 0
-    assert checkpoint.load(tmp_path / 'multi/save_1.pth')['multi_label'] is True
+    assert weights.load(tmp_path / 'multi/save_1.pth')['multi_label'] is True
     assert rows(tmp_path / 'multi/val.log')[0]['video_map'] != 'nan'
 
 

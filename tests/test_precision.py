@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import checkpoint
 import models
+import weights
 from opts import build_parser
 from runtime.hardware import InPrecision, find_memory_format
 from tests.tiny_data import run_main
@@ -14,7 +14,7 @@ SMALL = {'resnet': 10, 'resnet2p1d': 10, 'preresnet': 10, 'resnext': 50, 'densen
 
 def _network(model, depth):
     torch.manual_seed(0)
-    narrow = {} if model == 'densenet' else {'widen_factor': 0.5}
+    narrow = {} if model == 'densenet' else {'resnet_widen_factor': 0.5}
     return models.generate_model(model, depth, n_classes=5, **narrow)
 
 
@@ -78,7 +78,7 @@ def test_training_in_less_precision_learns_and_resumes(tiny_data, tmp_path, prec
     assert run_main(tiny_data.argv(parts, '--n_epochs', 2, *flags)) == 0
     assert run_main(tiny_data.argv(parts, '--n_epochs', 3, *flags, '--resume_path',
                                    parts / 'save_2.pth')) == 0
-    ours, other = (checkpoint.load(folder / 'save_3.pth') for folder in (whole, parts))
+    ours, other = (weights.load(folder / 'save_3.pth') for folder in (whole, parts))
     assert bool(ours['scaler']) == (precision == 'fp16') and ours['scaler'] == other['scaler']
     assert all(value.dtype != getattr(torch, {'bf16': 'bfloat16', 'fp16': 'float16'}[precision])
                for value in ours['state_dict'].values())

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-import checkpoint
+import weights
 from opts import TRAINING_FLAGS, build_parser
 from tests.processes import same_state
 from tests.tiny_data import run_main
@@ -28,7 +28,7 @@ def command(data, folder, n_epochs, *more):
 
 
 def group(path):
-    return checkpoint.load(path)['optimizer']['param_groups'][0]
+    return weights.load(path)['optimizer']['param_groups'][0]
 
 
 def recorded_opts(folder):
@@ -50,15 +50,15 @@ def test_all_flags_of_optimisation_are_recorded(trained):
     flags, = (group._group_actions for group in parser._action_groups
               if group.title == 'optimisation')
     assert {flag.dest for flag in flags} <= {*TRAINING_FLAGS, 'overwrite_milestones'}
-    assert checkpoint.load(trained / 'save_1.pth')['options'].keys() == set(TRAINING_FLAGS)
+    assert weights.load(trained / 'save_1.pth')['options'].keys() == set(TRAINING_FLAGS)
 
 
 def test_the_same_command_goes_on_unchanged_after_a_decay(tiny_data, trained, tmp_path, capsys):
     argv = command(tiny_data, tmp_path, 3, '--resume_path', trained / 'save_1.pth')
     assert run_main(argv) == 0
     assert not any(words in capsys.readouterr().err for words in NOT_SAID)
-    assert same_state(checkpoint.load(tmp_path / 'save_3.pth'),
-                      checkpoint.load(trained / 'save_3.pth'))
+    assert same_state(weights.load(tmp_path / 'save_3.pth'),
+                      weights.load(trained / 'save_3.pth'))
 
 
 @pytest.mark.parametrize('has_record', [True, False])
@@ -102,7 +102,7 @@ def test_options_are_taken_from_the_file(tiny_data, tmp_path, capsys):
                      '--no_val', '--checkpoint', 1, '--resume_path', whole / 'save_1.pth']) == 0
     line, = (line for line in capsys.readouterr().err.splitlines() if 'batch_size' in line)
     assert 'taken from the file' in line and 'batch_size 6' in line and 'n_epochs 3' in line
-    assert same_state(checkpoint.load(parts / 'save_3.pth'), checkpoint.load(whole / 'save_3.pth'))
+    assert same_state(weights.load(parts / 'save_3.pth'), weights.load(whole / 'save_3.pth'))
     assert recorded_opts(parts)['learning_rate'] == 0.05
     assert recorded_opts(parts)['dataset'] == 'ucf101'
 
@@ -178,7 +178,7 @@ def records_of(data, tmp_path):
     """The fingerprint of the training videos, as a checkpoint within an epoch holds it."""
     folder = tmp_path / 'probe'
     assert run_main(command(data, folder, 1, '--checkpoint_minutes', 1e-6)) == 0
-    return checkpoint.load(folder / 'save_last.pth')['position']['records']
+    return weights.load(folder / 'save_last.pth')['position']['records']
 
 
 def _batches(folder):

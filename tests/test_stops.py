@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+import weights
 from tests.processes import assert_same_training, finish, launch, same_state, start_main
 from tests.tiny_data import run_main
 
@@ -50,7 +50,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(tiny_data, tmp_path, whole, si
     assert process.exitcode == 128 + signum
     assert f'stopped by {signum.name}; go on with --resume_path auto' in (
         tmp_path / 'output').read_text()
-    position = checkpoint.load(tmp_path / 'save_last.pth')['position']
+    position = weights.load(tmp_path / 'save_last.pth')['position']
     print('stopped at', position)
     begun, = (line for line in (tmp_path / 'output').read_text().splitlines()
               if line.startswith(f'{signum.name}: '))
@@ -154,7 +154,7 @@ def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
             process.kill()
             process.join()
             n_killed += process.exitcode == -signal.SIGKILL
-            states = [checkpoint.load(path) for path in folder.glob('save_*.pth')]
+            states = [weights.load(path) for path in folder.glob('save_*.pth')]
             saved |= {(state['epoch'], state['position']['batch']) for state in states
                       if 'position' in state}
         assert_same_training(folder, whole, N_EPOCHS)
@@ -215,7 +215,7 @@ def test_resumed_at_every_epoch(tiny_data, tmp_path, whole, epoch):
     process.join()
     assert process.exitcode == 0
     name = f'save_{N_EPOCHS}.pth'
-    assert same_state(checkpoint.load(tmp_path / name), checkpoint.load(whole / name))
+    assert same_state(weights.load(tmp_path / name), weights.load(whole / name))
 
 
 def test_the_advice_after_a_stop_is_the_whole_command(tiny_data, tmp_path):
@@ -232,7 +232,7 @@ def test_the_advice_after_a_stop_is_the_whole_command(tiny_data, tmp_path):
     assert advice.startswith('stopped by SIGINT; go on with --resume_path auto: ')
     _, script, *command = shlex.split(advice.split('auto: ', 1)[1])
     assert Path(script).samefile('main.py')
-    epoch = checkpoint.load(tuned / 'save_last.pth')['position']['epoch']
+    epoch = weights.load(tuned / 'save_last.pth')['position']['epoch']
     for n_epochs in (epoch, epoch + 1):
         assert run_main([*command, '--n_epochs', n_epochs]) == 0
     rows = (tuned / 'train.log').read_text().splitlines()[1:]
@@ -245,7 +245,7 @@ def test_auto_and_pretrained_weights(tiny_data, tmp_path, whole, capsys):
                    '--ft_begin_module', 'fc')
     assert run_main([*command, '--n_epochs', 1]) == 0
     assert 'a new training begins' in capsys.readouterr().out
-    before, after = (checkpoint.load(path)['state_dict']['conv1.weight'] for path in
+    before, after = (weights.load(path)['state_dict']['conv1.weight'] for path in
                      (whole / 'save_1.pth', tmp_path / 'save_1.pth'))
     assert torch.equal(before, after)
     assert run_main([*command, '--n_epochs', 2]) == 0
@@ -271,7 +271,7 @@ def test_best_by_video_top1(tiny_data, tmp_path):
     rows = [line.split('\t') for line in (tmp_path / 'val.log').read_text().splitlines()]
     column = rows[0].index('video_top1')
     accuracies = [float(row[column]) for row in rows[1:]]
-    best = checkpoint.load(tmp_path / 'save_best.pth')
+    best = weights.load(tmp_path / 'save_best.pth')
     assert best['epoch'] == accuracies.index(max(accuracies)) + 1
 
 

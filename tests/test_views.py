@@ -36,6 +36,17 @@ def test_crops_lie_along_the_long_side(height, width):
     assert torch.equal(crops[1], middle) and torch.equal(EvenCrops(40, 1)(clip)[0], middle)
 
 
+@pytest.mark.parametrize('height, width', [(20, 50), (50, 20), (20, 20)])
+def test_crops_of_a_larger_short_side_lie_along_its_middle(height, width):
+    clip = torch.arange(height * width).view(1, 1, height, width).to(torch.uint8)
+    resized = Resize(40)(clip)
+    crops = EvenCrops(32, 3, 40)(clip)
+    side = max(resized.shape[-2:]) - 32
+    for i, begin in enumerate((0, round(side / 2), side)):
+        top, left = (begin, 4) if height > width else (4, begin)
+        assert torch.equal(crops[i], resized[..., top:top + 32, left:left + 32])
+
+
 def argv(tiny_data, folder, *more):
     return tiny_data.argv(folder, '--resume_path', 'viewed/save_1.pth', '--no_train', '--no_val',
                           '--inference', '--output_topk', 0, *more)

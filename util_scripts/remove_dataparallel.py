@@ -26,10 +26,11 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     import checkpoint
+    import weights
     file_path = args.file_path
     dst_path = args.dst_file_path or file_path.with_name(
         f'{file_path.stem}_without_dataparallel.pth')
-    state = checkpoint.load(file_path)
+    state = weights.load(file_path)
     make_folder(dst_path.parent)
     checkpoint.save(dst_path, state)
     print(f'{dst_path}: {len(state["state_dict"])} weights, named without module.')

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from datasets.annotations import check_class_count, read_annotation
 from inference import predict
 from model import build_network
+from models import network_name
 from opts import Options, clip_shape
 from runtime.errors import InputError
 from runtime.files import write_json
@@ -136,7 +137,7 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
     bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
                   own.against_plain, own.videos)
     _check(bench, own.parts, own.json)
-    print(f'{opts.model}-{opts.model_depth} on {name}, {os.cpu_count()} cores; '
+    print(f'{network_name(vars(opts))} on {name}, {os.cpu_count()} cores; '
           f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'
           f'{opts.sample_size}, {opts.precision}\n{heading()}', flush=True)
     rows = []

@@ -1,23 +1,25 @@
 """What a checkpoint says of itself, and a table of its network, as text."""
 
-from argparse import Namespace
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import argparse
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import checkpoint
-from model import (FLAGS_OF_2018, OPTION_OF_FLAG, TRACELESS_FLAGS, adopt_options, empty_network,
-                   is_of_2018, is_ours, preprocessing_line, stages)
-from models import ARCHITECTURES
-from opts import Options, build_parser, clip_shape
+from model import (adopt_options, empty_network, preprocessing_flags, preprocessing_line,
+                   read_weights, stages)
+from models import options_of
+from opts import NETWORK_FLAGS, Options, build_parser, clip_shape
 from util_scripts.helpers.text import printable
+from weights import Weights
 
-State = dict[str, Any]  # a checkpoint, as checkpoint.load gives it
 # How many class names are printed.
 LISTED = 8
+# Stands for the space at which no line ends.
+NO_BREAK = '\xa0'
 
 
 class Row(NamedTuple):
@@ -25,69 +27,73 @@ class Row(NamedTuple):
 
     name: str
     blocks: str
-    shape: tuple[int, ...]
+    shape: tuple
     n_parameters: int
     n_multiply_adds: int
 
 
 # ---------------------------------------------------------------- what the file says
 
-def options_of(args: Namespace, state: State) -> Options:
-    """The options of the checkpoint's network and clips; flags of this command come first."""
+def given_options(args: argparse.Namespace) -> Options:
+    """The options of main.py, with those flags that were given to this command."""
     defaults = vars(build_parser().parse_args([]))
     given = {name: value for name, value in vars(args).items() if value and name in defaults}
     # hdf5, since optical flow is in no other files; no frames are read here.
-    opts = Options(**{**defaults, **given, 'file_type': 'hdf5'}, given=frozenset(given))
-    return adopt_options(opts, state, args.file_path, warn=lambda line: None)
+    return Options(**{**defaults, **given, 'file_type': 'hdf5'}, given=frozenset(given))
 
 
-def facts(state: State, opts: Options) -> dict[str, Any]:
-    """{title: text} of what the checkpoint tells."""
-    return {'written by': _writer(state, opts), 'epoch': state.get('epoch', 'not recorded'),
-            'arch': state.get('arch', 'not recorded'), 'network': _network(state, opts),
-            'weights': _weights(state), 'classes': _classes(state, opts),
-            'clip': _clip(state, opts), 'preprocessing': _preprocessing(state, opts),
-            'training state': _training_state(state)}
+def facts(weights: Weights, opts: Options) -> dict[str, str]:
+    """{title: text} of what the weights file tells; `opts` as adopted from it."""
+    return {'written by': _writer(weights),
+            'epoch': 'not recorded' if weights.epoch is None else str(weights.epoch),
+            'arch': weights.arch or 'not recorded', 'network': _network(weights, opts),
+            'weights': _tensors(weights), 'classes': _classes(weights, opts),
+            'clip': _clip(weights, opts), 'preprocessing': _preprocessing(weights, opts),
+            'training state': _training_state(weights)}
 
 
-def _writer(state: State, opts: Options) -> str:
-    if is_ours(state):
+def _writer(weights: Weights) -> str:
+    if weights.is_ours:
         libraries = ', '.join(f'{name} {version}'
-                              for name, version in state.get('versions', {}).items())
-        return f'this code, format {state["format_version"]} ({libraries})'
-    if is_of_2018(state, opts):
-        return 'the 2018 code, by its names and its network'
-    return 'the 2020 code or another: it keeps no record of what it is'
+                              for name, version in (weights.versions or {}).items())
+        return f'{weights.origin}, format {weights.format_version} ({libraries})'
+    if weights.clip:
+        return f'{weights.origin}, by its names and its network'
+    return f'{weights.origin} or another: it keeps no record of what it is'
 
 
-def _network(state: State, opts: Options) -> str:
+def _network(weights: Weights, opts: Options) -> str:
     """The flags of main.py that build it."""
-    understood = ARCHITECTURES[opts.model].options
-    lines = [f'--model {opts.model} --model_depth {opts.model_depth} --input_type '
-             f'{opts.input_type}']
-    for flags in (('conv1_t_size', *TRACELESS_FLAGS),
-                  ('resnet_shortcut', 'resnet_widen_factor', 'wide_resnet_k',
-                   'resnext_cardinality')):
-        values = [(flag, getattr(opts, flag)) for flag in flags
-                  if OPTION_OF_FLAG[flag] in understood]
-        lines.append(' '.join(f'--{flag}' if value is True else f'--{flag} {value}'
-                              for flag, value in values if value is not False))
-    if not is_ours(state):
-        lines.append(f'({" and ".join(TRACELESS_FLAGS)} leave no trace in weights: as given here)')
-    return '\n'.join(filter(None, lines))
+    understood = options_of(opts.model)
+    first = [name for name in ('model', 'model_depth', 'input_type') if name in understood]
+    others = [name for name in NETWORK_FLAGS
+              if name in understood and name not in (*first, 'n_classes')]
+    lines = [_flags(first, opts), *textwrap.wrap(_flags(others, opts), 80,
+                                                 break_on_hyphens=False)]
+    traceless = [name for name in others if name not in weights.network]
+    if traceless:
+        lines.append(f'({" and ".join(traceless)} leave no trace in weights: as given here)')
+    return '\n'.join(lines).replace(NO_BREAK, ' ')
 
 
-def _weights(state: State) -> str:
-    tensors = state['state_dict'].values()
+def _flags(names: Sequence[str], opts: Options) -> str:
+    """As on a command line; NO_BREAK is between a flag and its value."""
+    values = ((name, getattr(opts, name)) for name in names)
+    return ' '.join(f'--{name}' if value is True else f'--{name}{NO_BREAK}{value}'
+                    for name, value in values if value is not False)
+
+
+def _tensors(weights: Weights) -> str:
+    tensors = weights.state_dict.values()
     dtypes = sorted({str(tensor.dtype).removeprefix('torch.') for tensor in tensors
                      if tensor.is_floating_point()})
-    prefix = ', saved from DataParallel (module.)' if state.get('behind_module') else ''
+    prefix = ', saved from DataParallel (module.)' if weights.behind_module else ''
     return (f'{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors):,} numbers, '
             f'{" and ".join(dtypes)}{prefix}')
 
 
-def _classes(state: State, opts: Options) -> str:
-    names = state.get('class_names')
+def _classes(weights: Weights, opts: Options) -> str:
+    names = weights.class_names
     several = ', any number a video (multi-label)' if opts.multi_label else ''
     if names is None:
         return f'{opts.n_classes}{several}, without names'
@@ -95,50 +101,49 @@ def _classes(state: State, opts: Options) -> str:
     return f'{len(names)}{several}: {", ".join(names[:LISTED])}{more}'
 
 
-def _clip(state: State, opts: Options) -> str:
+def _clip(weights: Weights, opts: Options) -> str:
     stride = f' (one of {opts.sample_t_stride})' if opts.sample_t_stride > 1 else ''
     size = f'{opts.sample_size} x {opts.sample_size}'
     text = f'{opts.sample_duration} frames{stride} of {size} pixels'
-    return text if is_ours(state) else f'not recorded; the table is for {text}'
+    return text if 'sample_size' in weights.clip else f'not recorded; the table is for {text}'
 
 
-def _preprocessing(state: State, opts: Options) -> str:
-    if is_ours(state):
+def _preprocessing(weights: Weights, opts: Options) -> str:
+    if weights.is_ours:
         return preprocessing_line(opts)
-    if is_of_2018(state, opts):
-        return f'not recorded; weights of the 2018 code ask for\n{FLAGS_OF_2018}'
-    return ('not recorded; weights of the 2020 code ask for the default:\n'
-            f'{preprocessing_line(opts)}')
+    asked = f'not recorded; weights of {weights.origin} ask for'
+    if weights.clip:
+        return f'{asked}\n{preprocessing_flags(weights) or preprocessing_line(opts)}'
+    return f'{asked} the default:\n{preprocessing_line(opts)}'
 
 
-def _training_state(state: State) -> str:
-    parts = [name for name in ('optimizer', 'scheduler') if name in state]
-    if len(parts) < 2:
+def _training_state(weights: Weights) -> str:
+    if weights.training is None:
         return 'none: to evaluate (--no_train) or to start from (--pretrain_path)'
-    position = state.get('position')
+    position = weights.training.get('position')
     where = f', inside epoch {position["epoch"]}' if position else ''
-    return f'{" and ".join(parts)}{where}: --resume_path goes on with it'
+    return f'optimizer and scheduler{where}: --resume_path goes on with it'
 
 
 # ---------------------------------------------------------------- the network
 
-def network_rows(network: nn.Module, shape: Sequence[int]) -> list[Row]:
-    """One Row for the stem, each stage and the head, for one clip of `shape` (C, T, H, W).
+def network_rows(network: nn.Module, clip_shape: Sequence[int]) -> list[Row]:
+    """A Row for the stem, each stage and the head, for one clip of `clip_shape` (C, T, H, W).
 
     network: on the meta device. Multiply-adds are those of convolutions and linear layers, half of
     what torch.utils.flop_counter counts.
     """
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[nn.Module]] = {}
     for name, part in stages(network).items():
         in_stem = set(groups) <= {'stem'} and not isinstance(part, nn.Sequential)
         groups.setdefault('stem' if in_stem else name, []).append(part)
-    left: list[tuple[torch.Size, int]] = []  # (shape, operations so far), as each group is left
+    left = []  # (shape, operations so far), as each group is left
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         hooks = [parts[-1].register_forward_hook(
             lambda _part, _args, out: left.append((out.shape[1:], counter.get_total_flops())))
             for parts in groups.values()]
-        network.eval()(torch.empty(1, *shape, device='meta'))
+        network.eval()(torch.empty(1, *clip_shape, device='meta'))
     for hook in hooks:
         hook.remove()
     before = [0] + [n_flops for _, n_flops in left]
@@ -148,15 +153,15 @@ def network_rows(network: nn.Module, shape: Sequence[int]) -> list[Row]:
             for (name, parts), (shape, n_flops), n_before in zip(groups.items(), left, before)]
 
 
-def _blocks(stage: Any) -> str:
+def _blocks(stage: nn.Module) -> str:
     """3 x Bottleneck, for a stage of one kind of blocks."""
-    kinds = {type(block).__name__ for block in stage.children()}
-    return f'{len(stage)} x {kinds.pop()}' if len(kinds) == 1 else ''
+    kinds = [type(block).__name__ for block in stage.children()]
+    return f'{len(kinds)} x {kinds[0]}' if len(set(kinds)) == 1 else ''
 
 
 # ---------------------------------------------------------------- printing
 
-def fact_lines(texts: dict[str, Any]) -> list[str]:
+def fact_lines(texts: Mapping[str, str]) -> list[str]:
     """Lines `title  text`, the texts below each other."""
     width = max(map(len, texts)) + 2
     return [f'{title if number == 0 else "":{width}}{line}' for title, text in texts.items()
@@ -181,12 +186,13 @@ def _millions(count: int) -> str:
     return f'{count / 1e6:,.2f}'
 
 
-def describe(args: Namespace) -> None:
+def describe(args: argparse.Namespace) -> None:
     """Print what the checkpoint that the flags of `describe_checkpoint` name says of itself."""
-    state = checkpoint.load(args.file_path)
-    opts = options_of(args, state)
-    network = empty_network(opts, state, args.file_path)
-    lines = [str(args.file_path), '', *fact_lines(facts(state, opts)), '',
+    opts = given_options(args)
+    weights = read_weights(args.file_path, opts)
+    opts = adopt_options(opts, weights, warn=lambda line: None)
+    network = empty_network(opts, weights)
+    lines = [str(args.file_path), '', *fact_lines(facts(weights, opts)), '',
              *table_lines(network_rows(network, clip_shape(opts))), '',
              'for one clip; multiply-adds of convolutions and linear layers, counted by '
              'torch.utils.flop_counter']

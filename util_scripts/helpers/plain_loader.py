@@ -28,6 +28,7 @@ class PlainClips(Dataset[Any]):
 
     def __init__(self, dataset: Any, opts: Options, split: str) -> None:
         self.dataset, self.size, self.is_training = dataset, opts.sample_size, split == 'train'
+        self.short_side = opts.sample_resize or opts.sample_size
         self.crop = S.RandomResizedCrop(self.size, opts.train_crop_min_scale,
                                         opts.train_crop_min_ratio)
         mean, std = normalization(opts)
@@ -62,7 +63,7 @@ class PlainClips(Dataset[Any]):
 
     def _centre(self, frame: Image.Image) -> Image.Image:
         short = min(frame.size)
-        frame = frame.resize([int(self.size * side / short) for side in frame.size],
+        frame = frame.resize([int(self.short_side * side / short) for side in frame.size],
                              Image.Resampling.BILINEAR)
         left, top = (round((side - self.size) / 2) for side in frame.size)
         return frame.crop((left, top, left + self.size, top + self.size))

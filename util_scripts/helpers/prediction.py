@@ -26,6 +26,7 @@ from datasets.presets import spatial_transform
 from datasets.video import VideoError, reason
 from inference import ranked
 from model import load_model, preprocessing_line
+from models import network_name
 from runtime.errors import InputError
 from runtime.files import replacing
 from runtime.hardware import pick_device
@@ -269,7 +270,7 @@ def predict_files(args: Namespace) -> int:
     if info.opts.input_type == 'flow':
         raise InputError(f'{args.weights}: takes optical flow, which videos do not hold; give '
                          'weights of an rgb network')
-    say(f'{args.weights}: {info.opts.model}-{info.opts.model_depth}, {len(info.class_names)} '
+    say(f'{args.weights}: {network_name(network.options)}, {len(info.class_names)} '
         f'classes, {info.opts.sample_duration} frames of {info.opts.sample_size} pixels in '
         f'{preprocessing_line(info.opts)}', sys.stderr)
     if not info.has_names:

@@ -1,0 +1,43 @@
+"""Networks beside recorded numbers of those that they are to be equal to."""
+
+import json
+import math
+import zlib
+
+import numpy as np
+import torch
+
+
+def recorded_value(name, shape):
+    """The rule of the golden folder: normal numbers seeded by the entry's name, on a scale by kind.
+
+    Kernels and matrices have the variance 2 / fan in, variances are exp(0.2 z), other weights
+    1 + z / 10, the rest z / 10; counters are zero.
+    """
+    if name.endswith('num_batches_tracked'):
+        return torch.zeros((), dtype=torch.int64)
+    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if len(shape) > 1:
+        z *= math.sqrt(2 / math.prod(shape[1:]))
+    elif name.endswith('running_var'):
+        z = np.exp(z * 0.2)
+    elif name.endswith('weight'):
+        z = z * 0.1 + 1
+    else:
+        z *= 0.1
+    return torch.from_numpy(z)
+
+
+def assert_is_recorded(network, path):
+    """A network on the meta device has the names, shapes, parameters and logits of a case."""
+    case = json.loads(path.read_text())
+    assert [(name, list(value.shape)) for name, value in network.state_dict().items()] == [
+        (name, shape) for name, shape in case['state_dict']]
+    assert sum(p.numel() for p in network.parameters()) == case['n_parameters']
+    network.load_state_dict({name: recorded_value(name, shape)
+                             for name, shape in case['state_dict']}, assign=True)
+    clip = torch.from_numpy(np.random.RandomState(0).standard_normal(case['input']))
+    with torch.inference_mode():
+        logits = network.eval()(clip)[0, :10]
+    torch.testing.assert_close(logits, torch.tensor(case['logits'], dtype=torch.float64),
+                               rtol=1e-6, atol=0)
