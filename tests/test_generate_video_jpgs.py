@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import video
+from datasets import scaling
 from datasets.frames import JpgFrames
-from datasets.video import Scaler, Video, scaled_size
+from datasets.scaling import Scaler, scaled_size
+from datasets.video import Video
 from runtime.errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
@@ -54,6 +55,11 @@ def levels(folder):
     """Mean brightness of each image, to the next of LEVELS."""
     means = [np.asarray(Image.open(path).convert('L')).mean() for path in images(folder)]
     return [int(round(mean, -1)) for mean in means]
+
+
+def image_size(path):
+    with Image.open(path) as image:
+        return image.size
 
 
 def mean_colours(path):
@@ -99,7 +105,7 @@ def test_short_side_is_scaled_and_aspect_kept(width, height, size, expected):
 def test_size_flag_also_enlarges(videos, jpgs):
     write_video(videos / 'Run' / 'a.avi', grey_frames([50], height=48, width=64))
     extract(videos, jpgs, '--size', 96)
-    assert Image.open(jpgs / 'Run' / 'a' / 'image_00001.jpg').size == (128, 96)
+    assert image_size(jpgs / 'Run' / 'a' / 'image_00001.jpg') == (128, 96)
 
 
 def four_colours(height=96, width=128):
@@ -140,7 +146,7 @@ def test_frames_that_keep_their_size_get_the_same_pixels_faster(pix_fmt, colour_
                                                                 colour_range, monkeypatch):
     frame = random_frame(colour_space, colour_range)
     ours = Scaler(48, pix_fmt=pix_fmt)(frame)
-    monkeypatch.setattr(video, 'BT601_SPACES', ())
+    monkeypatch.setattr(scaling, 'BT601_SPACES', ())
     exact = Scaler(48, pix_fmt=pix_fmt)(frame)
     assert np.array_equal(ours.to_ndarray(), exact.to_ndarray())
 
@@ -153,7 +159,7 @@ def test_rotation_is_applied(videos, jpgs, rotation, turns):
     write_video(videos / 'Run' / 'plain.mp4', four_colours())
     extract(videos, jpgs, '--size', 96)
     turned, plain = (jpgs / 'Run' / name / 'image_00001.jpg' for name in ('turned', 'plain'))
-    assert Image.open(turned).size == ((96, 128) if turns % 2 else (128, 96))
+    assert image_size(turned) == ((96, 128) if turns % 2 else (128, 96))
     assert np.abs(mean_colours(turned) - np.rot90(mean_colours(plain), turns)).max() < 6
 
 
@@ -162,7 +168,7 @@ def test_rotation_is_applied(videos, jpgs, rotation, turns):
 def test_pixels_that_are_not_square_are_shown_as_they_should(videos, jpgs, pixel_aspect, size):
     write_video(videos / 'Run' / 'a.mp4', four_colours(), pixel_aspect=pixel_aspect)
     extract(videos, jpgs, '--size', 96)
-    assert Image.open(jpgs / 'Run' / 'a' / 'image_00001.jpg').size == size
+    assert image_size(jpgs / 'Run' / 'a' / 'image_00001.jpg') == size
 
 
 def test_quality(videos, jpgs, tmp_path):
@@ -585,7 +591,7 @@ def test_odd_files_are_right_or_named(videos_dir, jpgs, capsys):
             n_frames = BETTER_STREAM.get(path, int(row['frames']))
             assert len(images(folder)) == n_frames, path
         width, height = (int(row[side]) for side in ('width', 'height'))
-        size = Image.open(folder / 'image_00001.jpg').size
+        size = image_size(folder / 'image_00001.jpg')
         assert min(size) == 240
         is_portrait = (width < height) != (row['rotation'] in ('90', '-90'))
         assert (size[0] < size[1]) == is_portrait, path

@@ -5,7 +5,7 @@
 Without --video_path it makes 320x240 frames of its own. The loader is measured in its parts and
 as a whole, then the training step, then both together, then inference. Times are medians, or
 means over what fits into --seconds, and are printed as they come. --parts extraction measures how
-fast frames are extracted from videos.
+fast frames are extracted from videos, --parts clips how fast random clips are read from them.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from runtime.hardware import AUTOCAST_TYPES, check_smallest_batch, pick_device
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import build_optimizer, build_scaler, train_epoch
+from util_scripts.helpers.benchmark_clips import DECODERS, check_clips, clip_rows
 from util_scripts.helpers.benchmark_extraction import check_extraction, extraction_rows
 from util_scripts.helpers.timing import (Row, heading, line, moving_frames, now, peak_rate,
                                          times_ours)
@@ -66,6 +67,7 @@ class Bench:
     seconds: float
     is_against_plain: bool
     videos: Path | None = None
+    against: tuple[str, ...] = ()
 
     def loader(self, split, **changes):
         opts = replace(self.opts, **changes)
@@ -191,10 +193,10 @@ def _timed_parts(bench, split, clock):
     if hasattr(reader, 'load'):
         reader.load = clock.timed('read', reader.load)
         reader.decode = clock.timed('decode', reader.decode)
-    else:  # of a video file
-        reader.read = clock.timed('decode', reader.read)
+        dataset.spatial_transform = clock.timed('crop', dataset.spatial_transform)
+    else:  # of a video file, whose frames are cropped as they are decoded
+        reader.read_transformed = clock.timed('decode', reader.read_transformed)
     dataset.reader = reader
-    dataset.spatial_transform = clock.timed('crop', dataset.spatial_transform)
     return dataset, list(loader.batch_sampler)
 
 
@@ -416,19 +418,24 @@ def _processes(bench):
 # ---------------------------------------------------------------- the command
 
 PARTS = {'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows,
-         'inference': inference_rows, 'extraction': extraction_rows}
+         'inference': inference_rows, 'extraction': extraction_rows, 'clips': clip_rows}
 # A run of main.py begins when frames are there already.
-DEFAULT_PARTS = tuple(part for part in PARTS if part != 'extraction')
+VIDEO_PARTS = 'extraction', 'clips'
+DEFAULT_PARTS = tuple(part for part in PARTS if part not in VIDEO_PARTS)
 
 
 def _parser():
     parser = build_parser('-m util_scripts.benchmark', __doc__.splitlines()[0])
     group = parser.add_argument_group('benchmark')
     group.add_argument('--parts', nargs='+', choices=tuple(PARTS), default=DEFAULT_PARTS,
-                       help='what to measure (default: all but extraction)')
+                       help='what to measure (default: all but extraction and clips, which need '
+                            'videos)')
     group.add_argument('--videos', type=Path, metavar='DIR',
-                       help='videos for --parts extraction, in this folder and those in it; '
-                            'without it some are made')
+                       help='videos for --parts extraction and clips, in this folder and those in '
+                            'it; without it some are made for extraction')
+    group.add_argument('--against', nargs='+', choices=tuple(DECODERS), default=(),
+                       help='decoders that read the clips of --parts clips in turns with ours, '
+                            'those that are installed')
     group.add_argument('--seconds', type=_seconds, default=5.0, metavar='SEC',
                        help='how long to measure each')
     group.add_argument('--against_plain', action='store_true',
@@ -465,8 +472,10 @@ def _check(bench, parts, json_path):
     """Raise InputError for what would come to light when other parts are measured already."""
     opts = bench.opts
     rules = [
-        (bench.videos and 'extraction' not in parts,
+        (bench.videos and not set(parts) & set(VIDEO_PARTS),
          '--videos is for extraction: add --parts extraction, or drop it'),
+        (bench.against and 'clips' not in parts,
+         '--against is of decoders of clips: add --parts clips, or drop it'),
         (json_path and not json_path.absolute().parent.is_dir(),
          f'--json {json_path}: no such folder; make it, or give another file'),
         (bench.is_against_plain and 'loader' in parts and (
@@ -477,7 +486,7 @@ def _check(bench, parts, json_path):
         if broken:
             raise InputError(sentence)
     check_class_count(bench.annotation, opts.n_classes)
-    if set(parts) - {'loader', 'extraction'}:
+    if set(parts) - {'loader', *VIDEO_PARTS}:
         check_smallest_batch(build_network(opts), clip_shape(opts), opts.batch_size)
     for split, part in (('train', 'end_to_end'), ('inference', 'inference')):
         if part in parts and len(bench.loader(split, n_threads=0).batch_sampler) < 2:
@@ -485,6 +494,8 @@ def _check(bench, parts, json_path):
                              'give a smaller --batch_size, or other --parts')
     if 'extraction' in parts:
         check_extraction(bench)
+    if 'clips' in parts:
+        check_clips(bench)
 
 
 def main(argv=None):
@@ -496,7 +507,7 @@ def main(argv=None):
         name = (torch.cuda.get_device_name() if device.type == 'cuda'
                 else f'CPU, {n_of(torch.get_num_threads(), "thread")}')
         bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
-                      own.against_plain, own.videos)
+                      own.against_plain, own.videos, tuple(own.against))
         _check(bench, own.parts, own.json)
         print(f'{opts.model}-{opts.model_depth} on {name}, {os.cpu_count()} cores; '
               f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'

@@ -13,7 +13,8 @@ frames, and an annotation file is right for both.
 import numpy as np
 import simplejpeg
 
-from datasets.video import Scaler, VideoError
+from datasets.scaling import Scaler
+from datasets.video import VideoError
 from runtime.errors import InputError, run
 from util_scripts.generate_video_hdf5 import Hdf5File
 from util_scripts.generate_video_jpgs import build_parser, extract_videos, number

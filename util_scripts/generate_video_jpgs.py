@@ -17,7 +17,8 @@ from pathlib import Path
 
 import av
 
-from datasets.video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
+from datasets.scaling import SHORT_SIDE
+from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, reason
 from runtime.errors import InputError, run
 from util_scripts.helpers.utils import find_videos, make_folder, n_processors, printable, run_jobs
 from util_scripts.helpers.video_io import jpegs

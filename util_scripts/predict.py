@@ -13,8 +13,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,13 +26,15 @@ from tqdm import tqdm
 
 from datasets.frames import FrameError, JpgFrames
 from datasets.presets import spatial_transform
-from datasets.video import DEFAULT_FPS, SHORT_SIDE, Scaler, Video, VideoError, Webcam, reason
+from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Box, Cropper, Scaler
+from datasets.video import Video, VideoError, Webcam, reason
 from inference import ranked
 from model import load_model, preprocessing_line
 from runtime.errors import InputError, StopSignals, run
 from runtime.files import replacing
 from runtime.hardware import pick_device
 from runtime.logs import Progress
+from spatial_transforms import first_resize
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores, write_mp4
 from util_scripts.helpers.utils import is_video, make_folder, n_of, printable, read_json, read_lines
@@ -49,54 +53,88 @@ class Frame(NamedTuple):
     pixels: torch.Tensor
 
 
-class FileSource:
-    """A video file, or a camera: its frames upright, with the short side that extraction gives."""
+Transform = Callable[[torch.Tensor], torch.Tensor]
+# Frames, their number in a second, and what says what was wrong with them.
+Opened = tuple[Iterator[Frame], float, Callable[[], str | None]]
 
-    def __init__(self, path):
+
+class FileSource:
+    """A video file, or a camera: its frames, upright."""
+
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def _open(self):
+    def _open(self) -> Video:
         return Video(self.path)
 
     @contextmanager
-    def opened(self, short_side=SHORT_SIDE):
+    def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
         """(frames, fps, damage): `Frame`s one by one, and a function that says what was wrong.
 
-        short_side: in pixels, None for the video's own
+        transform: what happens to the pixels, whose short side is that of extraction, of one frame;
+                   resized only once, while decoding. None leaves frames in their own size
+        every:     of so many frames, the first is given
         """
         with self._open() as video:
-            yield self._frames(video, short_side), video.fps, lambda: video.damage
+            numbered = self._numbered(video)
+            yield _frames(numbered, video, transform, every), video.fps, lambda: video.damage
 
-    @staticmethod
-    def _frames(video, short_side):
-        scale, first_sec, begin_sec = None, None, 0.0
-        for number, frame in enumerate(video.frames(), 1):
-            if scale is None:
-                own = round(min(frame.width * video.pixel_aspect, frame.height))
-                scale = Scaler(short_side or own, video.pixel_aspect, 'rgb24')
-            if frame.time is not None:
-                first_sec = frame.time if first_sec is None else first_sec
-                begin_sec = max(begin_sec, frame.time - first_sec)
-            pixels = torch.from_numpy(scale(frame).to_ndarray()).permute(2, 0, 1)
-            yield Frame(number, begin_sec, pixels)
-            begin_sec += 1 / video.fps  # where the next has no time stamp
+    def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
+        return enumerate(video.frames(), 1)
+
+
+def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
+            transform: Transform | None, every: int) -> Iterator[Frame]:
+    pixels, first_sec, begin_sec = None, None, 0.0
+    for number, frame in numbered:
+        if pixels is None:
+            pixels = (_transformed(transform, video.pixel_aspect) if transform else
+                      _whole(round(float(min(frame.width * video.pixel_aspect, frame.height))),
+                             video.pixel_aspect))
+        if frame.time is not None:
+            first_sec = frame.time if first_sec is None else first_sec
+            begin_sec = max(begin_sec, frame.time - first_sec)
+        if number % every == 1 % every:
+            yield Frame(number, begin_sec, pixels(frame))
+        begin_sec += 1 / video.fps  # where the next has no time stamp
+
+
+def _whole(short_side: int, pixel_aspect: Fraction) -> Callable[[av.VideoFrame], torch.Tensor]:
+    scale = Scaler(short_side, pixel_aspect, 'rgb24')
+    return lambda frame: torch.from_numpy(scale.pixels(frame)).permute(2, 0, 1)
+
+
+def _transformed(transform: Transform,
+                 pixel_aspect: Fraction) -> Callable[[av.VideoFrame], torch.Tensor]:
+    """Pixels of a frame by a transform, whose first step, a resize, is a part of decoding."""
+    rest = transform
+
+    def plan(height: int, width: int) -> tuple[Box, tuple[int, int]]:
+        nonlocal rest
+        box, size, rest = first_resize(transform, height, width)
+        return Box(*box), size
+    crop = Cropper(plan, SHORT_SIDE, pixel_aspect)
+
+    def pixels(frame: av.VideoFrame) -> torch.Tensor:
+        planes = torch.from_numpy(crop.pixels(frame))
+        return rest(planes)
+    return pixels
 
 
 class CameraSource(FileSource):
     """A camera by its number; Ctrl-C is the end of its video."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(Path(f'camera {number}'))
         self.number = number
 
-    def _open(self):
+    def _open(self) -> Video:
         return Webcam(self.number)
 
-    @staticmethod
-    def _frames(video, short_side):
+    def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
         with StopSignals() as stop:
-            for frame in FileSource._frames(video, short_side):
-                yield frame
+            for number, frame in enumerate(video.frames(), 1):
+                yield number, frame
                 if stop.signum:
                     return
 
@@ -104,19 +142,20 @@ class CameraSource(FileSource):
 class FolderSource:
     """A folder of frames, image_00001.jpg ..., of so many frames a second."""
 
-    def __init__(self, path, fps):
+    def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
 
     @contextmanager
-    def opened(self, short_side=SHORT_SIDE):
-        """As FileSource has it, but frames are as they are stored."""
-        n_frames = JpgFrames().count(self.path)
-        yield self._frames(n_frames), self.fps, lambda: None
+    def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
+        """As FileSource has it, of frames as they are stored."""
+        n_frames = JpgFrames().count(str(self.path))
+        yield self._frames(n_frames, transform, every), self.fps, lambda: None
 
-    def _frames(self, n_frames):
+    def _frames(self, n_frames: int, transform: Transform | None, every: int) -> Iterator[Frame]:
         reader = JpgFrames()
-        for number in range(1, n_frames + 1):
-            yield Frame(number, (number - 1) / self.fps, reader.read(self.path, [number])[0])
+        for number in range(1, n_frames + 1, every):
+            pixels = reader.read(str(self.path), [number])[0]
+            yield Frame(number, (number - 1) / self.fps, transform(pixels) if transform else pixels)
 
 
 def find_sources(paths, fps):
@@ -162,13 +201,12 @@ class Window(NamedTuple):
 def classify(frames, fps, network, info, *, stride=16, batch_size=16):
     """Yield a `Window` for each window of `frames`, as soon as a batch of them is complete.
 
+    frames: cropped already, and each --sample_t_stride'th alone
+
     They are the windows of main.py's inference with --inference_stride `stride`.
     """
     device = next(network.parameters()).device
-    crop = spatial_transform(info.opts, 'inference')
-    chosen = (frame._replace(pixels=crop(frame.pixels))
-              for frame in itertools.islice(frames, 0, None, info.opts.sample_t_stride))
-    windows = stream_windows(chosen, info.opts.sample_duration, stride)
+    windows = stream_windows(frames, info.opts.sample_duration, stride)
     while batch := list(itertools.islice(windows, batch_size)):
         clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
                              for window in batch])
@@ -202,7 +240,8 @@ def predict_video(source, network, info, *, topk=5, stride=16, batch_size=16, on
     Raises VideoError or FrameError where no frame can be read.
     """
     prediction = Prediction(source.path)
-    with source.opened() as (frames, fps, damage):
+    with source.opened(spatial_transform(info.opts, 'inference'),
+                       info.opts.sample_t_stride) as (frames, fps, damage):
         total = torch.zeros(len(info.class_names), dtype=torch.float64)
         for window in classify(frames, fps, network, info, stride=stride, batch_size=batch_size):
             total += window.scores
@@ -282,7 +321,7 @@ def annotate(source, prediction, path):
                 nearest += 1
             entries = prediction.windows[nearest]['result'][:DRAWN_LABELS]
             yield frame.begin_sec, draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries)
-    with replacing(path) as temporary, source.opened(short_side=None) as (frames, fps, _):
+    with replacing(path) as temporary, source.opened() as (frames, fps, _):
         write_mp4(temporary, pictures(frames), fps)
 
 

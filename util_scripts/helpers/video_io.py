@@ -13,7 +13,7 @@ from itertools import islice
 
 import av
 
-from datasets.video import DEFAULT_FPS, Scaler
+from datasets.scaling import DEFAULT_FPS, Scaler
 
 # Some AVI files mark frames in the order of decoding: time stamps are sorted over so many frames.
 REORDERED_FRAMES = 4
