@@ -89,7 +89,7 @@ def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
     for number, frame in numbered:
         if pixels is None:
             pixels = (_transformed(transform, video.pixel_aspect) if transform else
-                      _whole(round(float(min(frame.width * video.pixel_aspect, frame.height))),
+                      _whole(round(min(float(frame.width * video.pixel_aspect), frame.height)),
                              video.pixel_aspect))
         if frame.time is not None:
             first_sec = frame.time if first_sec is None else first_sec
