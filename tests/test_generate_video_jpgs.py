@@ -63,11 +63,6 @@ def levels(folder):
     return [int(round(mean, -1)) for mean in means]
 
 
-def image_size(path):
-    with Image.open(path) as image:
-        return image.size
-
-
 def mean_colours(path):
     """Mean R, G, B of the four quarters of an image: (2, 2, 3)."""
     pixels = np.asarray(Image.open(path), dtype=float)

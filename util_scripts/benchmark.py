@@ -22,6 +22,7 @@ from util_scripts.helpers.jobs import end_on_sigterm, n_processors
 PARTS = ('loader', 'step', 'end_to_end', 'inference', 'extraction', 'clips')
 # A run of main.py begins when frames are there already.
 DEFAULT_PARTS = tuple(part for part in PARTS if part not in ('extraction', 'clips'))
+# Of --against; how each reads a clip is in helpers/benchmark_clips.py.
 DECODERS = ('torchcodec', 'decord', 'opencv')
 
 

@@ -10,7 +10,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,9 @@ from datasets.frames import VideoFrames
 from datasets.video import VideoError, count_frames
 from runtime.errors import InputError
 from spatial_transforms import RandomResizedCrop
+from util_scripts.helpers.bench import Bench
 from util_scripts.helpers.benchmark_extraction import find_below
-from util_scripts.helpers.timing import Row, now, times_ours
+from util_scripts.helpers.timing import Row, now, timed_row, times_ours
 
 DURATION, SIZE = 16, 112
 # path, first frame of the clip from 1, frames of the file -> uint8 (T, C, SIZE, SIZE)
@@ -77,7 +77,7 @@ DECODERS: dict[str, tuple[str, Callable[[], ReadClip]]] = {
     'opencv': ('cv2', _opencv)}
 
 
-def check_clips(bench: Any) -> None:
+def check_clips(bench: Bench) -> None:
     """Raise InputError where there are no videos to read clips of."""
     if not bench.videos:
         raise InputError('--parts clips reads random clips of videos: name a folder of them with '
@@ -85,19 +85,19 @@ def check_clips(bench: Any) -> None:
     _by_kind(bench.videos)
 
 
-def clip_rows(bench: Any) -> Iterator[Row]:
-    """Seconds of a clip, one row for each decoder and kind of file; they take turns on the same
+def clip_rows(bench: Bench) -> Iterator[Row]:
+    """Seconds per clip, one row for each decoder and kind of file; they take turns on the same
     clips, on one core. Decoders that are not there, or that fail in some file, are named."""
     jobs = {'ours': _ours(False), 'ours, --exact_pixels': _ours(True)} | _others(bench.against)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    assert bench.videos is not None
     for kind, lengths in _by_kind(bench.videos).items():
         times = _times(jobs, lengths, bench.seconds)
         ours = np.sum(times['ours'], axis=0)
         for name, rows in times.items():
             note = '' if name == 'ours' else times_ours(np.sum(rows, axis=0), ours)
-            sec, cpu_sec = np.mean(rows, axis=0).tolist()
-            yield Row('clips', f'{kind}: {name}', sec, cpu_sec, 'clip', note)
+            yield timed_row('clips', f'{kind}: {name}', np.mean(rows, axis=0), 'clip', note)
     torch.set_num_threads(n_threads)
 
 

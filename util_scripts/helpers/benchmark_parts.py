@@ -99,7 +99,8 @@ def _processes(bench: Bench) -> str:
 PARTS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows,
     'inference': inference_rows, 'extraction': extraction_rows, 'clips': clip_rows}
-VIDEO_PARTS = ('extraction', 'clips')
+# These take videos, and no data to train on.
+VIDEO_PARTS = 'extraction', 'clips'
 
 
 def _check(bench: Bench, parts: Sequence[str], json_path: Path | None) -> None:

@@ -27,7 +27,7 @@ class Frame(NamedTuple):
 
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
-# Frames, their number in a second, and what says what was wrong with them.
+# What `opened` gives: frames, frames per second, and a function that says what was wrong.
 Opened = tuple[Iterator[Frame], float, Callable[[], str | None]]
 
 
