@@ -12,6 +12,8 @@ from torch import nn
 from models.base import Conv3d, Steps, keyword_options
 from models.resnet import BASIC_LAYERS, LAYERS, ResidualBlock, ResNet, layers_of, run_steps
 
+DEFAULT_DEPTH = 18
+
 
 def bn_conv(index: int, in_planes: int, planes: int, kernel_size: int, stride: int = 1) -> Steps:
     """The named steps of the `index`-th convolution of a block, with what goes before it."""

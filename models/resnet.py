@@ -23,6 +23,7 @@ BASIC_LAYERS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_LAYERS = {
     50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 LAYERS = BASIC_LAYERS | BOTTLENECK_LAYERS
+DEFAULT_DEPTH = 18
 
 
 class PadShortcut(nn.Module):
