@@ -39,9 +39,9 @@ TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'bad_frames', 'train_cr
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
-INFERENCE_FLAGS = ('file_type', 'fast_decode', 'inference_stride', 'inference_crop',
-                   'inference_views', 'inference_no_average', 'output_topk', 'feature_module',
-                   'multi_label', 'precision', 'tf32')
+INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride',
+                   'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
+                   'feature_module', 'multi_label', 'precision', 'tf32')
 # How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
 # are in datasets.frames.READERS.
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
@@ -316,6 +316,9 @@ def _add_hardware_flags(parser: Parser) -> None:
         help='decode jpg and hdf5 frames faster and less exactly: colours are rounded more '
              'coarsely, and outside of training frames come at half, a quarter ... of their size '
              'where --sample_size is that much smaller')
+    add('--exact_pixels', action='store_true',
+        help='make whole frames of video files, the pixels of extraction, and crop and resize '
+             'these; slower: without it what is cropped is resized once, while it is decoded')
     add('--precision', default='fp32', choices=('fp32', 'bf16', 'fp16'),
         help='what the network computes in (autocast); weights stay fp32; fp16 scales the loss')
     add('--memory_format', default='auto', choices=('auto', 'channels_last', 'contiguous'),
@@ -420,6 +423,8 @@ def _frame_rules(opts: Options) -> Rules:
          '--input_type flow is read from hdf5: add --file_type hdf5'),
         (opts.fast_decode and opts.file_type == 'video',
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
+        (opts.exact_pixels and opts.file_type != 'video',
+         '--exact_pixels is for video files: add --file_type video, or drop it'),
     ]
 
 

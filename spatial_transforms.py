@@ -4,7 +4,8 @@ They are torchvision's (transforms.v2) wherever it has them, which draws once fo
 tensor. `Normalize` is the part that runs on the device, for a whole batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -46,15 +47,18 @@ class CornerCrop:
         self.size, self.position, self.scale = size, position, scale
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        height, width = clip.shape[-2:]
+        top, left, height, width = self.box(*clip.shape[-2:])
+        square = clip[..., top:top + height, left:left + width]
+        return F.resize(square, [self.size, self.size], antialias=True)
+
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the square in frames of a size."""
         side = max(1, round(min(height, width) * self.scale))
         if self.position == 'center':
-            square = F.center_crop(clip, [side, side])
-        else:
-            top = height - side if self.position.startswith('bottom') else 0
-            left = width - side if self.position.endswith('right') else 0
-            square = clip[..., top:top + side, left:left + side]
-        return F.resize(square, [self.size, self.size], antialias=True)
+            return round((height - side) / 2), round((width - side) / 2), side, side
+        top = height - side if self.position.startswith('bottom') else 0
+        left = width - side if self.position.endswith('right') else 0
+        return top, left, side, side
 
 
 class EvenCrops:
@@ -68,7 +72,10 @@ class EvenCrops:
         self.size, self.n, self.resize = size, n, Resize(short_side or size)
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        clip = self.resize(clip)
+        return self.crop(self.resize(clip))
+
+    def crop(self, clip: torch.Tensor) -> torch.Tensor:
+        """The squares of frames that are resized already."""
         if self.n == 1:
             return F.center_crop(clip, [self.size, self.size]).unsqueeze(0)
         height, width = clip.shape[-2:]
@@ -88,9 +95,12 @@ class MultiScaleCornerCrop:
         self.size, self.scales = size, tuple(scales)
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.draw()(clip)
+
+    def draw(self) -> CornerCrop:
         position = CORNERS[int(torch.randint(len(CORNERS), ()))]
         scale = self.scales[int(torch.randint(len(self.scales), ()))]
-        return CornerCrop(self.size, position, scale)(clip)
+        return CornerCrop(self.size, position, scale)
 
 
 class RandomHorizontalFlip:
@@ -126,6 +136,51 @@ class PickFirstChannels:
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         return clip[..., :self.n, :, :]
+
+
+class FirstResize(NamedTuple):
+    """What a transform does first: it resizes a box of the frames.
+
+    box:  (top, left, height, width), in pixels of the frames
+    size: (height, width) that the box is resized to
+    rest: what the transform does then: uint8 (T, C, height, width) -> the transform's result
+    """
+
+    box: tuple[int, int, int, int]
+    size: tuple[int, int]
+    rest: Callable[[torch.Tensor], torch.Tensor]
+
+
+def first_resize(transform: Callable[[torch.Tensor], torch.Tensor], height: int,
+                 width: int) -> FirstResize:
+    """The `FirstResize` of a transform of frames of a size, for readers that can crop and resize
+    while they decode.
+
+    Draws what the transform would draw for it. For a transform that begins otherwise it is the
+    whole frame in its own size.
+    """
+    first, *others = transform.transforms if isinstance(transform, Compose) else [transform]
+    whole = FirstResize((0, 0, height, width), (height, width), transform)
+    if isinstance(first, RandomResizedCrop):
+        drawn = first.make_params([torch.empty(1).expand(3, height, width)])
+        box = drawn['top'], drawn['left'], drawn['height'], drawn['width']
+        return FirstResize(box, (first.size[0], first.size[1]), _in_order(others))
+    if isinstance(first, MultiScaleCornerCrop):
+        first = first.draw()
+    if isinstance(first, CornerCrop):
+        return FirstResize(first.box(height, width), (first.size, first.size), _in_order(others))
+    if isinstance(first, EvenCrops):
+        others, first = [first.crop, *others], first.resize
+    if isinstance(first, Resize):
+        short = min(height, width)
+        size = first.size[0] * height // short, first.size[0] * width // short
+        return whole._replace(size=size, rest=_in_order(others))
+    return whole
+
+
+def _in_order(transforms: Sequence[Callable[[torch.Tensor], torch.Tensor]]
+              ) -> Callable[[torch.Tensor], torch.Tensor]:
+    return Compose(transforms) if transforms else lambda clip: clip
 
 
 class Normalize(nn.Module):

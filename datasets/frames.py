@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +13,11 @@ import numpy as np
 import simplejpeg
 import torch
 
-from datasets.video import (SHORT_SIDE, VIDEO_EXTENSIONS, EndError, VideoError, count_frames,
-                            count_packets, cut_name, find_video, read_rgb)
+from datasets.scaling import SHORT_SIDE, Box
+from datasets.video import (VIDEO_EXTENSIONS, EndError, VideoError, count_frames, count_packets,
+                            cut_name, find_video, read_crops, read_rgb)
 from runtime.errors import InputError
+from spatial_transforms import first_resize
 
 # What can be wrong with a video's frames.
 MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (
@@ -35,6 +37,9 @@ class FrameError(InputError):
 
     def __str__(self) -> str:
         return self.args[0]
+
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Reader(Protocol):
@@ -63,6 +68,10 @@ class Reader(Protocol):
 
         n_frames: how many the whole video has, where that is known
         """
+
+    def read_transformed(self, path: str, frames: Sequence[int], n_frames: int | None,
+                         transform: Transform) -> torch.Tensor:
+        """transform(self.read(path, frames, n_frames)), with the same random draws."""
 
 
 def _decode(images: list[bytes], names: list[str], colorspace: str = 'RGB', is_fast: bool = False,
@@ -145,6 +154,10 @@ class _JpegFrames:
 
     def read(self, path: str, frames: Sequence[int], n_frames: int | None = None) -> torch.Tensor:
         return self.decode(*self.load(path, frames))
+
+    def read_transformed(self, path: str, frames: Sequence[int], n_frames: int | None,
+                         transform: Transform) -> torch.Tensor:
+        return transform(self.read(path, frames, n_frames))
 
     def decode(self, stored: list[list[bytes]], names: list[str]) -> torch.Tensor:
         """What `load` gave -> uint8 (T, C, H, W). Raises FrameError."""
@@ -279,27 +292,35 @@ class Hdf5Flow(Hdf5Frames):
     mode = 'GRAY'
 
 
+# A file and ascending frame numbers -> (number, uint8 picture) of each.
+Pictures = Callable[[str, list[int]], Iterator[tuple[int, np.ndarray]]]
+
+
 class VideoFrames:
     """The video's own file, `path` with one of VIDEO_EXTENSIONS; frame n is image n of the folder
     that util_scripts.generate_video_jpgs makes of it, without the loss of JPEG.
 
     short_side: what frames are scaled to, in pixels, as they are extracted
+    is_exact:   clips are cropped from whole frames as extraction makes them; else in one pass,
+                straight from the file's own frames
     """
 
     suffix = ''
     first_frame = 1
 
-    def __init__(self, short_side=SHORT_SIDE):
-        self.short_side = short_side
+    def __init__(self, short_side: int = SHORT_SIDE, is_exact: bool = False) -> None:
+        self.short_side, self.is_exact = short_side, is_exact
 
-    def count(self, path):
+    def count(self, path: str) -> int:
         file = find_video(path)
+        if file is None:
+            return 0
         try:
-            return count_frames(file) if file else 0
+            return count_frames(file)
         except VideoError as error:
             raise _broken_video(file, error) from None
 
-    def announced(self, path):
+    def announced(self, path: str) -> int:
         file = find_video(path)
         if file is None:
             return 0
@@ -308,18 +329,41 @@ class VideoFrames:
         except VideoError as error:
             raise _broken_video(file, error) from None
 
-    def check(self, path, begin, end):
+    def check(self, path: str, begin: int, end: int) -> None:
         file = self._find(path)
         if os.path.getsize(file) == 0:
             raise FrameError(f'{file}: the file is empty; get the video again', EMPTY)
 
-    def read(self, path, frames, n_frames=None):
+    def read(self, path: str, frames: Sequence[int], n_frames: int | None = None) -> torch.Tensor:
+        return self._read(path, frames, lambda file, numbers: read_rgb(
+            file, numbers, size=self.short_side, n_frames=n_frames)).permute(0, 3, 1, 2)
+
+    def read_transformed(self, path: str, frames: Sequence[int], n_frames: int | None,
+                         transform: Transform) -> torch.Tensor:
+        """transform(self.read(path, frames, n_frames)), with the same random draws.
+
+        Unless `is_exact`, only the pixels that the transform keeps are made, and are resized once:
+        they are not quite the same.
+        """
+        if self.is_exact:
+            return transform(self.read(path, frames, n_frames))
+        rest = transform
+
+        def plan(height: int, width: int) -> tuple[Box, tuple[int, int]]:
+            nonlocal rest
+            box, size, rest = first_resize(transform, height, width)
+            return Box(*box), size
+        clip = self._read(path, frames, lambda file, numbers: read_crops(
+            file, numbers, plan, size=self.short_side, n_frames=n_frames))
+        return rest(clip)
+
+    def _read(self, path: str, frames: Sequence[int], pictures: Pictures) -> torch.Tensor:
+        """uint8 (T, ...) of what pictures(file, numbers) yields for each frame number."""
         file = self._find(path)
         numbers = sorted(set(frames))
         row = {number: i for i, number in enumerate(numbers)}
         try:
-            for number, picture in read_rgb(file, numbers, size=self.short_side,
-                                            n_frames=n_frames):
+            for number, picture in pictures(file, numbers):
                 if number == numbers[0]:
                     clip = np.empty((len(numbers), *picture.shape), np.uint8)
                 clip[row[number]] = picture
@@ -330,10 +374,10 @@ class VideoFrames:
             raise _broken_video(file, error) from None
         if list(frames) != numbers:
             clip = clip[[row[frame] for frame in frames]]
-        return torch.from_numpy(clip).permute(0, 3, 1, 2)
+        return torch.from_numpy(clip)
 
     @staticmethod
-    def _find(path):
+    def _find(path: str) -> str:
         file = find_video(path)
         if file is None:
             raise FrameError(f'{path}: no such video ({", ".join(VIDEO_EXTENSIONS)}); check '
@@ -341,7 +385,7 @@ class VideoFrames:
         return file
 
 
-def _broken_video(file, error):
+def _broken_video(file: str, error: VideoError) -> FrameError:
     return FrameError(f'{file}: cannot be decoded ({error}); get the video again or leave it out',
                       EMPTY if os.path.getsize(file) == 0 else UNDECODABLE)
 

@@ -80,7 +80,9 @@ def n_crops(opts: Options, split: str) -> int:
 
 
 def decode_options(opts: Options, split: str) -> dict[str, Any]:
-    """What a reader of JPEG frames is told of --fast_decode."""
+    """What a reader is told of --fast_decode, or of --exact_pixels."""
+    if opts.file_type == 'video':
+        return {'is_exact': opts.exact_pixels}
     if not opts.fast_decode:
         return {}
     # A random crop may be much smaller than the frame, so no pixels are left out there.

@@ -6,63 +6,62 @@
         print(video.damage)
 
 Frame n of a file, counted from 1, is the n-th that comes out of a decoder that begins at the start
-and goes on after errors. `read_rgb` gives the same frames without decoding all before them, where
-the file lets it be sure.
+and goes on after errors. `read_rgb` and `read_crops` give the same frames without decoding all
+before them, where the file lets it be sure.
 """
 
-import math
 import os
-import struct
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from heapq import heappop, heappush
-from itertools import chain, islice, pairwise
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
-from av.sidedata.sidedata import Type as SideDataType
 
-VIDEO_EXTENSIONS = ('.avi', '.mp4', '.mkv', '.mov', '.webm')
+from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
+
+# Processes that extract frames start without NumPy, which is slow to import.
+if TYPE_CHECKING:
+    import numpy as np
+
+# In the order in which `find_video` looks for them; in upper case too.
+VIDEO_EXTENSIONS = ('.avi', '.mp4', '.mkv', '.mov', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv',
+                    '.flv', '.ts', '.mts', '.m2ts', '.3gp', '.3g2', '.ogv', '.ogm', '.vob', '.asf',
+                    '.mxf', '.divx', '.f4v', '.gif')
 # File systems take names of 255 bytes; longer ones are cut here before `.hdf5`.
 MAX_NAME = 250
-# Frames are scaled to this short side, in pixels, unless something else is asked for.
-SHORT_SIDE = 240
-DEFAULT_FPS = 25  # where a file does not say
-
 # A video that ends so much before the length it announces is cut short. Rates are rounded, and
 # sound may be a little longer than the picture: hence the margins.
 CUT_SHORT_RATIO, CUT_SHORT_SEC = 0.1, 0.5
 
-# Encoders that round sizes write such pixel shapes; scaling by them would say more than they do.
-SQUARE_PIXELS = Fraction(99, 100), Fraction(101, 100)
-
-# (is the picture transposed, does column / row 0 of the result come from the low end): filters
-UPRIGHT_FILTERS = {
-    (False, True, True): (),
-    (False, False, True): (('hflip', ''),),
-    (False, True, False): (('vflip', ''),),
-    (False, False, False): (('hflip', ''), ('vflip', '')),
-    (True, True, True): (('transpose', 'cclock_flip'),),
-    (True, False, True): (('transpose', 'clock'),),
-    (True, True, False): (('transpose', 'cclock'),),
-    (True, False, False): (('transpose', 'clock_flip'),),
-}
-
-# Containers (as FFmpeg names them) that say where each packet lies, and which of a packet's time
-# stamps they seek by. In others (avi, raw streams) seeking is a guess.
-SEEK_STAMPS = {'mov,mp4,m4a,3gp,3g2,mj2': 'dts', 'matroska,webm': 'pts'}
+# Containers, by the first of FFmpeg's names, that can be sought in, and by what of a packet: a time
+# stamp, or the place in the file.
+SEEK_STAMPS = {'mov': 'dts', 'matroska': 'pts', 'avi': 'dts', 'm4v': 'pos', 'h264': 'pos',
+               'hevc': 'pos', 'mpegvideo': 'pos'}
+# Those whose packets do not say when they are shown. Packets are marked with their place in the
+# file there, and the decoder hands the marks on to the frames.
+UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
+# Decoders that can pass over a frame that no other frame is made from.
+SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
+# FFmpeg decodes a part of a file for what its header does not say; clips need none of that.
+QUICK_OPEN = {'probesize': '32768', 'analyzeduration': '1'}
 # Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
 WEBCAMS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
-
-# FFmpeg's numbers of the colour spaces that are BT.601, or that are taken for it: not said.
-BT601_SPACES = (2, 5, 6)
 
 # Frames that are shown before a key frame follow it within so many packets.
 LOOK_AHEAD = 16
 # Frames that are not needed are jumped over where that saves decoding so many.
 MIN_JUMP = 8
+# The size of an .avi chunk's header, by which its index and its packets differ in where a chunk is.
+AVI_HEADER = 8
+# Encoders that round sizes write such pixel shapes; scaling by them would say more than they do.
+SQUARE_PIXELS = Fraction(99, 100), Fraction(101, 100)
 
 
 class VideoError(Exception):
@@ -77,7 +76,7 @@ class SeekError(Exception):
     """Frames cannot be told for sure without decoding all before them."""
 
 
-def reason(error):
+def reason(error: BaseException) -> str:
     """One phrase for an error of FFmpeg or of the operating system."""
     detail = getattr(error, 'log', None)
     text = getattr(error, 'strerror', None) or str(error)
@@ -86,14 +85,14 @@ def reason(error):
 
 # ---------------------------------------------------------------- files
 
-def cut_name(name):
+def cut_name(name: str) -> str:
     """The most of a file's name, in whole characters, to which `.hdf5` can be added."""
     while len(os.fsencode(name)) > MAX_NAME:
         name = name[:-1]
     return name
 
 
-def find_video(path):
+def find_video(path: str) -> str | None:
     """The file of a video whose extension `path` may lack, or None. Upper case will do."""
     candidates = [path] + [f'{path}{extension}' for extension in VIDEO_EXTENSIONS]
     for candidate in candidates:
@@ -114,14 +113,53 @@ def find_video(path):
 class Packets(NamedTuple):
     """What a file says of a stream's packets, in the order of decoding.
 
-    keys:    places of the key frames among the packets, from 0
-    stamps:  what to seek to for each of them, in the stream's units
-    places:  {byte in the file: place}, of all packets
+    n:      how many there are
+    keys:   places of the key frames among the packets, from 0, ascending
+    stamps: what to seek to for each of them
+    offsets: {byte in the file: place} of the key frames
     """
 
-    keys: list
-    stamps: list
-    places: dict
+    n: int
+    keys: list[int]
+    stamps: list[Any]
+    offsets: dict[int, int]
+
+
+# How clips of a file are read; each is slower than the one before and sure of more files.
+#   PASS_OVER:  from a key frame on; frames that nothing needs are passed over undecoded
+#   FROM_KEY:   from a key frame on
+#   FROM_START: all frames up to the last one that is wanted
+PASS_OVER, FROM_KEY, FROM_START = range(3)
+
+
+@dataclass
+class Notes:
+    """What is known of a file while a process runs: FFmpeg's name of its container, whether
+    QUICK_OPEN does for it, its packets, and how its clips are read."""
+
+    container: str | None = None
+    is_quick: bool = True
+    packets: Packets | None = None
+    way: int = PASS_OVER
+
+    def open(self, path: str) -> 'Video':
+        """The Video, in less time unless that is known not to do. Raises VideoError."""
+        try:
+            video = Video(path, QUICK_OPEN if self.is_quick else {}, self.container)
+        except VideoError:
+            if not self.is_quick:
+                raise
+            self.is_quick = False
+            return self.open(path)
+        self.container = video.container
+        return video
+
+    def degrade(self) -> None:
+        """Take the next way, after this one failed."""
+        if self.is_quick:
+            self.is_quick = False
+        else:
+            self.way += 1
 
 
 class Video:
@@ -131,13 +169,17 @@ class Video:
     damage:       None, or after reading what was wrong with the file although frames came out
     is_cut_short: after reading, whether it ends much before the length it announces
 
+    options:   of FFmpeg's, for opening the file
+    container: FFmpeg's name of the file's kind, where that is known
+
     Of several video streams it is the one that FFmpeg takes. Raises VideoError where there is
     nothing to decode.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Any, options: dict[str, str] | None = None,
+                 container: str | None = None) -> None:
         try:
-            self._container = self._open(path)
+            self._container = self._open(path, options, container)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(reason(error)) from None
         self._stream = self._container.streams.best('video')
@@ -150,40 +192,42 @@ class Video:
         self._stream.codec_context.thread_count = 1
         self._size = self._stream.codec_context.width, self._stream.codec_context.height
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
-        self._complaints = []
+        self._complaints: list[str] = []
         self.is_cut_short = False
 
     @staticmethod
-    def _open(path):
+    def _open(path: Any, options: dict[str, str] | None, container: str | None) -> Any:
         # `file:` keeps FFmpeg from taking `a:b.mp4` for a protocol.
-        return av.open(f'file:{path}', metadata_errors='replace')
+        return av.open(f'file:{path}', metadata_errors='replace', options=options or {},
+                       format=container)
 
-    def __enter__(self):
+    def __enter__(self) -> 'Video':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
     @property
-    def damage(self):
+    def damage(self) -> str | None:
         if not self._complaints:
             return None
         more = len(self._complaints) - 1
         return self._complaints[0] + (f', and {more} more errors' if more else '')
 
     @property
-    def pixel_aspect(self):
+    def pixel_aspect(self) -> Fraction:
         """Width of a pixel by its height, as shown."""
         aspect = self._stream.sample_aspect_ratio or 1
         low, high = SQUARE_PIXELS
         return Fraction(1) if aspect <= 0 or low < aspect < high else Fraction(aspect)
 
-    def frames(self):
+    def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded av.VideoFrame, each once, in the order shown.
 
         Raises VideoError where no frame decodes at all.
         """
-        n_frames, begin_sec, end_sec = 0, None, 0
+        n_frames, end_sec = 0, 0.0
+        begin_sec: float | None = None
         for packet in self._packets():
             for frame in self._decode(packet):
                 n_frames += 1
@@ -196,14 +240,14 @@ class Video:
         shown_sec = max(end_sec - (begin_sec or 0), (n_frames - 1) / self.fps)
         self._check_length(shown_sec + 1 / self.fps)
 
-    def _packets(self):
+    def _packets(self) -> Iterator[Any]:
         try:
             yield from self._container.demux(self._stream)
         except av.error.FFmpegError as error:
             self._complaints.append(reason(error))
             yield None  # a file that is read to its end has a last packet that empties the decoder
 
-    def _decode(self, packet):
+    def _decode(self, packet: Any) -> list[av.VideoFrame]:
         if packet is not None and packet.is_corrupt:
             self._complaints.append('a packet is incomplete')
         try:
@@ -212,7 +256,7 @@ class Video:
             self._complaints.append(reason(error))
             return []
 
-    def _check_length(self, seen_sec):
+    def _check_length(self, seen_sec: float) -> None:
         if self._stream.duration:
             announced_sec = float(self._stream.duration * self._stream.time_base)
         else:
@@ -222,105 +266,240 @@ class Video:
             self._complaints.append(f'it ends after {seen_sec:.1f} of {announced_sec:.1f} seconds')
 
     @property
-    def tells_packets(self):
-        """Whether the container is of a kind that says where its packets lie."""
-        return self._container.format.name in SEEK_STAMPS
+    def container(self) -> str:
+        """FFmpeg's name of the file's kind."""
+        return self._container.format.name.partition(',')[0]
 
-    def packets(self):
+    @property
+    def tells_frames(self) -> bool:
+        """True if the container says how many frames it holds without being decoded."""
+        name = self.container
+        return name in SEEK_STAMPS and name not in UNSTAMPED
+
+    @property
+    def is_seekable(self) -> bool:
+        """True if clips may be read without decoding all before them."""
+        return self.container in SEEK_STAMPS
+
+    def packets(self) -> Packets:
         """`Packets` of the file; only `seek` is of use afterwards. Nothing is decoded.
 
-        An .mp4 has a table of them; of a file without one all packets are read. Raises SeekError
-        where the file does not say all.
+        An .mp4 and most .avi have a table of them; of a file without one all packets are read.
+        Raises SeekError where the file does not say all.
         """
-        stamp_name = SEEK_STAMPS[self._container.format.name]
-        # Each entry is read at once: the table moves in memory when packets are read. It is shown
-        # since PyAV 17.
-        rows = [(entry.pos, entry.is_keyframe, entry.timestamp, entry.is_discard)
-                for entry in getattr(self._stream, 'index_entries', ())]
-        if stamp_name != 'dts' or not rows or len(rows) != self._stream.frames:
-            try:
-                rows = [(packet.pos, packet.is_keyframe, getattr(packet, stamp_name),
-                         packet.is_discard)
-                        for packet in self._container.demux(self._stream) if packet.size]
-            except av.error.FFmpegError:
-                raise SeekError from None
-        places = {row[0]: place for place, row in enumerate(rows)}
+        name = self.container
+        rows = self._table() or self._scan(SEEK_STAMPS[name])
         keys = [place for place, row in enumerate(rows) if row[1]]
-        is_certain = len(places) == len(rows) and keys[:1] == [0]
+        is_certain = len({row[0] for row in rows}) == len(rows) and keys[:1] == [0]
         if not is_certain or any(is_discarded for *_, is_discarded in rows):
             raise SeekError
         targets = keys
-        if stamp_name == 'dts':
+        if SEEK_STAMPS[name] == 'dts' and name not in UNSTAMPED:
             # A key frame is shown some frames after it is decoded, and sought by when it is shown.
             targets = [min(key + LOOK_AHEAD, next_key - 1)
                        for key, next_key in zip(keys, [*keys[1:], len(rows)])]
-        return Packets(keys, [rows[place][2] for place in targets], places)
+        return Packets(len(rows), keys, [rows[place][2] for place in targets],
+                       {rows[key][0]: key for key in keys})
 
-    def seek(self, packets, key):
+    def _table(self) -> list[tuple]:
+        """(byte in the file, is it a key frame, stamp, is it discarded) of all packets, by the
+        container's own table; empty where it has none, or not of all."""
+        name = self.container
+        # Each entry is read at once: the table moves in memory when packets are read. It is shown
+        # since PyAV 17.
+        header = AVI_HEADER if name == 'avi' else 0
+        rows = [(entry.pos + header, entry.is_keyframe, entry.timestamp, entry.is_discard)
+                for entry in getattr(self._stream, 'index_entries', ())]
+        return rows if SEEK_STAMPS[name] == 'dts' and len(rows) == self._stream.frames else []
+
+    def _scan(self, stamp_name: str) -> list[tuple]:
+        """The same by reading all packets."""
+        try:
+            return [(packet.pos, packet.is_keyframe, getattr(packet, stamp_name),
+                     packet.is_discard)
+                    for packet in self._container.demux(self._stream) if packet.size]
+        except av.error.FFmpegError:
+            raise SeekError from None
+
+    def seek(self, packets: Packets, key: int) -> tuple[int, 'Sought']:
         """Go to number `key` of packets.keys, or a key frame before it.
 
-        Returns (number, frames): the number of the first frame shown from there on, and an
-        iterator over the frames from that one on. It raises SeekError where a packet is not
-        exactly one frame, where frames do not come in the order of their time stamps, and where
-        the file is damaged.
+        Returns the number of the first frame shown from there on, and what reads on. Raises
+        SeekError where that cannot be told.
         """
         # What a decoder makes up for lost parts depends on all it has seen: here errors end it.
-        self._stream.codec_context.options = {'err_detect': 'explode'}
+        context, name = self._stream.codec_context, self.container
+        context.options = {'err_detect': 'explode'}
         try:
-            self._container.seek(packets.stamps[key], stream=self._stream)
+            self._container.seek(packets.stamps[key], stream=self._stream,
+                                 unsupported_byte_offset=SEEK_STAMPS[name] == 'pos')
             rest = self._container.demux(self._stream)
             head = list(islice(rest, LOOK_AHEAD))
         except (av.error.FFmpegError, TypeError):  # a stamp may be None
             raise SeekError from None
-        place = packets.places.get(head[0].pos) if head else None
-        if place is None or head[0].pts is None or not head[0].is_keyframe:
+        place = packets.offsets.get(head[0].pos) if head else None
+        if place is None or not head[0].is_keyframe:
             raise SeekError
+        if name in UNSTAMPED:
+            stamped = _marked(chain(head, rest), place)
+            return place + 1, Sought(self, place + 1, place, stamped, is_marked=True)
         begin = head[0].pts
+        if begin is None:
+            raise SeekError
         # A frame that is shown before the key frame, though it follows it in the file, is made
         # from frames before both.
         n_earlier = sum(packet.pts is not None and packet.pts < begin for packet in head)
         if place == 0 and n_earlier:
             raise SeekError
-        return place + n_earlier + 1, self._shown_from(begin, head, rest)
+        first = place + n_earlier + 1
+        return first, Sought(self, first, begin, chain(head, rest), is_marked=False)
 
-    def _shown_from(self, begin, head, rest):
-        due = []  # time stamps of packets whose frame has not come yet
+
+def _marked(packets: Iterable[Any], place: int) -> Iterator[Any]:
+    """Packets whose time stamps are their places, from `place` on."""
+    for packet in packets:
+        if packet.size:
+            packet.pts = packet.dts = place
+            place += 1
+        yield packet
+
+
+class Sought:
+    """Frames of a Video from a key frame on.
+
+    first:     number of the first frame shown from there on
+    begin:     its time stamp
+    packets:   the file's, from the key frame on
+    is_marked: time stamps are places in the file: frames are sure only in the order of these
+    """
+
+    def __init__(self, video: Video, first: int, begin: int, packets: Iterable[Any], *,
+                 is_marked: bool) -> None:
+        self._stream, self._size = video._stream, video._size
+        self._first, self._begin, self._packets = first, begin, packets
+        self._is_marked = is_marked
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames in the order shown.
+
+        Raises SeekError where a packet is not exactly one frame, where frames do not come in the
+        order of their time stamps, and where the file is damaged.
+        """
+        due: list[int] = []  # time stamps of packets whose frame has not come yet
+        for packet in self._packets_read():
+            # The last packet, which empties the decoder, has no size.
+            if packet.size and packet.pts >= self._begin:
+                heappush(due, packet.pts)
+            for frame in self._decode(packet):
+                if not due or frame.pts != heappop(due):
+                    raise SeekError
+                yield frame
+
+    def picked(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(number, frame) of those that are wanted, ascending numbers.
+
+        Packets of other frames are passed over where the decoder can, and decoding ends with the
+        last that is wanted: this is for files in which each packet is a frame. Raises SeekError
+        where that turns out to be wrong, EndError where the file ends before the last number.
+        """
+        context = self._stream.codec_context
+        # Where stamps are places in the file, only all frames together show their order.
+        can_skip = context.name in SKIPPING_CODECS and not self._is_marked
+        chosen, n_fed, newest = set(wanted), 0, self._begin - 1
+        due: list[tuple[int, int]] = []  # (time stamp, number) of wanted frames that are to come
+        for packet, number in self._numbered():
+            if number in chosen:
+                heappush(due, (packet.pts, number))
+                n_fed += 1
+            if can_skip:
+                context.skip_frame = 'DEFAULT' if number in chosen or not number else 'NONREF'
+            is_last = n_fed == len(chosen)
+            frames = self._decode(packet)
+            for frame in chain(frames, self._decode(None)) if is_last else frames:
+                stamp = frame.pts
+                is_late = stamp <= newest or due and stamp > due[0][0]
+                if is_late or self._is_marked and stamp != newest + 1:
+                    raise SeekError
+                newest = stamp
+                if due and stamp == due[0][0]:
+                    if frame.interlaced_frame:  # its fields may be packets of their own
+                        raise SeekError
+                    yield heappop(due)[1], frame
+            if is_last:
+                if due:
+                    raise SeekError
+                return
+        raise EndError('it ends')
+
+    def _numbered(self) -> Iterator[tuple[Any, int]]:
+        """(packet, number of its frame), number 0 for a frame shown before the first one."""
+        stamps: list[int] = []  # of packets that were read, ascending
+        ahead: deque[Any] = deque()
+
+        def number(packet: Any) -> int:
+            is_early = packet.pts < self._begin
+            return 0 if is_early else self._first + bisect_left(stamps, packet.pts)
+        for packet in self._packets_read():
+            if not packet.size:
+                break
+            ahead.append(packet)
+            if packet.pts >= self._begin:
+                place = bisect_left(stamps, packet.pts)
+                is_twice = stamps[place:place + 1] == [packet.pts]
+                if is_twice or len(stamps) - place > LOOK_AHEAD:
+                    raise SeekError
+                stamps.insert(place, packet.pts)
+            if len(ahead) > LOOK_AHEAD:
+                oldest = ahead.popleft()
+                yield oldest, number(oldest)
+        for packet in ahead:
+            yield packet, number(packet)
+
+    def _packets_read(self) -> Iterator[Any]:
+        """The packets; raises SeekError for one that tells too little, or that comes too late."""
         try:
-            for i, packet in enumerate(chain(head, rest)):
-                if packet.size:  # the last one, which empties the decoder, has none
-                    is_early = packet.pts is None or packet.pts < begin
-                    if packet.is_corrupt or packet.pts is None or is_early and i >= LOOK_AHEAD:
-                        raise SeekError
-                    if not is_early:
-                        heappush(due, packet.pts)
-                for frame in self._stream.decode(packet):
-                    if frame.pts is not None and frame.pts < begin:
-                        continue
-                    if (frame.is_corrupt or not due or frame.pts != heappop(due)
-                            or (frame.width, frame.height) != self._size):
-                        raise SeekError
-                    yield frame
+            for i, packet in enumerate(self._packets):
+                if packet.size and (packet.is_corrupt or packet.pts is None
+                                    or packet.pts < self._begin and i >= LOOK_AHEAD):
+                    raise SeekError
+                yield packet
         except av.error.FFmpegError:
             raise SeekError from None
+
+    def _decode(self, packet: Any) -> list[Any]:
+        """Frames of a packet, without those that are shown before the first one."""
+        try:
+            frames = self._stream.decode(packet)
+        except av.error.FFmpegError:
+            raise SeekError from None
+        shown = []
+        for frame in frames:
+            if frame.pts is not None and frame.pts < self._begin:
+                continue
+            is_known = frame.pts is not None and (frame.width, frame.height) == self._size
+            if frame.is_corrupt or not is_known:
+                raise SeekError
+            shown.append(frame)
+        return shown
 
 
 class Webcam(Video):
     """A camera by its number, 0 for the first: a Video without end."""
 
     @staticmethod
-    def _open(number):
+    def _open(number: Any, options: dict[str, str] | None, container: str | None) -> Any:
         if sys.platform not in WEBCAMS:
             raise VideoError(f'cameras are not known on {sys.platform}')
         driver, name = WEBCAMS[sys.platform]
         return av.open(name.format(number), format=driver)
 
 
-def count_frames(path):
+def count_frames(path: str) -> int:
     """How many frames a file gives, by decoding it. Raises VideoError where it gives none."""
     return _count_frames(path, *_version(path))
 
 
-def _version(path):
+def _version(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)
     except OSError as error:
@@ -329,26 +508,39 @@ def _version(path):
 
 
 @lru_cache(4096)
-def _count_frames(path, _size, _modified):
+def _count_frames(path: str, _size: int, _modified: int) -> int:
     with Video(path) as video:
         return sum(1 for _ in video.frames())
 
 
-def count_packets(path):
+def count_packets(path: str) -> int:
     """How many frames a file says it has; where it does not, they are decoded.
 
     Raises VideoError where there is nothing to decode.
     """
     with Video(path) as video:
         try:
-            if video.tells_packets:
-                return len(video.packets().places)
+            if video.tells_frames:
+                return video.packets().n
         except SeekError:
             pass
     return count_frames(path)
 
 
-def read_rgb(path, numbers, *, size=SHORT_SIDE, n_frames=None):
+@lru_cache(4096)
+def _notes(_path: str, _size: int, _modified: int) -> Notes:
+    """The `Notes` of a file, the same ones until it changes."""
+    return Notes()
+
+
+# ---------------------------------------------------------------- clips
+
+# What makes pictures of a video's frames.
+Pictures = Callable[[Video], Scaler | Cropper]
+
+
+def read_rgb(path: str, numbers: Sequence[int], *, size: int = SHORT_SIDE,
+             n_frames: int | None = None) -> Iterator['tuple[int, np.ndarray]']:
     """Yield (number, uint8 (H, W, 3)) for ascending frame numbers, counted from 1.
 
     Frames are upright, their short side is `size`. A number may come twice: then the later picture
@@ -357,61 +549,89 @@ def read_rgb(path, numbers, *, size=SHORT_SIDE, n_frames=None):
 
     Raises EndError where the file ends before the last number, VideoError where nothing decodes.
     """
-    with Video(path) as video:
-        if not video.tells_packets:
-            yield from _from_start(video, numbers, size)
-            return
-        try:
-            scale = Scaler(size, video.pixel_aspect, 'rgb24')
-            for number, frame in _by_jumps(video, path, numbers, n_frames):
-                yield number, _to_rgb(scale, frame)
-            return
-        except (SeekError, VideoError):
-            pass
-    with Video(path) as video:
-        yield from _from_start(video, numbers, size)
+    return _read(path, numbers, n_frames,
+                 lambda video: Scaler(size, video.pixel_aspect, 'rgb24'))
 
 
-def _from_start(video, numbers, size):
-    scale = Scaler(size, video.pixel_aspect, 'rgb24')
+def read_crops(path: str, numbers: Sequence[int], plan: Plan, *, size: int = SHORT_SIDE,
+               n_frames: int | None = None) -> Iterator['tuple[int, np.ndarray]']:
+    """As `read_rgb`, but uint8 (3, H, W) of the box of the frames that `plan` wants, scaled to the
+    size that it wants.
 
-    def fitted():
+    plan: is asked once
+    """
+    plan = lru_cache(1)(plan)
+    return _read(path, numbers, n_frames, lambda video: Cropper(plan, size, video.pixel_aspect))
+
+
+def _read(path: str, numbers: Sequence[int], n_frames: int | None,
+          pictures: Pictures) -> Iterator['tuple[int, np.ndarray]']:
+    notes = _notes(path, *_version(path))
+    while notes.way < FROM_START:
+        with notes.open(path) as video:
+            if not video.is_seekable:
+                notes.way, notes.is_quick = FROM_START, False
+                break
+            try:
+                scale = pictures(video)
+                for number, frame in _by_jumps(video, path, notes, numbers, n_frames):
+                    yield number, _pixels(scale, frame)
+                return
+            except EndError:
+                break
+            except (SeekError, VideoError):
+                notes.degrade()
+    with notes.open(path) as video:
+        yield from _from_start(video, numbers, pictures(video))
+
+
+def _from_start(video: Video, numbers: Sequence[int],
+                scale: Scaler | Cropper) -> Iterator['tuple[int, np.ndarray]']:
+    def fitted() -> Iterator[tuple[int, av.VideoFrame]]:
         for number, frame in enumerate(video.frames(), 1):
             if number == 1:
                 scale.fit(frame)
             yield number, frame
     for number, frame in _pick(fitted(), numbers):
-        yield number, _to_rgb(scale, frame)
+        yield number, _pixels(scale, frame)
 
 
-def _to_rgb(scale, frame):
+def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':
     try:
-        return scale(frame).to_ndarray()
+        return scale.pixels(frame)
     except av.error.FFmpegError as error:
         raise VideoError(reason(error)) from None
 
 
-def _by_jumps(video, path, numbers, n_frames):
+def _by_jumps(video: Video, path: str, notes: Notes, numbers: Sequence[int],
+              n_frames: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
     """(number, av.VideoFrame) by seeking; raises SeekError where that is not sure to be right."""
-    packets = video.packets()
+    if notes.packets is None:
+        notes.packets = video.packets()
+    packets = notes.packets
     runs = _runs(packets.keys, numbers)
-    n_packets = len(packets.places)
     # Were a packet somewhere before the key frame no frame, all numbers would be shifted.
-    if runs[-1][0] > 0 and n_packets != n_frames and n_packets != count_frames(path):
-        raise SeekError
+    is_sure = packets.n == n_frames
+    if runs[-1][0] > 0 and not is_sure:
+        is_sure = packets.n == count_frames(path)
+        if not is_sure:
+            raise SeekError
     for key, wanted in runs:
-        first, frames = video.seek(packets, key)
+        first, sought = video.seek(packets, key)
         while first > wanted[0] and key > 0:
             key -= 1
-            first, frames = video.seek(packets, key)
+            first, sought = video.seek(packets, key)
         if first > wanted[0]:
             raise SeekError
-        yield from _pick(enumerate(frames, first), wanted)
+        if is_sure and notes.way == PASS_OVER:
+            yield from sought.picked(wanted)
+        else:
+            yield from _pick(enumerate(sought.frames(), first), wanted)
 
 
-def _runs(keys, numbers):
+def _runs(keys: Sequence[int], numbers: Iterable[int]) -> list[tuple[int, list[int]]]:
     """Cut ascending frame numbers where a jump saves decoding: [(index of the key, numbers)]."""
-    runs = []
+    runs: list[tuple[int, list[int]]] = []
     for number in numbers:
         key = max(0, bisect_right(keys, number - 1) - 1)
         if runs and keys[key] - runs[-1][1][-1] < MIN_JUMP:
@@ -421,7 +641,8 @@ def _runs(keys, numbers):
     return runs
 
 
-def _pick(numbered, wanted):
+def _pick(numbered: Iterable[tuple[int, av.VideoFrame]],
+          wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
     """Those of the (number, frame) pairs that are wanted; EndError where they end too early."""
     chosen, number = set(wanted), 0
     for number, frame in numbered:
@@ -430,90 +651,3 @@ def _pick(numbered, wanted):
         if number == wanted[-1]:
             return
     raise EndError(f'it ends after frame {number}')
-
-
-# ---------------------------------------------------------------- pictures
-
-def upright_filters(frame):
-    """FFmpeg filters, (name, arguments) each, that turn a frame as its display matrix says."""
-    side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    if side_data is None:
-        return ()
-    # x' = a x + c y, y' = b x + d y, in 16.16 fixed point; phones turn by quarters.
-    a, b, _, c, d = struct.unpack('=9i', bytes(side_data))[:5]
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return UPRIGHT_FILTERS[False, a >= 0, d >= 0]
-    return UPRIGHT_FILTERS[True, c >= 0, b >= 0]
-
-
-def scaled_size(width, height, size):
-    """(width, height) with the short side made `size`, the other rounded; aspect kept."""
-    if width < height:
-        return size, max(1, math.floor(height * size / width + 0.5))
-    return max(1, math.floor(width * size / height + 0.5)), size
-
-
-class Scaler:
-    """Frames as decoded -> upright, short side `size`.
-
-    pix_fmt: 'yuvj420p', full-range BT.601 4:2:0 as JPEG has it, or 'rgb24', the colours that a
-             JPEG image of the former would show
-
-    All results have the size that the first frame gets (or the one given to `fit`), even where a
-    stream changes its own.
-    """
-
-    # The scaler's colours are one or two levels off without accurate_rnd, and chroma that is
-    # not interpolated is off where colours meet.
-    STEPS = {'yuvj420p': (('scale', 'w={width}:h={height}:flags=bicubic{rounding}'
-                                    ':out_range=full:out_color_matrix=bt601:threads=1'),
-                          ('format', 'pix_fmts=yuvj420p'))}
-    STEPS['rgb24'] = STEPS['yuvj420p'] + (
-        ('scale', 'flags=bicubic+accurate_rnd+full_chroma_int:in_range=full:in_color_matrix=bt601'
-                  ':threads=1'),
-        ('format', 'pix_fmts=rgb24'))
-
-    def __init__(self, size, pixel_aspect=1, pix_fmt='yuvj420p'):
-        self._size, self._pixel_aspect, self._steps = size, pixel_aspect, self.STEPS[pix_fmt]
-        self._shown_size = self._kind = None
-
-    def __call__(self, frame):
-        filters = upright_filters(frame)
-        kind = (frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace,
-                filters)
-        if kind != self._kind:
-            self._source, self._sink = self._build(frame, filters)
-            self._kind = kind
-        self._source.push(frame)
-        return self._sink.pull()
-
-    def fit(self, frame):
-        """Let results have the size that this frame would get."""
-        width, height = scaled_size(frame.width * self._pixel_aspect, frame.height, self._size)
-        self._shown_size = (height, width) if _turns(upright_filters(frame)) else (width, height)
-
-    def _build(self, frame, filters):
-        if self._shown_size is None:
-            self.fit(frame)
-        width, height = reversed(self._shown_size) if _turns(filters) else self._shown_size
-        # Where the range of the levels is all that changes, the pixels are the same without, and
-        # are there in half the time.
-        is_range_alone = (frame.format.name == 'yuv420p' and frame.colorspace in BT601_SPACES
-                          and (frame.width, frame.height) == (width, height))
-        values = {'width': width, 'height': height,
-                  'rounding': '' if is_range_alone else '+accurate_rnd'}
-        graph = self._graph = av.filter.Graph()
-        nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
-                                  time_base=frame.time_base or Fraction(1, DEFAULT_FPS))]
-        # Turned after it was made small, which is less work.
-        for name, arguments in (*self._steps, *filters):
-            nodes.append(graph.add(name, arguments.format(**values)))
-        nodes.append(graph.add('buffersink'))
-        for node, next_node in pairwise(nodes):
-            node.link_to(next_node)
-        graph.configure()
-        return nodes[0], nodes[-1]
-
-
-def _turns(filters):
-    return any(name == 'transpose' for name, _ in filters)

@@ -147,16 +147,13 @@ class VideoDataset(Dataset):
             clips = as_clips(self.temporal_transform(self.records.frames(index)))
             clips = clips[key.begin_clip:key.end_clip]
             numbers = sorted(set().union(*clips))
-            pixels = self.spatial_transform(self._frames(index, numbers))
+            n_frames = int(self.records.video_ends[index]) - self.reader.first_frame
+            pixels = self.reader.read_transformed(self.path(index), numbers, n_frames,
+                                                  self.spatial_transform)
         row = {number: i for i, number in enumerate(numbers)}
         crops = pixels if pixels.dim() == 5 else [pixels]
         return [Clip(_take(crop, [row[number] for number in clip]), (min(clip), max(clip) + 1))
                 for clip, crop in itertools.product(clips, crops)]
-
-    def _frames(self, index: int, frames: list[int]) -> torch.Tensor:
-        """Those frames of video `index`, uint8 (T, C, H, W)."""
-        n_frames = int(self.records.video_ends[index]) - self.reader.first_frame
-        return self.reader.read(self.path(index), frames, n_frames)
 
     def _next_good(self, key: Key, error: FrameError) -> tuple[int, list[Clip]]:
         """The next video of the same class (multi-label: with a label in common), in the order of

@@ -150,3 +150,26 @@ def test_extraction_of_what_is_no_video(tmp_path, capsys):
     (tmp_path / 'a.mp4').write_text('text')
     assert _benchmark(*argv) == 2
     assert 'a.mp4: cannot be opened' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- clips of video files
+
+def test_clips_are_read_by_all_decoders_that_are_there(tmp_path, capsys):
+    write_video(tmp_path / 'videos' / 'a' / 'long.avi', grey_frames(range(0, 80, 4)))
+    write_video(tmp_path / 'videos' / 'a' / 'short.avi', grey_frames([1, 2]))
+    benchmark.main(['--parts', 'clips', '--videos', tmp_path / 'videos', '--seconds', 0.01,
+                    '--against', 'opencv', 'decord', '--no_cuda', '--json', tmp_path / 'out.json'])
+    rows = json.loads((tmp_path / 'out.json').read_text())['rows']
+    said, warned = capsys.readouterr()
+    assert [row['what'] for row in rows[:2]] == ['a .avi: ours', 'a .avi: ours, --exact_pixels']
+    assert all(row['sec'] > 0 for row in rows)
+    for name in ('opencv', 'decord'):
+        assert (f'a .avi: {name}' in said) != (f'{name} is left out: ' in warned)
+
+
+@pytest.mark.parametrize('argv, sentence', [
+    (['--parts', 'clips'], 'with --videos'),
+    (['--parts', 'loader', '--against', 'decord'], 'add --parts clips')])
+def test_clips_need_videos(argv, sentence):
+    with pytest.raises(errors.InputError, match=sentence):
+        benchmark.main([*argv, '--no_cuda'])

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import video
+from datasets import scaling
 from datasets.frames import JpgFrames
-from datasets.video import Scaler, Video, scaled_size
+from datasets.scaling import Scaler, scaled_size
+from datasets.video import Video
 from runtime.errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
@@ -146,7 +147,7 @@ def test_frames_that_keep_their_size_get_the_same_pixels_faster(pix_fmt, colour_
                                                                 colour_range, monkeypatch):
     frame = random_frame(colour_space, colour_range)
     ours = Scaler(48, pix_fmt=pix_fmt)(frame)
-    monkeypatch.setattr(video, 'BT601_SPACES', ())
+    monkeypatch.setattr(scaling, 'BT601_SPACES', ())
     exact = Scaler(48, pix_fmt=pix_fmt)(frame)
     assert np.array_equal(ours.to_ndarray(), exact.to_ndarray())
 

@@ -19,9 +19,9 @@ class CountingReader:
     def __getattr__(self, name):
         return getattr(self._reader, name)
 
-    def read(self, path, frames, n_frames=None):
+    def read_transformed(self, path, frames, n_frames, transform):
         self.counts.update((path, frame) for frame in frames)
-        return self._reader.read(path, frames, n_frames)
+        return self._reader.read_transformed(path, frames, n_frames, transform)
 
 
 @pytest.mark.parametrize('flags', [('--inference_stride', 1), ('--inference_views', '5x3')])

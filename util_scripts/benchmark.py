@@ -5,7 +5,7 @@
 Without --video_path it makes 320x240 frames of its own. The loader is measured in its parts and
 as a whole, then the training step, then both together, then inference. Times are medians, or
 means over what fits into --seconds, and are printed as they come. --parts extraction measures how
-fast frames are extracted from videos.
+fast frames are extracted from videos, --parts clips how fast random clips are read from them.
 """
 
 import sys
@@ -19,9 +19,11 @@ from runtime.arguments import POSITIVE_RATE, Parser
 from runtime.errors import InputError, run
 from util_scripts.helpers.jobs import end_on_sigterm, n_processors
 
-PARTS = ('loader', 'step', 'end_to_end', 'inference', 'extraction')
+PARTS = ('loader', 'step', 'end_to_end', 'inference', 'extraction', 'clips')
 # A run of main.py begins when frames are there already.
-DEFAULT_PARTS = tuple(part for part in PARTS if part != 'extraction')
+DEFAULT_PARTS = tuple(part for part in PARTS if part not in ('extraction', 'clips'))
+# Of --against; how each reads a clip is in helpers/benchmark_clips.py.
+DECODERS = ('torchcodec', 'decord', 'opencv')
 
 
 def build_benchmark_parser() -> Parser:
@@ -29,10 +31,14 @@ def build_benchmark_parser() -> Parser:
                           'Measure what the speed of a run is, and what it is limited by.')
     group = parser.add_argument_group('benchmark')
     group.add_argument('--parts', nargs='+', choices=PARTS, default=DEFAULT_PARTS,
-                       help='what to measure (default: all but extraction)')
+                       help='what to measure (default: all but extraction and clips, which need '
+                            'videos)')
     group.add_argument('--videos', type=Path, metavar='DIR',
-                       help='videos for --parts extraction, in this folder and those in it; '
-                            'without it some are made')
+                       help='videos for --parts extraction and clips, in this folder and those in '
+                            'it; without it some are made for extraction')
+    group.add_argument('--against', nargs='+', choices=DECODERS, default=(),
+                       help='decoders that read the clips of --parts clips in turns with ours, '
+                            'those that are installed')
     group.add_argument('--seconds', type=POSITIVE_RATE, default=5.0, metavar='SEC',
                        help='how long to measure each')
     group.add_argument('--against_plain', action='store_true',

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from datasets.video import Scaler, Video, VideoError
+from datasets.scaling import Scaler
+from datasets.video import Video, VideoError
 from runtime.arguments import Parser, between
 from runtime.errors import InputError, run
 from util_scripts.generate_video_hdf5 import Hdf5File

@@ -19,7 +19,8 @@ from typing import Any
 
 import av
 
-from datasets.video import SHORT_SIDE, VIDEO_EXTENSIONS, Video, VideoError, reason
+from datasets.scaling import SHORT_SIDE
+from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, reason
 from runtime.arguments import Parser, between
 from runtime.errors import InputError, run
 from util_scripts.helpers.files import make_folder

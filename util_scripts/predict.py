@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.video import DEFAULT_FPS
+from datasets.scaling import DEFAULT_FPS
 from runtime.arguments import COUNT, POSITIVE, Parser
 from runtime.errors import InputError, run
 

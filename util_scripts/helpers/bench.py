@@ -22,6 +22,7 @@ class Bench:
     seconds: float
     is_against_plain: bool
     videos: Path | None = None
+    against: tuple[str, ...] = ()
 
     def loader(self, split: str, **changes: Any) -> Any:
         """The loader of a split as main.py has it, of options with these changes."""

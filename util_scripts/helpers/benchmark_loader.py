@@ -110,10 +110,10 @@ def _timed_parts(bench: Bench, split: str, clock: Clock) -> tuple[Any, list[Any]
     if hasattr(reader, 'load'):
         reader.load = clock.timed('read', reader.load)
         reader.decode = clock.timed('decode', reader.decode)
-    else:  # of a video file
-        reader.read = clock.timed('decode', reader.read)
+        dataset.spatial_transform = clock.timed('crop', dataset.spatial_transform)
+    else:  # of a video file, whose frames are cropped as they are decoded
+        reader.read_transformed = clock.timed('decode', reader.read_transformed)
     dataset.reader = reader
-    dataset.spatial_transform = clock.timed('crop', dataset.spatial_transform)
     return dataset, list(loader.batch_sampler)
 
 

@@ -1,4 +1,4 @@
-"""A benchmark part by part: loader, step, both together, inference and extraction."""
+"""A benchmark part by part: loader, step, both together, inference, extraction and clips."""
 
 import os
 import sys
@@ -22,6 +22,7 @@ from runtime.hardware import check_smallest_batch, pick_device
 from tasks import TASKS
 from training import train_epoch
 from util_scripts.helpers.bench import Bench, wait_for
+from util_scripts.helpers.benchmark_clips import check_clips, clip_rows
 from util_scripts.helpers.benchmark_extraction import check_extraction, extraction_rows
 from util_scripts.helpers.benchmark_loader import loader_rows
 from util_scripts.helpers.benchmark_step import our_step, step_rows
@@ -97,15 +98,19 @@ def _processes(bench: Bench) -> str:
 
 PARTS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     'loader': loader_rows, 'step': step_rows, 'end_to_end': end_to_end_rows,
-    'inference': inference_rows, 'extraction': extraction_rows}
+    'inference': inference_rows, 'extraction': extraction_rows, 'clips': clip_rows}
+# These take videos, and no data to train on.
+VIDEO_PARTS = 'extraction', 'clips'
 
 
 def _check(bench: Bench, parts: Sequence[str], json_path: Path | None) -> None:
     """Raise InputError for what would come to light when other parts are measured already."""
     opts = bench.opts
     rules = [
-        (bench.videos and 'extraction' not in parts,
+        (bench.videos and not set(parts) & set(VIDEO_PARTS),
          '--videos is for extraction: add --parts extraction, or drop it'),
+        (bench.against and 'clips' not in parts,
+         '--against is of decoders of clips: add --parts clips, or drop it'),
         (json_path and not json_path.absolute().parent.is_dir(),
          f'--json {json_path}: no such folder; make it, or give another file'),
         (bench.is_against_plain and 'loader' in parts and (
@@ -116,7 +121,7 @@ def _check(bench: Bench, parts: Sequence[str], json_path: Path | None) -> None:
         if broken:
             raise InputError(sentence)
     check_class_count(bench.annotation, opts.n_classes)
-    if set(parts) - {'loader', 'extraction'}:
+    if set(parts) - {'loader', *VIDEO_PARTS}:
         check_smallest_batch(build_network(opts), clip_shape(opts), opts.batch_size)
     for split, part in (('train', 'end_to_end'), ('inference', 'inference')):
         if part in parts and len(bench.loader(split, n_threads=0).batch_sampler) < 2:
@@ -124,6 +129,8 @@ def _check(bench: Bench, parts: Sequence[str], json_path: Path | None) -> None:
                              'give a smaller --batch_size, or other --parts')
     if 'extraction' in parts:
         check_extraction(bench)
+    if 'clips' in parts:
+        check_clips(bench)
 
 
 def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
@@ -135,7 +142,7 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
     name = (torch.cuda.get_device_name() if device.type == 'cuda'
             else f'CPU, {n_of(torch.get_num_threads(), "thread")}')
     bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
-                  own.against_plain, own.videos)
+                  own.against_plain, own.videos, tuple(own.against))
     _check(bench, own.parts, own.json)
     print(f'{network_name(vars(opts))} on {name}, {os.cpu_count()} cores; '
           f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'

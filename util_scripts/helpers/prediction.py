@@ -57,13 +57,12 @@ def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any,
              stride: int = 16, batch_size: int = 16) -> Iterator[Window]:
     """Yield a `Window` for each window of `frames`, as soon as a batch of them is complete.
 
+    frames: cropped already, and each --sample_t_stride'th alone
+
     They are the windows of main.py's inference with --inference_stride `stride`.
     """
     device = next(network.parameters()).device
-    crop = spatial_transform(info.opts, 'inference')
-    chosen = (frame._replace(pixels=crop(frame.pixels))
-              for frame in itertools.islice(frames, 0, None, info.opts.sample_t_stride))
-    windows = stream_windows(chosen, info.opts.sample_duration, stride)
+    windows = stream_windows(frames, info.opts.sample_duration, stride)
     while batch := list(itertools.islice(windows, batch_size)):
         clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
                              for window in batch])
@@ -99,7 +98,8 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     Raises VideoError or FrameError where no frame can be read.
     """
     prediction = Prediction(source.path)
-    with source.opened() as (frames, fps, damage):
+    with source.opened(spatial_transform(info.opts, 'inference'),
+                       info.opts.sample_t_stride) as (frames, fps, damage):
         total = torch.zeros(len(info.class_names), dtype=torch.float64)
         for window in classify(frames, fps, network, info, stride=stride, batch_size=batch_size):
             total += window.scores
@@ -180,7 +180,7 @@ def annotate(source: Source, prediction: Prediction, path: Path) -> None:
                 nearest += 1
             entries = prediction.windows[nearest]['result'][:DRAWN_LABELS]
             yield frame.begin_sec, draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries)
-    with replacing(path) as temporary, source.opened(short_side=None) as (frames, fps, _):
+    with replacing(path) as temporary, source.opened() as (frames, fps, _):
         write_mp4(temporary, pictures(frames), fps)
 
 

@@ -6,14 +6,17 @@
 """
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import islice
+from typing import Any
 
 import av
 
-from datasets.video import DEFAULT_FPS, Scaler
+from datasets.scaling import DEFAULT_FPS, Scaler
+from datasets.video import Video
 
 # Some AVI files mark frames in the order of decoding: time stamps are sorted over so many frames.
 REORDERED_FRAMES = 4
@@ -30,7 +33,7 @@ CHUNK = 4
 
 # ---------------------------------------------------------------- frame rates
 
-def frames_at(video, fps=None):
+def frames_at(video: Video, fps: float | None = None) -> Iterator[av.VideoFrame]:
     """Frames of a Video: each once, or resampled to `fps` a second.
 
     Resampling repeats frames or leaves some out, by their time stamps. Raises VideoError where no
@@ -42,14 +45,17 @@ def frames_at(video, fps=None):
     return resample(steady_times(stamped, 1 / video.fps), fps, 1 / video.fps)
 
 
-def steady_times(stamped, frame_sec):
+def steady_times(stamped: Iterable[tuple[float | None, Any]],
+                 frame_sec: float) -> Iterator[tuple[float, Any]]:
     """(seconds or None, frame) pairs -> pairs whose seconds begin at 0 and always increase.
 
     Frames come in the order shown, whatever their time stamps say, so they take the stamps in
     ascending order. One that is missing, does not increase or jumps counts as `frame_sec` later.
     """
-    def pairs():
-        stamps, frames, newest = [], deque(), -frame_sec
+    def pairs() -> Iterator[tuple[float, Any]]:
+        stamps: list[float] = []
+        frames: deque[Any] = deque()
+        newest = -frame_sec
         for stamp, frame in stamped:
             newest = newest + frame_sec if stamp is None else stamp
             heappush(stamps, newest)
@@ -68,12 +74,13 @@ def steady_times(stamped, frame_sec):
         yield sec, frame
 
 
-def resample(timed, fps, frame_sec):
+def resample(timed: Iterable[tuple[float, Any]], fps: float,
+             frame_sec: float) -> Iterator[Any]:
     """(seconds, frame) pairs, `frame_sec` apart as a rule -> frames, `fps` a second.
 
     Frame k of the result is what is on the screen at k / fps, or will be very soon.
     """
-    shown, n_shown = None, 0
+    shown, shown_sec, n_shown = None, 0.0, 0
     soon_sec = SOON * min(frame_sec, 1 / fps)
     for sec, frame in timed:
         while shown is not None and n_shown / fps + soon_sec < sec:
@@ -91,19 +98,19 @@ def resample(timed, fps, frame_sec):
 class JpegEncoder:
     """Frames of one size, full-range 4:2:0 -> JPEG bytes, quality 1 (best) to 31 throughout."""
 
-    def __init__(self, quality):
-        self._quality = quality
-        self._codec, self._n_frames = None, 0
+    def __init__(self, quality: int) -> None:
+        self._quality, self._n_frames = quality, 0
+        self._codec: Any = None
 
-    def __call__(self, frame):
+    def __call__(self, frame: Any) -> bytes:
         if self._codec is None:
             self._codec = self._build(frame)
         frame.pts, frame.time_base, frame.pict_type = self._n_frames, self._codec.time_base, 0
         self._n_frames += 1
         return b''.join(bytes(packet) for packet in self._codec.encode(frame))
 
-    def _build(self, frame):
-        codec = av.CodecContext.create('mjpeg', 'w')
+    def _build(self, frame: av.VideoFrame) -> Any:
+        codec: Any = av.CodecContext.create('mjpeg', 'w')
         codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, 'yuvj420p'
         codec.time_base = Fraction(1, DEFAULT_FPS)
         codec.thread_count = 1  # more would hold frames back
@@ -113,7 +120,8 @@ class JpegEncoder:
         return codec
 
 
-def jpegs(video, *, size, quality, fps=None, n_threads=1):
+def jpegs(video: Video, *, size: int, quality: int, fps: float | None = None,
+          n_threads: int = 1) -> Iterator[bytes]:
     """JPEG bytes of each frame of a Video: short side `size` pixels, resampled where `fps` is set.
 
     With several threads these scale and encode beside the one that decodes; the bytes are the
@@ -125,26 +133,28 @@ def jpegs(video, *, size, quality, fps=None, n_threads=1):
     return _jpegs(frames, Scaler(size, video.pixel_aspect), JpegEncoder(quality))
 
 
-def _jpegs(frames, scale, encode):
-    last = data = None
+def _jpegs(frames: Iterable[av.VideoFrame], scale: Scaler,
+           encode: JpegEncoder) -> Iterator[bytes]:
+    last, data = None, b''
     for frame in frames:
         if frame is not last:  # resampling repeats frames
             last, data = frame, encode(scale(frame))
         yield data
 
 
-def _jpegs_by_threads(frames, pixel_aspect, size, quality, n_threads):
+def _jpegs_by_threads(frames: Iterator[av.VideoFrame], pixel_aspect: Fraction, size: int,
+                      quality: int, n_threads: int) -> Iterator[bytes]:
     """`_jpegs` in order; each thread has a scaler and an encoder while it does some frames."""
     free = [(Scaler(size, pixel_aspect), JpegEncoder(quality)) for _ in range(n_threads)]
 
-    def images(some):
+    def images(some: list[av.VideoFrame]) -> list[bytes]:
         tools = free.pop()
         try:
             return list(_jpegs(some, *tools))
         finally:
             free.append(tools)
 
-    running = deque()
+    running: deque[Future[list[bytes]]] = deque()
     with ThreadPoolExecutor(n_threads) as threads:
         for number, some in enumerate(iter(lambda: list(islice(frames, CHUNK)), [])):
             if number == 0:

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import torch
 
 from datasets.frames import JpgFrames
-from datasets.video import SHORT_SIDE, Scaler, Video, Webcam
+from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
+from datasets.video import Video, Webcam
 from runtime.errors import InputError, StopSignals
+from spatial_transforms import first_resize
 from util_scripts.helpers.videos import is_video
 
 
@@ -22,12 +26,13 @@ class Frame(NamedTuple):
     pixels: torch.Tensor
 
 
+Transform = Callable[[torch.Tensor], torch.Tensor]
 # What `opened` gives: frames, frames per second, and a function that says what was wrong.
 Opened = tuple[Iterator[Frame], float, Callable[[], str | None]]
 
 
 class FileSource:
-    """A video file, or a camera: its frames upright, with the short side that extraction gives."""
+    """A video file, or a camera: its frames, upright."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,28 +41,57 @@ class FileSource:
         return Video(self.path)
 
     @contextmanager
-    def opened(self, short_side: int | None = SHORT_SIDE) -> Iterator[Opened]:
+    def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
         """(frames, fps, damage): `Frame`s one by one, and a function that says what was wrong.
 
-        short_side: in pixels, None for the video's own
+        transform: what happens to the pixels, whose short side is that of extraction, of one frame;
+                   resized only once, while decoding. None leaves frames in their own size
+        every:     of so many frames, the first is given
         """
         with self._open() as video:
-            yield self._frames(video, short_side), video.fps, lambda: video.damage
+            numbered = self._numbered(video)
+            yield _frames(numbered, video, transform, every), video.fps, lambda: video.damage
 
-    @staticmethod
-    def _frames(video: Video, short_side: int | None) -> Iterator[Frame]:
-        scale: Scaler | None = None
-        first_sec, begin_sec = None, 0.0
-        for number, frame in enumerate(video.frames(), 1):
-            if scale is None:
-                own = round(min(frame.width * video.pixel_aspect, frame.height))
-                scale = Scaler(short_side or own, video.pixel_aspect, 'rgb24')
-            if frame.time is not None:
-                first_sec = frame.time if first_sec is None else first_sec
-                begin_sec = max(begin_sec, frame.time - first_sec)
-            pixels = torch.from_numpy(scale(frame).to_ndarray()).permute(2, 0, 1)
-            yield Frame(number, begin_sec, pixels)
-            begin_sec += 1 / video.fps  # where the next has no time stamp
+    def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
+        return enumerate(video.frames(), 1)
+
+
+def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
+            transform: Transform | None, every: int) -> Iterator[Frame]:
+    pixels, first_sec, begin_sec = None, None, 0.0
+    for number, frame in numbered:
+        if pixels is None:
+            pixels = (_transformed(transform, video.pixel_aspect) if transform else
+                      _whole(round(min(float(frame.width * video.pixel_aspect), frame.height)),
+                             video.pixel_aspect))
+        if frame.time is not None:
+            first_sec = frame.time if first_sec is None else first_sec
+            begin_sec = max(begin_sec, frame.time - first_sec)
+        if number % every == 1 % every:
+            yield Frame(number, begin_sec, pixels(frame))
+        begin_sec += 1 / video.fps  # where the next has no time stamp
+
+
+def _whole(short_side: int, pixel_aspect: Fraction) -> Callable[[av.VideoFrame], torch.Tensor]:
+    scale = Scaler(short_side, pixel_aspect, 'rgb24')
+    return lambda frame: torch.from_numpy(scale.pixels(frame)).permute(2, 0, 1)
+
+
+def _transformed(transform: Transform,
+                 pixel_aspect: Fraction) -> Callable[[av.VideoFrame], torch.Tensor]:
+    """Pixels of a frame by a transform, whose first step, a resize, is a part of decoding."""
+    rest = transform
+
+    def plan(height: int, width: int) -> tuple[Box, tuple[int, int]]:
+        nonlocal rest
+        box, size, rest = first_resize(transform, height, width)
+        return Box(*box), size
+    crop = Cropper(plan, SHORT_SIDE, pixel_aspect)
+
+    def pixels(frame: av.VideoFrame) -> torch.Tensor:
+        planes = torch.from_numpy(crop.pixels(frame))
+        return rest(planes)
+    return pixels
 
 
 class CameraSource(FileSource):
@@ -70,11 +104,10 @@ class CameraSource(FileSource):
     def _open(self) -> Video:
         return Webcam(self.number)
 
-    @staticmethod
-    def _frames(video: Video, short_side: int | None) -> Iterator[Frame]:
+    def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
         with StopSignals() as stop:
-            for frame in FileSource._frames(video, short_side):
-                yield frame
+            for number, frame in enumerate(video.frames(), 1):
+                yield number, frame
                 if stop.signum:
                     return
 
@@ -86,15 +119,16 @@ class FolderSource:
         self.path, self.fps = path, fps
 
     @contextmanager
-    def opened(self, short_side: int | None = SHORT_SIDE) -> Iterator[Opened]:
-        """As FileSource has it, but frames are as they are stored."""
+    def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
+        """As FileSource has it, of frames as they are stored."""
         n_frames = JpgFrames().count(str(self.path))
-        yield self._frames(n_frames), self.fps, lambda: None
+        yield self._frames(n_frames, transform, every), self.fps, lambda: None
 
-    def _frames(self, n_frames: int) -> Iterator[Frame]:
+    def _frames(self, n_frames: int, transform: Transform | None, every: int) -> Iterator[Frame]:
         reader = JpgFrames()
-        for number in range(1, n_frames + 1):
-            yield Frame(number, (number - 1) / self.fps, reader.read(str(self.path), [number])[0])
+        for number in range(1, n_frames + 1, every):
+            pixels = reader.read(str(self.path), [number])[0]
+            yield Frame(number, (number - 1) / self.fps, transform(pixels) if transform else pixels)
 
 
 Source = FileSource | FolderSource

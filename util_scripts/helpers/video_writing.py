@@ -8,7 +8,8 @@ from typing import Any
 import av
 import numpy as np
 
-from datasets.video import DEFAULT_FPS, reason
+from datasets.scaling import DEFAULT_FPS
+from datasets.video import reason
 from runtime.errors import InputError
 
 CLOCK_HZ = 90_000  # units of the time stamps

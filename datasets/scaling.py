@@ -1,0 +1,256 @@
+"""Scaling of decoded frames: upright, of the wanted size and colours, by FFmpeg's scaler.
+
+`Scaler` makes whole frames, as extraction stores them; `Cropper` cuts a box out of each frame and
+scales it in one pass, so that pixels outside of the box are never converted.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import av
+from av.filter.context import FilterContext
+from av.sidedata.sidedata import Type as SideDataType
+
+# Processes that extract frames start without NumPy, which is slow to import.
+if TYPE_CHECKING:
+    import numpy as np
+
+# Frames are scaled to this short side, in pixels, unless something else is asked for.
+SHORT_SIDE = 240
+DEFAULT_FPS = 25  # where a file does not say
+
+# (is the picture transposed, does column / row 0 of the result come from the low end of the axis
+# that it is taken from): filters that turn the picture upright, (name, arguments) each
+Orientation = tuple[bool, bool, bool]
+FILTERS: dict[Orientation, tuple[tuple[str, str], ...]] = {
+    (False, True, True): (),
+    (False, False, True): (('hflip', ''),),
+    (False, True, False): (('vflip', ''),),
+    (False, False, False): (('hflip', ''), ('vflip', '')),
+    (True, True, True): (('transpose', 'cclock_flip'),),
+    (True, False, True): (('transpose', 'clock'),),
+    (True, True, False): (('transpose', 'cclock'),),
+    (True, False, False): (('transpose', 'clock_flip'),),
+}
+
+# FFmpeg's numbers of the colour spaces that are BT.601, or that are taken for it: not said.
+BT601_SPACES = (2, 5, 6)
+# Where FFmpeg places chroma samples unless a stream says something else: in the middle of two
+# samples of luma, in 1/256 of their distance.
+CHROMA_PLACE, CHROMA_STEP = 128, 256
+
+
+class Box(NamedTuple):
+    """A part of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+# (height, width) of a picture as it is shown -> a box in it, and the (height, width) that the box
+# is scaled to
+Plan = Callable[[int, int], tuple[Box, tuple[int, int]]]
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """How a frame lies in memory, by its display matrix."""
+    side_data: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
+    if side_data is None:
+        return False, True, True
+    # x' = a x + c y, y' = b x + d y, in 16.16 fixed point; phones turn by quarters.
+    a, b, _, c, d = struct.unpack('=9i', bytes(side_data))[:5]
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a >= 0, d >= 0
+    return True, c >= 0, b >= 0
+
+
+def scaled_size(width: Fraction | int, height: int, size: int) -> tuple[int, int]:
+    """(width, height) with the short side made `size`, the other rounded; aspect kept."""
+    if width < height:
+        return size, max(1, math.floor(height * size / width + 0.5))
+    return max(1, math.floor(width * size / height + 0.5)), size
+
+
+class _FilterGraph:
+    """FFmpeg filters in a row, for frames of one kind.
+
+    steps: (name, arguments) of each
+    """
+
+    def __init__(self, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> None:
+        self._graph = graph = av.filter.Graph()  # nodes do not keep it alive
+        graph.threads = 1
+        nodes: list[FilterContext] = [graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format,
+            time_base=frame.time_base or Fraction(1, DEFAULT_FPS))]
+        for name, arguments in steps:
+            nodes.append(graph.add(name, arguments))
+        nodes.append(graph.add('buffersink'))
+        for node, next_node in pairwise(nodes):
+            node.link_to(next_node)
+        graph.configure()
+        self._source, self._sink = nodes[0], nodes[-1]
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        self._source.push(frame)
+        return cast(av.VideoFrame, self._sink.pull())
+
+
+class _Pictures:
+    """Frames of a stream -> upright frames of one size, even where the stream changes its own.
+
+    size:         short side of the picture as it is shown, in pixels
+    pixel_aspect: width of a pixel by its height, as shown
+
+    A subclass has `_steps(frame, turned)`: the filters for frames of this kind.
+    """
+
+    def __init__(self, size: int, pixel_aspect: Fraction | int = 1) -> None:
+        self._size, self._pixel_aspect = size, pixel_aspect
+        self._shown_size: tuple[int, int] | None = None
+        self._kind: tuple | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        # The display matrix itself is looked at once: a frame that was asked for it is part of a
+        # cycle, so that its memory is not free again before the garbage is collected.
+        kind = (frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace,
+                frame.rotation)
+        if kind != self._kind:
+            turned = orientation(frame)
+            if self._shown_size is None:
+                self._fit(frame, turned)
+            self._graph = _FilterGraph(frame, self._steps(frame, turned))
+            self._kind = kind
+        return self._graph(frame)
+
+    def fit(self, frame: av.VideoFrame) -> None:
+        """Let results have the size that this frame would get."""
+        self._fit(frame, orientation(frame))
+
+    def _fit(self, frame: av.VideoFrame, turned: Orientation) -> None:
+        width, height = scaled_size(frame.width * self._pixel_aspect, frame.height, self._size)
+        self._shown_size = (height, width) if turned[0] else (width, height)
+
+    def _steps(self, frame: av.VideoFrame, turned: Orientation) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+
+class Scaler(_Pictures):
+    """Frames as decoded -> upright, short side `size`, as extraction makes them.
+
+    pix_fmt: 'yuvj420p', full-range BT.601 4:2:0 as JPEG has it, or 'rgb24', the colours that a
+             JPEG image of the former would show
+    """
+
+    # The scaler's colours are one or two levels off without accurate_rnd, and chroma that is
+    # not interpolated is off where colours meet.
+    STEPS: dict[str, tuple[tuple[str, str], ...]] = {
+        'yuvj420p': (('scale', 'w={width}:h={height}:flags=bicubic{rounding}'
+                               ':out_range=full:out_color_matrix=bt601:threads=1'),
+                     ('format', 'pix_fmts=yuvj420p'))}
+    STEPS['rgb24'] = STEPS['yuvj420p'] + (
+        ('scale', 'flags=bicubic+accurate_rnd+full_chroma_int:in_range=full:in_color_matrix=bt601'
+                  ':threads=1'),
+        ('format', 'pix_fmts=rgb24'))
+
+    def __init__(self, size: int, pixel_aspect: Fraction | int = 1,
+                 pix_fmt: str = 'yuvj420p') -> None:
+        super().__init__(size, pixel_aspect)
+        self._templates = self.STEPS[pix_fmt]
+
+    def _steps(self, frame: av.VideoFrame, turned: Orientation) -> list[tuple[str, str]]:
+        assert self._shown_size is not None
+        width, height = self._shown_size[::-1] if turned[0] else self._shown_size
+        # Where the range of the levels is all that changes, the pixels are the same without, and
+        # are there in half the time.
+        is_range_alone = (frame.format.name == 'yuv420p' and frame.colorspace in BT601_SPACES
+                          and (frame.width, frame.height) == (width, height))
+        rounding = '' if is_range_alone else '+accurate_rnd'
+        steps = [(name, arguments.format(width=width, height=height, rounding=rounding))
+                 for name, arguments in self._templates]
+        # Turned after it was made small, which is less work.
+        return steps + list(FILTERS[turned])
+
+    def pixels(self, frame: av.VideoFrame) -> 'np.ndarray':
+        """uint8 (H, W, 3), where results are RGB."""
+        return self(frame).to_ndarray()
+
+
+def _chroma_place(axis: str, begin: int, n: int, n_chroma: int) -> str:
+    """Where the chroma of a box lies, for FFmpeg's scaler, which knows of the box alone.
+
+    A box that begins at an odd pixel begins half a sample of chroma before it; one of odd length
+    has half a sample too many, so that the error is least if they are placed in its middle.
+
+    n_chroma: samples of chroma for two pixels; nothing is to be said but for one
+    """
+    if n_chroma != 1 or begin % 2 == n % 2 == 0:
+        return ''
+    place = CHROMA_PLACE - CHROMA_STEP * (begin % 2) + CHROMA_PLACE * (n % 2)
+    return f':in_{axis}_chr_pos={place}'
+
+
+class Cropper(_Pictures):
+    """Frames as decoded -> what a plan wants of them, upright, in one pass; planes of green, blue,
+    red, which FFmpeg makes in half the time of pixels with all three.
+
+    size: short side, in pixels, of the picture that the plan's box is in; that picture is not made
+
+    Scaling is bilinear with antialias, as spatial_transforms has it. The edges of the box are
+    rounded to whole pixels of the file.
+    """
+
+    def __init__(self, plan: Plan, size: int = SHORT_SIDE,
+                 pixel_aspect: Fraction | int = 1) -> None:
+        super().__init__(size, pixel_aspect)
+        self._plan = plan
+
+    def _fit(self, frame: av.VideoFrame, turned: Orientation) -> None:
+        super()._fit(frame, turned)
+        assert self._shown_size is not None
+        self._box, self._out = self._plan(self._shown_size[1], self._shown_size[0])
+
+    def _steps(self, frame: av.VideoFrame, turned: Orientation) -> list[tuple[str, str]]:
+        assert self._shown_size is not None
+        box = self._stored_box(frame, turned)
+        height, width = self._out[::-1] if turned[0] else self._out
+        places = (_chroma_place('h', box.left, box.width, frame.format.chroma_width(2))
+                  + _chroma_place('v', box.top, box.height, frame.format.chroma_height(2)))
+        steps = [('crop', f'w={box.width}:h={box.height}:x={box.left}:y={box.top}:exact=1')]
+        if (box.height, box.width) == (frame.height, frame.width):
+            steps = []
+        steps += [('scale', f'w={width}:h={height}:flags=bilinear+accurate_rnd+full_chroma_int'
+                            f':threads=1{places}'), ('format', 'pix_fmts=gbrp')]
+        return steps + list(FILTERS[turned])
+
+    def pixels(self, frame: av.VideoFrame) -> 'np.ndarray':
+        """uint8 (3, H, W): red, green, blue."""
+        import numpy as np
+        result = self(frame)
+        pixels = np.empty((3, result.height, result.width), np.uint8)
+        for channel, plane in zip((1, 2, 0), result.planes):
+            rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)
+            pixels[channel] = rows[:result.height, :result.width]
+        return pixels
+
+    def _stored_box(self, frame: av.VideoFrame, turned: Orientation) -> Box:
+        """The plan's box in the pixels of a frame as it lies in memory."""
+        assert self._shown_size is not None
+        is_transposed, *are_low = turned
+        sides = (frame.height, frame.width) if is_transposed else (frame.width, frame.height)
+        ranges = []
+        for begin, n, shown, stored, is_low in zip(
+                (self._box.left, self._box.top), (self._box.width, self._box.height),
+                self._shown_size, sides, are_low):
+            low, high = (round(edge * stored / shown) for edge in (begin, begin + n))
+            low = min(low, stored - 1)
+            high = max(high, low + 1)
+            ranges.append((low, high - low) if is_low else (stored - high, high - low))
+        (left, width), (top, height) = ranges[::-1] if is_transposed else ranges
+        return Box(top, left, height, width)
