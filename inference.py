@@ -97,10 +97,11 @@ def video_result(scores: torch.Tensor, segments: torch.Tensor, class_names: Sequ
 
 def ranked(scores: torch.Tensor, class_names: Sequence[str], topk: int
            ) -> list[dict[str, Any]]:
-    """(n_classes,) scores -> [{'label', 'score'}, ...], the `topk` best (<= 0: all), best first."""
+    """(n_classes,) scores -> [{'label', 'score'}, ...], the `topk` best (<= 0: all), best first;
+    scores have six decimals."""
     n = len(class_names) if topk <= 0 else min(topk, len(class_names))
     best = scores.topk(n)
-    return [{'label': class_names[i], 'score': score}
+    return [{'label': class_names[i], 'score': round(score, 6)}
             for score, i in zip(best.values.tolist(), best.indices.tolist())]
 
 

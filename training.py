@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,11 +28,13 @@ CHECKED_STEPS = 20
 class Step(NamedTuple):
     """What one step gave: over all processes, and as tensors, so that reading them can wait.
 
-    clips: this process's, uint8 (N, C, T, h, w)
-    lr:    the learning rate that it used
+    clips:  this process's, uint8 (N, C, T, h, w)
+    labels: theirs, as `Batch` has them
+    lr:     the learning rate that it used
     """
 
     clips: torch.Tensor
+    labels: torch.Tensor
     n_clips: int
     loss: torch.Tensor
     acc: torch.Tensor
@@ -80,7 +82,7 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
                 buffer.copy_(value)
             sums.add(skipped=1)
         if on_step:
-            on_step(Step(batch.clips, n_total, loss, acc, lr))
+            on_step(Step(batch.clips, batch.labels, n_total, loss, acc, lr))
     return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
 
 
@@ -199,7 +201,7 @@ class Trainer:
         self._n_steps += 1
         position.lr = step.lr
         if position.n_batches == 1:
-            run.log.clips(step.clips, position.epoch)
+            run.log.clips(step.clips, label_texts(step.labels, run.class_names), position.epoch)
         iteration = (position.epoch - 1) * len(self._loader) + position.n_batches
         run.log.step(epoch=position.epoch, batch=position.n_batches, iter=iteration,
                      loss=step.loss, acc=step.acc, lr=step.lr)
@@ -245,6 +247,14 @@ class Trainer:
     def _save_last(self) -> None:
         """Save with the position in the epoch."""
         self._saver.save_last({**self._state(), 'position': self._position.state_dict(self._order)})
+
+
+def label_texts(labels: torch.Tensor, class_names: Sequence[str]) -> list[str]:
+    """The names of the labels, (N,) of one each or (N, n_classes) of 0 and 1, for each clip."""
+    if labels.ndim == 1:
+        return [class_names[label] for label in labels.tolist()]
+    return [', '.join(name for name, has in zip(class_names, row) if has) or 'no label'
+            for row in labels.tolist()]
 
 
 def _parameter_counts(network: nn.Module) -> dict[str, int]:

@@ -91,7 +91,7 @@ def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> di
         metrics, confusion = evaluate(loader, run.evaluated_model(), run.normalize, run.task,
                                       device=run.device, n_classes=len(run.class_names),
                                       on_step=on_step)
-    run.log.validation(epoch, metrics, confusion)
+    run.log.validation(epoch, metrics, confusion, run.class_names)
     return metrics
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch  # slow to import
 
 FLUSH_SEC = 1.0
+SHOWN_CLIPS = 4  # in the picture of clips
 # tqdm's own, but the rate stays units a second where one takes longer than that.
 BAR_FORMAT = ('{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, '
               '{rate_noinv_fmt}{postfix}]')
@@ -199,15 +200,25 @@ class Board:
             if time.monotonic() - self._last > FLUSH_SEC:
                 self._add_scalars()
 
-    def clips(self, tag: str, clips: 'torch.Tensor', step: int) -> None:
-        """A picture of some clips, uint8 (N, C, T, h, w), as the network sees them."""
+    def clips(self, tag: str, clips: 'torch.Tensor', titles: Sequence[str], step: int) -> None:
+        """A picture of clips, uint8 (N, C, T, h, w), as the network sees them, with a title each.
+        """
         if self._is_on:
-            self._add_picture(tag, clip_sheet(clips), step)
+            from runtime.figures import clips_figure  # slow to import
+            self._add_figure(tag, clips_figure(clips.cpu().numpy(), titles), step)
 
-    def confusion(self, tag: str, counts: 'torch.Tensor', step: int) -> None:
+    def confusion(self, tag: str, counts: 'torch.Tensor', class_names: Sequence[str], step: int
+                  ) -> None:
         """A picture of a confusion matrix, (n, n) counts, rows true, columns predicted."""
         if self._is_on:
-            self._add_picture(tag, confusion_picture(counts), step)
+            from runtime.figures import confusion_figure  # slow to import
+            self._add_figure(tag, confusion_figure(counts.cpu().long().numpy(), class_names), step)
+
+    def layout(self, title: str, charts: Mapping[str, Sequence[str]]) -> None:
+        """Charts of several curves each, {title: names of the curves}, as "Custom Scalars"."""
+        if self._is_on:
+            lines = {name: ['Multiline', list(tags)] for name, tags in charts.items()}
+            self._try(lambda writer: writer.add_custom_scalars({title: lines}))
 
     def options(self, options: Mapping[str, Any], metrics: Iterable[str]) -> None:
         """Hyper-parameters of the run, {name: value}, to compare by the scalars named `metrics`."""
@@ -241,8 +252,10 @@ class Board:
         if values:
             self._try(lambda writer: [writer.add_scalar(*value) for value in values])
 
-    def _add_picture(self, tag: str, picture: 'torch.Tensor', step: int) -> None:
-        self._try(lambda writer: writer.add_image(tag, picture, step))
+    def _add_figure(self, tag: str, figure: Any, step: int) -> None:
+        from runtime.figures import as_pixels  # slow to import
+        pixels = as_pixels(figure)
+        self._try(lambda writer: writer.add_image(tag, pixels, step, dataformats='HWC'))
 
     def _try(self, action: Callable[[Any], Any]) -> None:
         """Call `action` with the writer, which is opened first; after an error there is none."""
@@ -268,35 +281,6 @@ def _ignore_writer_threads() -> None:
         if not type(args.thread).__module__.startswith('tensorboard.'):
             earlier(args)
     threading.excepthook = hear
-
-
-def confusion_picture(counts: 'torch.Tensor', side: int = 480) -> 'torch.Tensor':
-    """(n, n) counts -> uint8 (3, H, W), H and W about `side` or n: darker blue is a larger share
-    of the row, its root, so that rare mistakes show too; a class that does not occur is grey."""
-    import torch  # slow to import
-    totals = counts.sum(dim=1, keepdim=True)
-    shares = (counts / totals.clamp(min=1)).sqrt()
-    white, blue = torch.tensor([[255., 255., 255.], [8., 48., 107.]]).view(2, 3, 1, 1)
-    picture = torch.where(totals > 0, white + (blue - white) * shares, 225.).to(torch.uint8)
-    cell = max(1, side // len(counts))
-    return picture.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
-
-
-def clip_sheet(clips: 'torch.Tensor', n_clips: int = 4, n_frames: int = 8) -> 'torch.Tensor':
-    """uint8 (N, C, T, h, w) -> one picture, uint8 (3, H, W): one row per clip, frames over time.
-
-    Of optical flow, channels are horizontal (red) and vertical (green).
-    """
-    from torchvision.utils import make_grid  # slow to import
-    clips = clips[:n_clips].cpu()
-    duration = clips.shape[2]
-    step = max(1, duration // n_frames)
-    frames = clips[:, :, ::step][:, :, :n_frames]
-    if frames.shape[1] == 2:
-        frames = frames[:, [0, 1, 1]].clone()
-        frames[:, 2] = 128
-    rows = frames.transpose(1, 2)
-    return make_grid(rows.reshape(-1, *rows.shape[2:]), nrow=rows.shape[1], padding=1)
 
 
 # ---------------------------------------------------------------- all of a run
@@ -374,10 +358,13 @@ class RunLog:
         metrics = self._columns['val.log'][len(self.COLUMNS['val.log']):]
         self._board.options(options, [f'val/{name}' for name in
                                       ('loss', 'clip_top1', 'video_top1', *metrics)])
+        self._board.layout('training and validation', {
+            'loss': ['train/loss', 'val/loss'], 'clip accuracy': ['train/acc', 'val/clip_top1']})
 
-    def clips(self, clips: 'torch.Tensor', epoch: int) -> None:
-        """Clips of a training step, uint8 (N, C, T, h, w)."""
-        self._board.clips('train/clips', clips, epoch)
+    def clips(self, clips: 'torch.Tensor', titles: Sequence[str], epoch: int) -> None:
+        """Clips of a training step, uint8 (N, C, T, h, w), with a title each: of some is drawn a
+        picture."""
+        self._board.clips('train/clips', clips[:SHOWN_CLIPS], titles, epoch)
 
     def step(self, **row: Any) -> None:
         """A training step: the columns of train_batch.log."""
@@ -393,7 +380,7 @@ class RunLog:
         self.flush()
 
     def validation(self, epoch: int, metrics: Mapping[str, Any],
-                   confusion: 'Mapping[str, torch.Tensor]') -> None:
+                   confusion: 'Mapping[str, torch.Tensor]', class_names: Sequence[str]) -> None:
         """A validation: what validation.evaluate returns. Outside of a training it is added to
         val.log, or, where that is the table of a training, to evaluation.log."""
         name = 'val.log'
@@ -406,7 +393,7 @@ class RunLog:
         self._write(name, epoch=epoch, acc=metrics['clip_top1'], **metrics)
         self._board.scalars(name.removesuffix('.log'), epoch, **metrics)
         for kind, counts in confusion.items():
-            self._board.confusion(f'val/{kind}_confusion', counts, epoch)
+            self._board.confusion(f'val/{kind}_confusion', counts, class_names, epoch)
         self.flush()
 
     def flush(self) -> None:

@@ -99,7 +99,7 @@ def test_events_where_there_is_no_folder(tmp_path, capsys):
     (tmp_path / 'file').touch()
     log = RunLog(tmp_path / 'file' / 'gone', tensorboard=True)
     log.options({'lr': 0.1})
-    log.clips(torch.zeros(1, 3, 2, 4, 4, dtype=torch.uint8), 1)
+    log.clips(torch.zeros(1, 3, 2, 4, 4, dtype=torch.uint8), ['red'], 1)
     log.close()
     first, last = capsys.readouterr().err.splitlines()
     assert f'{tmp_path / "file" / "gone"}: cannot be written (' in first

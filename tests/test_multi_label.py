@@ -406,8 +406,8 @@ def test_pictures(data, trained, tmp_path, capsys):
         'no confusion matrix: videos have lists of labels', str(tmp_path / 'classes.png'),
         str(tmp_path / 'mistakes.png')]
     assert is_picture(tmp_path / 'classes.png') and is_picture(tmp_path / 'mistakes.png')
-    plot_log.main([str(trained), '--output', str(tmp_path / 'log.png')])
-    assert is_picture(tmp_path / 'log.png')
+    plot_log.main([str(trained), '--output', str(tmp_path / 'curves.png')])
+    assert is_picture(tmp_path / 'curves.png')
 
 
 def test_the_worst_mistake_is_the_surest_wrong_class():

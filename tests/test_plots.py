@@ -9,7 +9,8 @@ from PIL import Image
 from runtime.errors import InputError
 from tests.tiny_data import run_main
 from util_scripts import plot_log, plot_results
-from util_scripts.helpers.plotting import draw_classes, draw_confusion
+from util_scripts.helpers.mistakes import spread
+from util_scripts.helpers.plotting import best_row, draw_classes, draw_confusion
 from util_scripts.helpers.run_logs import run_names
 
 
@@ -31,7 +32,7 @@ def is_picture(path):
 
 def test_one_run_and_several(result_path, tmp_path, capsys):
     plot_log.main([str(result_path)])
-    assert is_picture(result_path / 'log.png')
+    assert is_picture(result_path / 'curves.png')
     other = tmp_path / 'other'
     other.mkdir()
     (other / 'val.log').write_text('epoch\tloss\tacc\n1\t2.5\t0.25\n2\tnan\t0.5\n')
@@ -81,6 +82,24 @@ def test_results_of_a_run(tiny_data, result_path, tmp_path):
                                   '--output', str(tmp_path / 'pictures')])
     assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == [
         'classes.png', 'confusion.png']
+
+
+def test_mistakes_are_of_many_recordings(tmp_path):
+    names = ['a1', 'a2', 'a3', 'b1', 'c1', 'c2']
+    mistakes = [(name, 'fall', 0.9 - 0.1 * i) for i, name in enumerate(names)]
+    table = tmp_path / 'groups.csv'
+    table.write_text('path,label,group\n' + ''.join(f'x/{n}.mp4,x,{n[0]}\n' for n in names))
+    assert [name for name, *_ in spread(mistakes, table)] == ['a1', 'b1', 'c1', 'a2', 'c2', 'a3']
+    of_ucf = [(f'v_Run_g{group:02}_c{clip:02}', 'fall', 0.5)
+              for group, clip in [(1, 1), (1, 2), (2, 1)]]
+    assert [name[-7:] for name, *_ in spread(of_ucf, None)] == ['g01_c01', 'g02_c01', 'g01_c02']
+
+
+def test_the_best_epoch():
+    table = {'epoch': np.array([3., 4, 5]), 'acc': np.array([.9, .1, .2]),
+             'video_top1': np.array([np.nan, .7, .7])}
+    assert best_row({'validation': table}) == 1
+    assert best_row({'training': table}) is None
 
 
 def test_no_frames_of_the_mistakes(tiny_data, mistaken, tmp_path):

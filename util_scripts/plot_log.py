@@ -16,8 +16,8 @@ def build_parser() -> Parser:
     parser.add_argument('results', nargs='+', type=Path, metavar='RESULTS',
                         help='--result_path of a run; several are drawn into the same picture')
     parser.add_argument('--output', type=Path, metavar='FILE',
-                        help='picture to write, .png, .pdf or .svg (default: log.png in the first '
-                             'folder)')
+                        help='picture to write, .png, .pdf or .svg (default: curves.png in the '
+                             'first folder)')
     return parser
 
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from util_scripts.helpers.run_logs import read_run, run_names
     folders = list(dict.fromkeys(args.results))
     runs = dict(zip(run_names(folders), map(read_run, folders)))
-    output = args.output or folders[0] / 'log.png'
+    output = args.output or folders[0] / 'curves.png'
     draw_runs(runs, output)
     print(output)
 

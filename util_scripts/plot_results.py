@@ -30,6 +30,10 @@ def build_parser() -> Parser:
                         help='how the frames are stored')
     parser.add_argument('--n_mistakes', type=between(int, 1, 100), default=12, metavar='N',
                         help='mistakes in that picture, 1 to 100')
+    parser.add_argument('--groups', type=Path, metavar='FILE.csv',
+                        help='table with columns path (or video_id) and group: the mistakes that '
+                             'are drawn are of as many groups as there are (default: groups of '
+                             'names such as v_Biking_g05_c02)')
     parser.add_argument('--output', type=Path, metavar='DIR',
                         help='folder for the pictures (default: that of the result file)')
     return parser

@@ -1,6 +1,7 @@
 """Pictures of what a network confuses: the confusion matrix, the classes, the worst mistakes."""
 
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from runtime.errors import InputError
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
 from util_scripts.helpers.files import existing_folder, make_folder
+from util_scripts.helpers.neighbours import read_groups
+from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
 from util_scripts.helpers.text import n_of, printable
 
@@ -39,6 +42,26 @@ def surest_wrong(truth: Truth, scores: Scores) -> list[Mistake]:
         if score > min(0.5, lowest):
             wrong.append((video_id, label, score))
     return sorted(wrong, key=lambda entry: -entry[2])
+
+
+def spread(mistakes: list[Mistake], groups_path: Path | None) -> list[Mistake]:
+    """The mistakes in another order: the surest of each group of videos, then the second of each,
+    and so on, so that the first few are not all of one recording.
+
+    Groups are those of the table, without one those that names such as v_Biking_g05_c02 say.
+    Raises InputError.
+    """
+    video_ids = [video_id for video_id, _, _ in mistakes]
+    groups: list[Any] = list(map(grouping(None), video_ids))
+    if groups_path:
+        groups = read_groups(groups_path, np.array(video_ids)).tolist()
+    n_before: Counter[Any] = Counter()
+    ranks = []
+    for group in groups:
+        ranks.append(n_before[group])
+        n_before[group] += 1
+    order = sorted(range(len(mistakes)), key=ranks.__getitem__)  # stable: the surest stay first
+    return [mistakes[i] for i in order]
 
 
 def find_records(annotation: Annotation, subset: str, root: Path, reader: Any
@@ -123,8 +146,9 @@ def draw_results(args: Namespace) -> None:
     drawn, lines = draw(truth, scores, class_names, folder)
     if args.video_path:
         find_mistakes = surest_wrong if has_lists else worst_mistakes
-        clips = mistaken_clips(find_mistakes(truth, scores), truth,
-                               read_annotation(args.ground_truth_path), args, subset)
+        mistakes = spread(find_mistakes(truth, scores), args.groups)
+        clips = mistaken_clips(mistakes, truth, read_annotation(args.ground_truth_path), args,
+                               subset)
         if clips:
             draw_clips(clips, folder / 'mistakes.png')
             drawn.append('mistakes.png')

@@ -1,8 +1,4 @@
-"""Pictures of a run: what it learned, what it confuses, and what the clips look like.
-
-Nothing here touches pyplot: a figure is an object, drawn by Agg and gone when it is saved, so that
-these functions work without a screen and inside any other program.
-"""
+"""Pictures of a run: what it learned, what it confuses, and what the clips look like."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from runtime.figures import FAINT, INK, confusion_figure, film_strip, label_frames, strips_figure
 from runtime.files import replacing
 from util_scripts.helpers.run_logs import Table
 
-INK, FAINT = '#222222', '#8a8a8a'
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
 RIGHT, WRONG = '#1d6b34', '#c0232c'
 DPI = 120
@@ -35,6 +30,8 @@ PANELS = {
     'video mAP (validation)': [('validation', 'video_map')],
     'learning rate': [('training', 'lr')],
 }
+# What decides which epoch is the best: the first of these that a validation has.
+BEST_BY = 'video_map', 'video_top1', 'acc'
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ def draw_curves(logs: Mapping[str, Table], path: Path) -> None:
 def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
     """Draw each figure of merit of one run or more, {name: logs as of `draw_curves`}, by epoch.
 
-    Of several runs, each has a colour, and its training is dashed.
+    Of several runs, each has a colour, and its training is dashed. The best epoch of a validation,
+    whose weights are in save_best.pth, has a ring.
     """
     panels = {title: [(run, *line) for run, logs in runs.items() for line in lines
                       if line[1] in logs.get(line[0], {})] for title, lines in PANELS.items()}
@@ -96,6 +94,7 @@ def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
             is_dotted = len(epochs) <= 40 and len(runs) == 1 or len(epochs) == 1
             axes.plot(epochs, values, linewidth=1.8, marker='o', markersize=4 if is_dotted else 0,
                       **_line_look(log, list(runs).index(run), len(runs)))
+            _mark_best(axes, runs[run], log, column)
         if title == 'learning rate':
             axes.set_yscale('log')
         else:
@@ -105,6 +104,29 @@ def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
     if len(runs) > 1:
         _add_legend_of_runs(figure, runs)
     save(figure, path)
+
+
+def best_row(logs: Mapping[str, Table]) -> int | None:
+    """The row of the best epoch in the table of the validation, the first of equals; None without
+    one."""
+    table = logs.get('validation', {})
+    values = next((table[name] for name in BEST_BY if name in table), np.array([np.nan]))
+    return None if np.isnan(values).all() else int(np.nanargmax(values))
+
+
+def _mark_best(axes: Axes, logs: Mapping[str, Table], log: str, column: str) -> None:
+    """A ring around the best epoch on a line of the validation, with its value."""
+    best = best_row(logs)
+    if log != 'validation' or best is None or not np.isfinite(logs[log][column][best]):
+        return
+    epoch, value = logs[log]['epoch'][best], logs[log][column][best]
+    axes.plot([epoch], [value], marker='o', markersize=10, markerfacecolor='none',
+              markeredgecolor=INK, markeredgewidth=1.3, linestyle='none', zorder=5)
+    is_late = epoch > np.mean(axes.dataLim.intervalx)
+    axes.annotate(f'epoch {epoch:.0f}: {value:.3g}', (epoch, value), fontsize=8, color=INK,
+                  xytext=(-8 if is_late else 8, -11), textcoords='offset points', va='top',
+                  ha='right' if is_late else 'left', zorder=6,
+                  bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8, 'pad': 1})
 
 
 def _line_look(log: str, run: int, n_runs: int) -> dict[str, Any]:
@@ -123,52 +145,9 @@ def _add_legend_of_runs(figure: Figure, runs: Iterable[str]) -> None:
                   frameon=False, fontsize=9)
 
 
-def _label_classes(axes: Axes, class_names: Sequence[str], side_inch: float) -> None:
-    """Name the rows and columns; of more classes than lines of text fit, only each n-th."""
-    n_classes = len(class_names)
-    line_inch = 0.115  # a line of the smallest type that is legible, 7 points, with some air
-    step = int(np.ceil(n_classes * line_inch / side_inch))
-    size = float(np.clip(72 * side_inch * step / n_classes * 0.6, 7, 10))
-    shown = range(0, n_classes, step)
-    names = [class_names[index] for index in shown]
-    slant = {'rotation': 90} if n_classes > 12 else {'rotation': 40, 'ha': 'right',
-                                                     'rotation_mode': 'anchor'}
-    axes.set_xticks(shown, names, fontsize=size, **slant)
-    axes.set_yticks(shown, names, fontsize=size)
-    axes.tick_params(length=2 if step > 1 else 0, colors=INK)
-
-
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
-    """Draw a confusion matrix: colour is the share of a row, numbers are videos.
-
-    `counts` (n, n) whole numbers, rows true, columns predicted; from 2 to some 700 classes. Cells
-    that are too small for a number have none; then small shares are drawn stronger.
-    """
-    counts = np.asarray(counts)
-    n_classes = len(class_names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side_inch = float(np.clip(0.62 * n_classes, 3.6, 12))
-    cell_inch = side_inch / n_classes
-    numbered = cell_inch >= 0.28
-    figure = Figure(figsize=(side_inch + 2.6, side_inch + 2), layout='constrained')
-    axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(1 if numbered else 0.4, 0, 1))
-    if numbered:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                axes.text(column, row, str(count), ha='center', va='center',
-                          fontsize=min(11, 72 * cell_inch * 0.3),
-                          color='white' if shares[row, column] > 0.55 else INK)
-    _label_classes(axes, class_names, side_inch)
-    axes.set_xlabel('predicted', fontsize=11, color=INK)
-    axes.set_ylabel('true', fontsize=11, color=INK)
-    right, total = int(np.trace(counts)), int(counts.sum())
-    axes.set_title(f'{right} of {total} right: {right / max(total, 1):.1%}', loc='left',
-                   fontsize=12, color=INK)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
-    bar.set_label('share of the true class', fontsize=10, color=INK)
-    bar.outline.set_visible(False)
-    save(figure, path)
+    """Draw a confusion matrix as `confusion_figure` does."""
+    save(confusion_figure(np.asarray(counts), class_names), path)
 
 
 def draw_classes(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
@@ -185,7 +164,8 @@ def draw_classes(counts: np.ndarray, class_names: Sequence[str], path: Path) -> 
 
 def draw_bars(shares: np.ndarray, totals: np.ndarray, notes: Sequence[str],
               class_names: Sequence[str], title: str, path: Path) -> None:
-    """Draw one bar per class, worst first, with a note at its end and a line at their mean.
+    """Draw one bar per class, worst first, with its share and a note beside it, and a line at
+    their mean.
 
     shares: (n,) 0...1, of `totals` (n,) videos; classes without a video are left out. Of more
     classes than can be read, the worst and the best are drawn.
@@ -203,14 +183,15 @@ def draw_bars(shares: np.ndarray, totals: np.ndarray, notes: Sequence[str],
     drawn = [number for number in rows if number is not None]
     axes.barh(places, shares[drawn], height=0.72, color=COLOURS['validation'])
     for place, number in zip(places, drawn):
-        axes.text(shares[number] + 0.008, place, notes[number], va='center', fontsize=8, color=INK,
-                  bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1})
+        # In a column of their own: no bar, and no line, runs into them.
+        axes.text(1.02, place, f'{shares[number]:4.0%}  {notes[number]}', va='center', fontsize=8,
+                  color=INK)
     axes.axvline(mean, color=COLOURS['training'], linewidth=1.2)
     names = [f'… {n_left_out} more …' if number is None else class_names[number]
              for number in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8, color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(0, 1.13)
+    axes.set_xlim(0, 1)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.tick_params(length=0, labelsize=8, colors=INK)
     axes.spines[:].set_visible(False)
@@ -218,45 +199,19 @@ def draw_bars(shares: np.ndarray, totals: np.ndarray, notes: Sequence[str],
     save(figure, path)
 
 
-def _film_strip(frames: np.ndarray, gap: int) -> np.ndarray:
-    """(T, H, W, 3) -> (H, T * W + gaps, 3), white between the frames."""
-    n_frames, height, width, _ = frames.shape
-    strip = np.full((height, n_frames * (width + gap) - gap, 3), 255, dtype=np.uint8)
-    for place, frame in enumerate(frames):
-        begin = place * (width + gap)
-        strip[:, begin:begin + width] = frame
-    return strip
-
-
 def draw_clips(clips: Sequence[Clip], path: Path) -> None:
     """Draw a strip of frames for each Clip, in the order given, under what was said of it."""
-    gap_share = 0.05
-    width_inch, title_inch, foot_inch = 10.0, 0.24, 0.24
-    strips = [_film_strip(clip.frames, max(1, round(gap_share * clip.frames.shape[2])))
-              for clip in clips]
-    heights = [width_inch * len(strip) / strip.shape[1] + title_inch + foot_inch
-               for strip in strips]
-    figure = Figure(figsize=(width_inch, sum(heights)))
-    top = sum(heights)
-    for clip, strip, height in zip(clips, strips, heights):
-        axes = figure.add_axes((0, (top - height + foot_inch) / sum(heights), 1,
-                                (height - title_inch - foot_inch) / sum(heights)))
-        top -= height
-        axes.imshow(strip)
-        _caption(axes, clip, strip.shape[1])
+    strips = [film_strip(clip.frames) for clip in clips]
+    figure, all_axes = strips_figure(strips)
+    for axes, clip, strip in zip(all_axes, clips, strips):
+        _caption(axes, clip)
+        label_frames(axes, clip.frame_numbers, clip.frames.shape[2], strip.shape[1])
     save(figure, path)
 
 
-def _caption(axes: Axes, clip: Clip, strip_width: int) -> None:
+def _caption(axes: Axes, clip: Clip) -> None:
     right = clip.truth == clip.predicted
     verdict = 'right' if right else f'WRONG, said {clip.predicted}'
     axes.set_title(f'{clip.truth}: {verdict} ({clip.score:.2f})', loc='left', fontsize=10, pad=3,
                    color=RIGHT if right else WRONG, fontweight='normal' if right else 'bold')
     axes.set_title(clip.name, loc='right', fontsize=8, pad=3, color=FAINT)
-    n_frames, _, width, _ = clip.frames.shape
-    step = (strip_width - width) / max(n_frames - 1, 1)
-    axes.set_xticks([place * step + width / 2 for place in range(n_frames)],
-                    list(map(str, clip.frame_numbers)), fontsize=7, color=FAINT)
-    axes.set_yticks([])
-    axes.tick_params(length=0, pad=2)
-    axes.spines[:].set_visible(False)
