@@ -35,7 +35,7 @@ ALLOWED = {
     'training': {'checkpoint', 'metrics', 'optim', 'overview', 'resume', 'run', 'runtime',
                  'tasks', 'validation'},
     'main': {'defaults', 'overview', 'resume', 'run', 'opts', 'datasets', 'model', 'models',
-                     'checkpoint', 'runtime',
+             'checkpoint', 'runtime',
              'metrics', 'features', 'results', 'tasks', 'weights', *TRANSFORMS, *LOOPS},
     'util_scripts': {'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
                      'metrics', 'features', 'tasks', 'util_scripts', 'weights', *TRANSFORMS,
