@@ -23,6 +23,7 @@ from datasets.video import Video
 from runtime.errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
+from tests.processes import finish, wait_for
 from util_scripts import generate_video_jpgs
 from util_scripts.generate_video_jpgs import Job, JpgFolders, main, shared_out, temporary_path
 from util_scripts.helpers.jobs import run_jobs
@@ -417,14 +418,11 @@ def test_ctrl_c(videos, jpgs):
     process = subprocess.Popen([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                                 str(videos), str(jpgs), 'ucf101', '--size', '720', '--n_jobs', '2'],
                                cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list(jpgs.rglob('image_00002.jpg')) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: list(jpgs.rglob('image_00002.jpg')))
     # A terminal's Ctrl-C goes to every process of the group.
     os.killpg(process.pid, signal.SIGINT)
-    begin = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and time.monotonic() - begin < 5
+    status, _, err = finish(process)
+    assert status == 130
     assert 'Traceback' not in err and 'interrupted' in err
     assert not leftovers(jpgs)
     finished = [len(images(folder)) for folder in jpgs.glob('Run/*')]

@@ -103,11 +103,11 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
         total = torch.zeros(len(info.class_names), dtype=torch.float64)
         for window in classify(frames, fps, network, info, stride=stride, batch_size=batch_size):
             total += window.scores
+            prediction.end_sec = round(window.end_sec, 3)
             entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
-                     'end_sec': round(window.end_sec, 3),
+                     'end_sec': prediction.end_sec,
                      'result': ranked(window.scores, info.class_names, topk)}
             prediction.windows.append(entry)
-            prediction.end_sec = entry['end_sec']
             if on_window:
                 on_window(entry)
         prediction.damage = damage()
