@@ -117,7 +117,8 @@ class PartialResults:
                 path.unlink(missing_ok=True)
 
     def _files(self) -> Iterable[Path]:
-        return self._folder.glob(glob.escape(self._subset) + self.pattern.name[len(self._subset):])
+        rest = self.pattern.name.removeprefix(self._subset)
+        return self._folder.glob(glob.escape(self._subset) + rest)
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         with open(path, 'rb') as file:

@@ -54,7 +54,8 @@ class KeptWindows:
         while row := self._rows.get(f'{len(windows) + 1} {_stamped(path)}'):
             scores, segments = unpack(row)
             begin, end = segments[0].tolist()
-            windows.append(Window((begin, end), *row['sec'], scores[0]))
+            begin_sec, end_sec = row['sec']
+            windows.append(Window((begin, end), begin_sec, end_sec, scores[0]))
         return windows, self._rows.get(f'end {_stamped(path)}')
 
     def add(self, path: Path, number: int, window: Window) -> None:
