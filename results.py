@@ -11,6 +11,7 @@ An inference with the same settings goes on with the lines of all such files, wh
 processes wrote them. Files of other settings stay as they are, for an inference with those.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -79,7 +80,7 @@ class PartialResults:
 
     def others(self) -> str:
         """A sentence about files of other settings, '' where there are none."""
-        paths = sorted({*self._folder.glob(f'{self._subset}.partial.*.jsonl')} - {*self._files()})
+        paths = sorted({*self._folder.glob(f'{glob.escape(self._subset)}.partial.*.jsonl')} - {*self._files()})
         if not paths:
             return ''
         more = f' (and {len(paths) - 1} more)' if len(paths) > 1 else ''
@@ -116,7 +117,8 @@ class PartialResults:
                 path.unlink(missing_ok=True)
 
     def _files(self) -> Iterable[Path]:
-        return self._folder.glob(self.pattern.name)
+        rest = self.pattern.name.removeprefix(self._subset)
+        return self._folder.glob(glob.escape(self._subset) + rest)
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         with open(path, 'rb') as file:

@@ -38,8 +38,8 @@ ALLOWED = {
              'checkpoint', 'runtime',
              'metrics', 'features', 'results', 'tasks', 'weights', *TRANSFORMS, *LOOPS},
     'util_scripts': {'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
-                     'metrics', 'features', 'tasks', 'util_scripts', 'weights', *TRANSFORMS,
-                     *LOOPS},
+                     'metrics', 'features', 'results', 'tasks', 'util_scripts', 'weights',
+                     *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
          if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]

@@ -10,14 +10,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from datasets.video import Video
 from model import load_model
-from runtime.errors import InputError
+from runtime.errors import InputError, Stopped
 from tests.helpers import cut_short, grey_frames, run_script, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import generate_video_jpgs, predict
 from util_scripts.helpers import prediction, video_sources
-from util_scripts.helpers.captions import MIN_SHORT_SIDE, draw_scores
+from util_scripts.helpers.captions import MIN_SHORT_SIDE, clock, draw_scores
 
 
 @pytest.fixture(scope='module')
@@ -59,6 +61,25 @@ def coloured_video(path, n_frames=23, fps=25):
     frames = rng.integers(0, 90, (n_frames, 5, 6, 3)).repeat(32, axis=1).repeat(32, axis=2)
     frames[..., 1] += np.linspace(0, 30, n_frames, dtype=int)[:, None, None]
     return write_video(path, frames.astype(np.uint8), fps=fps)
+
+
+def add_sound(path, out_path, codec):
+    """The video with a tone beside it."""
+    with av.open(str(path)) as source, av.open(str(out_path), 'w') as container:
+        pictures = container.add_stream_from_template(source.streams.video[0])
+        sound = container.add_stream(codec, rate=16000, layout='mono')
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                container.mux(packet)
+        tone = np.sin(np.arange(32000) / 5) * 0.5
+        for begin in range(0, 32000, 1000):
+            samples = (tone[None, begin:begin + 1000] * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format='s16', layout='mono')
+            frame.sample_rate, frame.pts = 16000, begin
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    return out_path
 
 
 # ---------------------------------------------------------------- the same scores
@@ -162,6 +183,107 @@ def test_the_annotated_video(tmp_path, command):
     assert float(frames[20].time) == pytest.approx(1.0, abs=0.01)
     assert command(video, '--annotate', tmp_path / 'many')[0] == 0
     assert (tmp_path / 'many' / 'a.mp4').is_file()
+
+
+@pytest.mark.parametrize('format_name, codec', [('mp4', 'aac'), ('avi', 'pcm_s16le')])
+def test_the_annotated_video_keeps_its_sound(tmp_path, command, format_name, codec):
+    """As it is, or encoded where MP4 holds no such sound; 2 s of a tone beside 2 s of pictures."""
+    silent = coloured_video(tmp_path / 'silent.mp4', n_frames=50)
+    video = add_sound(silent, tmp_path / f'a.{format_name}', codec)
+    assert command(video, '--annotate', tmp_path / 'out.mp4')[0] == 0
+    with av.open(str(tmp_path / 'out.mp4')) as container:
+        sound = container.streams.audio[0]
+        assert sound.codec_context.name == 'aac'
+        frames = [frame for frame in container.decode(sound)]
+    assert sum(frame.samples for frame in frames) / sound.rate == pytest.approx(2, abs=0.1)
+    assert max(abs(frame.to_ndarray()).max() for frame in frames) > 0.1
+
+
+def test_the_time_is_drawn():
+    assert [clock(sec) for sec in (0.05, 61.25, 3661.25)] == ['0:00.0', '1:01.2', '1:01:01.2']
+    bright = grey_frames([255], 360, 480)[0]
+    entries = [{'label': 'run', 'score': 0.5}]
+    timed, plain = draw_scores(bright, entries, 61.25), draw_scores(bright, entries)
+    assert (timed[:180] == plain[:180]).all() and (timed[300:, :120] < 90).any()
+    assert (plain[300:] == 255).all()
+
+
+# ---------------------------------------------------------------- stopped, and going on
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Videos end in a request to stop, after so many frames; without a number they are whole."""
+    def after(n_frames):
+        class Stopping(Video):
+            def frames(self):
+                for number, frame in enumerate(super().frames(), 1):
+                    yield frame
+                    if number == n_frames:
+                        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(video_sources, 'Video', Stopping)
+    return after
+
+
+@pytest.mark.parametrize('n_frames', [3, 60, 96])
+def test_a_stopped_prediction_goes_on(tmp_path, command, stopping, capsys, n_frames):
+    first = coloured_video(tmp_path / 'a.mp4', n_frames=24)
+    video = coloured_video(tmp_path / 'b [1].mp4', n_frames=120)
+    argv = [first, video, '--stride', 4, '--batch_size', 2, '--timeline', '--csv',
+            tmp_path / 'out.csv']
+    _, whole, _, err = command(*argv)
+    assert 'taken over' not in err and not list(tmp_path.glob('*.jsonl'))
+    rows = (tmp_path / 'out.csv').read_text()
+    stopping(n_frames)
+    with pytest.raises(Stopped, match='the same command goes on'):
+        command(*argv)
+    capsys.readouterr()
+    found = json.loads((tmp_path / 'out.json').read_text())['timeline']
+    assert sum(map(len, found.values())) < sum(map(len, whole['timeline'].values()))
+    assert all(whole['timeline'][name][:len(windows)] == windows
+               for name, windows in found.items())
+    n_found = sum(map(len, found.values()))
+    stopping(None)
+    status, data, out, err = command(*argv)
+    assert status == 0 and (f'{n_found} windows are taken over' in err) == (n_found > 0)
+    assert list(data['timeline']) == list(whole['timeline'])
+    for name, windows in whole['timeline'].items():
+        for window, again in zip(windows, data['timeline'][name], strict=True):
+            assert window['segment'] == again['segment']
+            assert scores(again['result']) == pytest.approx(scores(window['result']), abs=1e-5)
+    assert len((tmp_path / 'out.csv').read_text()) == len(rows)
+    assert f'written: {tmp_path / "out.json"}, {tmp_path / "out.csv"}' in out
+    assert not list(tmp_path.glob('*.jsonl'))
+
+
+def test_another_video_of_the_same_name_is_not_taken_over(tmp_path, command, stopping, capsys):
+    video = coloured_video(tmp_path / 'a.mp4', n_frames=60)
+    stopping(50)
+    with pytest.raises(Stopped):
+        command(video, '--stride', 4, '--batch_size', 1, '--timeline')
+    stopping(None)
+    coloured_video(tmp_path / 'a.mp4', n_frames=40)
+    _, data, _, _ = command(video, '--stride', 4, '--batch_size', 1, '--timeline')
+    assert data['timeline'][str(video)][-1]['segment'][1] <= 41
+
+
+# ---------------------------------------------------------------- text on pictures, cameras, errors
+
+@pytest.mark.parametrize('name, said', [('a.jpg', 'is a picture, not a video'),
+                                        ('a.png', 'is a picture, not a video'),
+                                        ('a.txt', 'is a text file, not a video')])
+def test_what_is_no_video_is_refused(tmp_path, command, name, said):
+    if name == 'a.txt':
+        (tmp_path / name).write_text('hello there\n' * 50)
+    else:
+        Image.fromarray(grey_frames([90], 48, 64)[0]).save(tmp_path / name)
+    with pytest.raises(InputError, match=said):
+        command(tmp_path / name)
+
+
+def test_more_labels_than_classes_are_said(tmp_path, command):
+    video = coloured_video(tmp_path / 'a.mp4')
+    assert '--topk 7: there are 3 classes, and all are given' in command(video, '--topk', 7)[3]
+    assert '--topk' not in command(video)[3]
 
 
 @pytest.mark.parametrize('height, width', [(17, 400), (400, 100), (720, 1280)])

@@ -15,8 +15,9 @@ from runtime.errors import InputError, run
 def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.predict',
                     'Say what is done in videos, by a trained network.',
-                    epilog='Exit status: 0, 1 where a video cannot be read or is damaged, 2 for a '
-                           'wrong argument.')
+                    epilog='With --json or --csv, what is found is kept as it comes: after Ctrl-C, '
+                           'or killed, the same command goes on. Exit status: 0, 1 where a video '
+                           'cannot be read or is damaged, 2 for a wrong argument.')
     add = parser.add_argument
     add('files', nargs='*', type=Path, metavar='FILE',
         help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
@@ -27,7 +28,7 @@ def build_parser() -> Parser:
     add('--labels', type=Path, metavar='FILE',
         help='class names for weights that hold none, in the order of their classes: a text file '
              'with a name per line, or an annotation .json')
-    add('--topk', type=POSITIVE, default=5, metavar='K', help='labels per video')
+    add('--topk', type=POSITIVE, metavar='K', help='labels per video (default: 5)')
     add('--stride', type=POSITIVE, default=16, metavar='FRAMES',
         help='a window begins every so many frames')
     add('--batch_size', '--bs', type=POSITIVE, default=16, metavar='CLIPS',
@@ -36,7 +37,8 @@ def build_parser() -> Parser:
     add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
     add('--csv', type=Path, metavar='FILE', help='write them as a table, one row per label')
     add('--annotate', type=Path, metavar='OUT',
-        help='write the video with the running top 3 drawn on it: a .mp4, or a folder for several')
+        help='write the video, with its sound, with the running top 3 and the time drawn on it: a '
+             '.mp4, or a folder for several')
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
     add('--no_cuda', action='store_true', help='run on the CPU')

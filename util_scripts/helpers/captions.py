@@ -22,8 +22,10 @@ def _font(pixels: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, pixels)
 
 
-def draw_scores(picture: np.ndarray, entries: Sequence[dict[str, Any]]) -> np.ndarray:
-    """uint8 (H, W, 3) -> the same with a line and a bar for each {'label', 'score'} at the top.
+def draw_scores(picture: np.ndarray, entries: Sequence[dict[str, Any]],
+                begin_sec: float | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) -> the same with a line and a bar for each {'label', 'score'} at the top,
+    and the time `begin_sec` at the bottom.
 
     A picture whose short side is below MIN_SHORT_SIDE is enlarged.
     """
@@ -46,7 +48,20 @@ def draw_scores(picture: np.ndarray, entries: Sequence[dict[str, Any]]) -> np.nd
                        fill=BAR)
         draw.text((2 * pad + pixels // 4, top + line * 0.45), text, font=font, fill=INK,
                   anchor='lm')
+    if begin_sec is not None:
+        text, foot = clock(begin_sec), image.height - pad
+        draw.rectangle((pad, foot - line, 2 * pad + font.getlength(text), foot), fill=BACKGROUND)
+        draw.text((1.5 * pad, foot - line / 2), text, font=font, fill=INK, anchor='lm')
     return np.asarray(Image.alpha_composite(image.convert('RGBA'), panel).convert('RGB'))
+
+
+def clock(sec: float) -> str:
+    """3661.25 -> '1:01:01.2', 61.25 -> '1:01.2'"""
+    tenths = int(sec * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    begin = f'{hours}:{minutes:02}' if hours else f'{minutes}'
+    return f'{begin}:{tenths // 10:02}.{tenths % 10}'
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:

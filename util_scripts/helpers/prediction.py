@@ -7,13 +7,15 @@ long video takes no more memory than a short one.
 import csv
 import itertools
 import json
+import signal
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import av
 import numpy as np
@@ -21,49 +23,48 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from checkpoint import fingerprint
 from datasets.frames import FrameError
 from datasets.presets import spatial_transform
 from datasets.video import VideoError, reason
 from inference import ranked
 from model import load_model, preprocessing_line
 from models import network_name
-from runtime.errors import InputError
+from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing
 from runtime.hardware import pick_device
 from runtime.logs import Progress
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores
 from util_scripts.helpers.files import make_folder, read_json, read_lines
+from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, printable
-from util_scripts.helpers.video_sources import CameraSource, Frame, Source, find_sources
+from util_scripts.helpers.video_sources import CameraSource, FileSource, Frame, Source, find_sources
 from util_scripts.helpers.video_writing import write_mp4
 
 DRAWN_LABELS = 3
+DEFAULT_TOPK = 5
 CSV_COLUMNS = ('video', 'window', 'begin_sec', 'end_sec', 'rank', 'label', 'score')
 
 
 # ---------------------------------------------------------------- scores
 
-class Window(NamedTuple):
-    """segment: (first frame, last frame + 1); scores: (n_classes,) in 0...1."""
-
-    segment: tuple[int, int]
-    begin_sec: float
-    end_sec: float
-    scores: torch.Tensor
-
-
 def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any, *,
-             stride: int = 16, batch_size: int = 16) -> Iterator[Window]:
+             stride: int = 16, batch_size: int = 16, n_earlier: int = 0,
+             is_stopped: Callable[[], object] = lambda: False) -> Iterator[Window]:
     """Yield a `Window` for each window of `frames`, as soon as a batch of them is complete.
 
-    frames: cropped already, and each --sample_t_stride'th alone
+    frames:     cropped already, and each --sample_t_stride'th alone
+    n_earlier:  so many windows are passed over
+    is_stopped: once it is true, no batch follows
 
     They are the windows of main.py's inference with --inference_stride `stride`.
     """
     device = next(network.parameters()).device
-    windows = stream_windows(frames, info.opts.sample_duration, stride)
-    while batch := list(itertools.islice(windows, batch_size)):
+    windows = itertools.islice(
+        stream_windows(_until(frames, is_stopped), info.opts.sample_duration, stride),
+        n_earlier, None)
+    while (batch := list(itertools.islice(windows, batch_size))) and not is_stopped():
         clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
                              for window in batch])
         with torch.inference_mode():
@@ -74,6 +75,14 @@ def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any,
                          last.begin_sec + 1 / fps, scores)
 
 
+def _until(frames: Iterable[Frame], is_stopped: Callable[[], object]) -> Iterator[Frame]:
+    """The frames up to a request to stop, which is seen before the windows of their end are."""
+    for frame in frames:
+        yield frame
+        if is_stopped():
+            return
+
+
 @dataclass
 class Prediction:
     """What is said of one video.
@@ -81,6 +90,7 @@ class Prediction:
     result:  [{'label', 'score'}, ...] of the scores averaged over the windows, best first
     windows: [{'segment', 'begin_sec', 'end_sec', 'result'}, ...]
     damage:  what was wrong with the file, None for nothing
+    is_whole: False where a request to stop ended it
     """
 
     path: Path
@@ -88,31 +98,53 @@ class Prediction:
     windows: list[dict[str, Any]] = field(default_factory=list)
     end_sec: float = 0.0
     damage: str | None = None
+    is_whole: bool = True
 
 
 def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 5,
-                  stride: int = 16, batch_size: int = 16,
-                  on_window: Callable[[dict[str, Any]], None] | None = None) -> Prediction:
+                  stride: int = 16, batch_size: int = 16, kept: KeptWindows | None = None,
+                  on_window: Callable[[dict[str, Any]], None] | None = None,
+                  is_stopped: Callable[[], object] = lambda: False) -> Prediction:
     """The `Prediction` of a source; `on_window` is called with each entry of its windows.
+
+    kept:       the windows in it are taken over, and others are added
+    is_stopped: once it is true, the windows so far are all
 
     Raises VideoError or FrameError where no frame can be read.
     """
+    kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
-    with source.opened(spatial_transform(info.opts, 'inference'),
-                       info.opts.sample_t_stride) as (frames, fps, damage):
-        total = torch.zeros(len(info.class_names), dtype=torch.float64)
-        for window in classify(frames, fps, network, info, stride=stride, batch_size=batch_size):
-            total += window.scores
-            prediction.end_sec = round(window.end_sec, 3)
-            entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
-                     'end_sec': prediction.end_sec,
-                     'result': ranked(window.scores, info.class_names, topk)}
-            prediction.windows.append(entry)
-            if on_window:
-                on_window(entry)
-        prediction.damage = damage()
+    total = torch.zeros(len(info.class_names), dtype=torch.float64)
+
+    def add(window: Window) -> None:
+        total.add_(window.scores)
+        entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
+                 'end_sec': round(window.end_sec, 3),
+                 'result': ranked(window.scores, info.class_names, topk)}
+        prediction.windows.append(entry)
+        prediction.end_sec = round(window.end_sec, 3)
+        if on_window:
+            on_window(entry)
+
+    earlier, end = kept.of(source.path)
+    for window in earlier:
+        add(window)
+    if end:
+        prediction.damage = end['damage']
+    else:
+        with source.opened(spatial_transform(info.opts, 'inference'),
+                           info.opts.sample_t_stride) as (frames, fps, damage):
+            for window in classify(frames, fps, network, info, stride=stride,
+                                   batch_size=batch_size, n_earlier=len(earlier),
+                                   is_stopped=is_stopped):
+                kept.add(source.path, len(prediction.windows) + 1, window)
+                add(window)
+            prediction.is_whole = not is_stopped()
+            if prediction.is_whole:
+                prediction.damage = damage()
+                kept.end(source.path, prediction.damage)
     mean = total / max(1, len(prediction.windows))
-    prediction.result = ranked(mean, info.class_names, topk)
+    prediction.result = ranked(mean, info.class_names, topk) if prediction.windows else []
     return prediction
 
 
@@ -168,20 +200,29 @@ def write_json(path: Path, predictions: Sequence[Prediction], failures: dict[str
         temporary.write_text(json.dumps(data, indent=1) + '\n')
 
 
-def annotate(source: Source, prediction: Prediction, path: Path) -> None:
-    """Write the video with the best labels of the nearest window on each frame, as H.264."""
+def annotate(source: Source, prediction: Prediction, path: Path,
+             is_stopped: Callable[[], object] = lambda: False) -> str | None:
+    """Write the video with the time and the best labels of the nearest window on each frame, as
+    H.264, and with its sound; why sound is missing or ends early, None where it does not.
+
+    Raises Stopped where `is_stopped` is true before it is complete: then there is no file.
+    """
     middles = [sum(window['segment']) / 2 for window in prediction.windows]
 
     def pictures(frames: Iterable[Frame]) -> Iterator[tuple[float, np.ndarray]]:
         nearest = 0
         for frame in frames:
+            if is_stopped():
+                raise Stopped(0, '')
             while (nearest + 1 < len(middles)
                    and sum(middles[nearest:nearest + 2]) / 2 < frame.number):
                 nearest += 1
             entries = prediction.windows[nearest]['result'][:DRAWN_LABELS]
-            yield frame.begin_sec, draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries)
+            yield frame.begin_sec, draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries,
+                                               frame.begin_sec)
+    sound_path = source.path if isinstance(source, FileSource) else None
     with replacing(path) as temporary, source.opened() as (frames, fps, _):
-        write_mp4(temporary, pictures(frames), fps)
+        return write_mp4(temporary, pictures(frames), fps, sound_path)
 
 
 def annotated_paths(sources: Sequence[Source], path: Path) -> dict[Source, Path]:
@@ -224,47 +265,86 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def predict_all(sources: Sequence[Source], network: nn.Module, info: Any, args: Namespace
-                ) -> tuple[list[Prediction], dict[str, str]]:
-    """(predictions, {path: why it failed}); each video's table is printed when it is done."""
-    targets = annotated_paths(sources, args.annotate) if args.annotate else {}
-    predictions: list[Prediction] = []
-    failures: dict[str, str] = {}
-    is_camera, n_clips, begin = args.webcam is not None, 0, time.monotonic()
+class Predicting:
+    """The work of one `predict`: its sources one after the other, up to a request to stop.
 
-    def on_window(window: dict[str, Any]) -> None:
-        nonlocal n_clips
-        n_clips += 1
-        progress.update(0)
-        if is_camera:
+    predictions, failures: of what was read, and {path: why it failed}
+    written:               the annotated videos
+    """
+
+    def __init__(self, sources: Sequence[Source], network: nn.Module, info: Any, args: Namespace,
+                 kept: KeptWindows, is_stopped: Callable[[], object]) -> None:
+        self._sources, self._network, self._info, self._args = sources, network, info, args
+        self._kept, self._is_stopped = kept, is_stopped
+        self._is_camera = args.webcam is not None
+        self._targets = annotated_paths(sources, args.annotate) if args.annotate else {}
+        self.predictions: list[Prediction] = []
+        self.failures: dict[str, str] = {}
+        self.written: list[Path] = []
+        self._n_clips = 0
+        self._begin = time.monotonic()
+
+    def run(self) -> None:
+        """Predict; each video's table is printed when it is done. The bar counts seconds of
+        videos."""
+        lengths = [source.length_sec() for source in self._sources]
+        with Progress(round(sum(lengths)), 'predict', unit='second',
+                      describe=lambda: {'clips/s': self._rate()}) as self._progress:
+            for number, source in enumerate(self._sources, 1):
+                self._begin_sec = self._shown_sec = round(sum(lengths[:number - 1]))
+                self._predict(source)
+                if self._is_stopped():
+                    break
+                self._show(round(sum(lengths[:number])))
+        n_damaged = sum(bool(prediction.damage) for prediction in self.predictions)
+        say(f'{n_of(len(self.predictions), "video")}, {n_of(self._n_clips, "clip")}, '
+            f'{self._rate():.1f} clips/s; {n_damaged} damaged, {len(self.failures)} failed')
+
+    def _predict(self, source: Source) -> None:
+        args = self._args
+        try:
+            prediction = predict_video(
+                source, self._network, self._info, topk=args.topk, stride=args.stride,
+                batch_size=1 if self._is_camera else args.batch_size, kept=self._kept,
+                on_window=self._on_window, is_stopped=self._is_stopped)
+        except (VideoError, FrameError, av.error.FFmpegError) as error:
+            self.failures[str(source.path)] = reason(error)
+            return
+        if not prediction.windows:  # stopped before there was one
+            return
+        self.predictions.append(prediction)
+        for line in as_lines(prediction, args.timeline and not self._is_camera):
+            say(line)
+        if source in self._targets and prediction.is_whole:
+            self._annotate(source, prediction)
+
+    def _annotate(self, source: Source, prediction: Prediction) -> None:
+        target = self._targets[source]
+        try:
+            trouble = annotate(source, prediction, target, self._is_stopped)
+        except Stopped:
+            return
+        self.written.append(target)
+        if trouble:
+            say(f'warning: {target}: sound is missing or ends early ({trouble})', sys.stderr)
+
+    def _on_window(self, window: dict[str, Any]) -> None:
+        self._n_clips += 1
+        self._show(round(self._begin_sec + window['end_sec']))
+        if self._is_camera:
             say(window_line(window))
-    with Progress(len(sources), 'predict', unit='video', describe=lambda: {
-            'clips/s': n_clips / (time.monotonic() - begin)}) as progress:
-        for source in sources:
-            try:
-                prediction = predict_video(
-                    source, network, info, topk=args.topk, stride=args.stride,
-                    batch_size=1 if is_camera else args.batch_size, on_window=on_window)
-            except (VideoError, FrameError, av.error.FFmpegError) as error:
-                failures[str(source.path)] = reason(error)
-            else:
-                predictions.append(prediction)
-                for line in as_lines(prediction, args.timeline and not is_camera):
-                    say(line)
-                if source in targets:
-                    annotate(source, prediction, targets[source])
-            progress.update(1)
-        rate = n_clips / (time.monotonic() - begin)
-    n_damaged = sum(bool(prediction.damage) for prediction in predictions)
-    say(f'{n_of(len(predictions), "video")}, {n_of(n_clips, "clip")}, {rate:.1f} clips/s; '
-        f'{n_damaged} damaged, {len(failures)} failed')
-    return predictions, failures
+
+    def _show(self, sec: int) -> None:
+        """Move the bar to this second of all videos."""
+        self._progress.update(max(0, sec - self._shown_sec))
+        self._shown_sec = max(sec, self._shown_sec)
+
+    def _rate(self) -> float:
+        return self._n_clips / (time.monotonic() - self._begin)
 
 
-def predict_files(args: Namespace) -> int:
-    """Predict what the flags of `predict` name; the exit status. Raises InputError."""
-    sources: list[Source] = ([CameraSource(args.webcam)] if args.webcam is not None
-                             else find_sources(args.files, args.fps))
+def load_network(args: Namespace) -> tuple[nn.Module, Any]:
+    """(network, its info) of --weights; what it is, is said. Raises InputError."""
     network, info = load_model(args.weights, pick_device(args.no_cuda),
                                read_labels(args.labels) if args.labels else None)
     if info.opts.input_type == 'flow':
@@ -276,20 +356,59 @@ def predict_files(args: Namespace) -> int:
     if not info.has_names:
         say(f'{args.weights}: holds no class names, so numbers are shown; give --labels',
             sys.stderr)
-    for path in filter(None, (args.json, args.csv)):
+    return network, info
+
+
+def predict_files(args: Namespace) -> int:
+    """Predict what the flags of `predict` name; the exit status. Raises InputError and Stopped."""
+    sources: list[Source] = ([CameraSource(args.webcam)] if args.webcam is not None
+                             else find_sources(args.files, args.fps))
+    network, info = load_network(args)
+    if args.topk is not None and args.topk > len(info.class_names):
+        say(f'--topk {args.topk}: there are {len(info.class_names)} classes, and all are given',
+            sys.stderr)
+    args.topk = args.topk or DEFAULT_TOPK
+    outputs = list(filter(None, (args.json, args.csv)))
+    for path in outputs:
         make_folder(path.parent)  # not found out when all is done
-    predictions, failures = predict_all(sources, network, info, args)
+    is_kept = outputs and args.webcam is None
+    settings = {'stride': args.stride, 'fps': args.fps, 'class_names': list(info.class_names),
+                'weights': fingerprint(network.state_dict())} if is_kept else {}
+    kept = KeptWindows(outputs[0] if is_kept else None, settings,
+                       lambda line: say(line, sys.stderr))
+    # A camera has its own; there Ctrl-C is the end of its video.
+    with StopSignals() if args.webcam is None else nullcontext() as stop, kept:
+        work = Predicting(sources, network, info, args, kept, lambda: stop and stop.signum)
+        work.run()
     if args.json:
-        write_json(args.json, predictions, failures, args.timeline)
+        write_json(args.json, work.predictions, work.failures, args.timeline)
     if args.csv:
-        write_csv(args.csv, predictions, args.timeline)
-    damaged = [prediction for prediction in predictions if prediction.damage]
+        write_csv(args.csv, work.predictions, args.timeline)
+    if work.written or outputs:
+        say(f'written: {", ".join(map(str, [*work.written, *outputs]))}')
+    if stop and stop.signum:
+        raise Stopped(stop.signum, _stopped_line(stop.signum, outputs))
+    kept.remove()
+    return _report(work)
+
+
+def _stopped_line(signum: int, outputs: Sequence[Path]) -> str:
+    name = signal.Signals(signum).name
+    if not outputs:
+        return f'stopped by {name}; nothing is kept without --json or --csv'
+    return (f'stopped by {name}; what was found so far is in {", ".join(map(str, outputs))}, and '
+            'the same command goes on')
+
+
+def _report(work: Predicting) -> int:
+    """Say on stderr what was damaged and what failed; the exit status."""
+    damaged = [prediction for prediction in work.predictions if prediction.damage]
     for prediction in damaged:
         say(f'damaged: {prediction.path}: {prediction.damage}, the frames that decode are used',
             sys.stderr)
-    for name, why in failures.items():
+    for name, why in work.failures.items():
         say(f'failed: {name}: {why}', sys.stderr)
-    return 1 if failures or damaged else 0
+    return 1 if work.failures or damaged else 0
 
 
 def say(line: object, file: TextIO | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import av
 import torch
 
-from datasets.frames import JpgFrames
+from datasets.frames import FrameError, JpgFrames
 from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
 from datasets.video import Video, Webcam
 from runtime.errors import InputError, StopSignals
@@ -39,6 +39,14 @@ class FileSource:
 
     def _open(self) -> Video:
         return Video(self.path)
+
+    def length_sec(self) -> float:
+        """What the file says of its length in seconds, 0 where it says nothing."""
+        try:
+            with av.open(str(self.path)) as container:
+                return max(0, (container.duration or 0) / av.time_base)
+        except (av.error.FFmpegError, OSError):
+            return 0.0
 
     @contextmanager
     def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
@@ -104,6 +112,10 @@ class CameraSource(FileSource):
     def _open(self) -> Video:
         return Webcam(self.number)
 
+    def length_sec(self) -> float:
+        """0: its end is not known."""
+        return 0.0
+
     def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
         with StopSignals() as stop:
             for number, frame in enumerate(video.frames(), 1):
@@ -117,6 +129,13 @@ class FolderSource:
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
+
+    def length_sec(self) -> float:
+        """By the number of frames, 0 where they cannot be counted."""
+        try:
+            return JpgFrames().count(str(self.path)) / self.fps
+        except FrameError:
+            return 0.0
 
     @contextmanager
     def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
@@ -137,11 +156,13 @@ Source = FileSource | FolderSource
 def find_sources(paths: Iterable[Path], fps: float) -> list[Source]:
     """A source for each video and folder of frames that is named or below a named folder.
 
-    Raises InputError for a path that is not there, and for a folder with neither in it.
+    Raises InputError for a path that is not there, for a folder with neither in it, and for a file
+    that is a picture or text.
     """
     sources: dict[Path, Source] = {}
     for path in paths:
         if path.is_file():
+            _check_is_video(path)
             sources[path] = FileSource(path)
             continue
         if not path.exists():
@@ -152,6 +173,22 @@ def find_sources(paths: Iterable[Path], fps: float) -> list[Source]:
                              'give another folder')
         sources.update(found)
     return list(sources.values())
+
+
+def _check_is_video(path: Path) -> None:
+    """Raise InputError for what FFmpeg would show as a video and is none."""
+    if is_video(path.name):
+        return
+    try:
+        with av.open(str(path)) as container:
+            kind = container.format.name
+    except (av.error.FFmpegError, OSError):
+        return  # said when it is read
+    what = ('a text file' if kind == 'tty' else
+            'a picture' if kind == 'image2' or kind.endswith('_pipe') else '')
+    if what:
+        raise InputError(f'{path}: is {what}, not a video; name videos, or folders of videos or '
+                         'frames (image_00001.jpg ...)')
 
 
 def _below(folder: Path, fps: float) -> Iterator[tuple[Path, Source]]:
