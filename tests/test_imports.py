@@ -34,6 +34,7 @@ ALLOWED = {
                  'validation'},
     'main': {'resume', 'run', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
              'metrics', 'features', 'results', 'tasks', 'weights', *TRANSFORMS, *LOOPS},
+    'hubconf': {'model', 'models'},
     'util_scripts': {'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
                      'metrics', 'features', 'tasks', 'util_scripts', 'weights', *TRANSFORMS,
                      *LOOPS},
