@@ -205,6 +205,10 @@ def _add_architecture_flags(add: Any) -> None:
         help='A: padding with zeros; B: a convolution where the shape changes')
     add('--resnet_widen_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
         help='multiplies the channels of all layers')
+    add('--attention', default='none', choices=('none', 'se', 'nonlocal'),
+        help='of the families of ResNets: se, squeeze-and-excitation in each block; nonlocal, '
+             'non-local blocks after every other block of the third and fourth stage; both change '
+             'nothing before they are trained')
     add('--wide_resnet_k', type=POSITIVE, default=2, metavar='K',
         help='width of the bottlenecks of wideresnet')
     add('--resnext_cardinality', type=POSITIVE, default=32, metavar='N',

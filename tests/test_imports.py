@@ -37,6 +37,7 @@ ALLOWED = {
     'main': {'defaults', 'overview', 'resume', 'run', 'opts', 'datasets', 'model', 'models',
              'checkpoint', 'runtime',
              'metrics', 'features', 'results', 'tasks', 'weights', *TRANSFORMS, *LOOPS},
+    'hubconf': {'model', 'models'},
     'util_scripts': {'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
                      'metrics', 'features', 'results', 'tasks', 'util_scripts', 'weights',
                      *TRANSFORMS, *LOOPS},
