@@ -34,11 +34,12 @@ ALLOWED = {
     'inference': {'features', 'results', 'run', 'runtime', 'tasks'},
     'training': {'checkpoint', 'metrics', 'optim', 'overview', 'resume', 'run', 'runtime',
                  'tasks', 'validation'},
-    'main': {'defaults', 'overview', 'resume', 'run', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
-             'metrics', 'features', 'results', 'tasks', 'weights', *TRANSFORMS, *LOOPS},
-    'util_scripts': {'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
-                     'metrics', 'features', 'tasks', 'util_scripts', 'weights', *TRANSFORMS,
-                     *LOOPS},
+    'main': {'defaults', 'overview', 'resume', 'run', 'opts', 'datasets', 'model', 'models',
+             'checkpoint', 'runtime', 'metrics', 'features', 'results', 'tasks', 'weights',
+             *TRANSFORMS, *LOOPS},
+    'util_scripts': {'defaults', 'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint',
+                     'runtime', 'metrics', 'features', 'tasks', 'util_scripts', 'weights',
+                     *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
          if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]
