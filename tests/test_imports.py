@@ -39,7 +39,8 @@ ALLOWED = {
              *TRANSFORMS, *LOOPS},
     'hubconf': {'model', 'models'},
     'util_scripts': {'defaults', 'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint',
-                     'runtime', 'metrics', 'features', 'results', 'tasks', 'util_scripts', 'weights',
+                     'runtime', 'metrics', 'features', 'results', 'tasks', 'util_scripts',
+                     'weights',
                      *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
