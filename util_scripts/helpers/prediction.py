@@ -31,6 +31,7 @@ from runtime.errors import InputError
 from runtime.files import replacing
 from runtime.hardware import pick_device
 from runtime.logs import Progress
+from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores
 from util_scripts.helpers.files import make_folder, read_json, read_lines
@@ -68,7 +69,8 @@ def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any,
                              for window in batch])
         with torch.inference_mode():
             logits = network(info.normalize(clips.to(device)))
-        for window, scores in zip(batch, info.scores(logits.float()).cpu()):
+        found = finite_or_nan(info.scores(logits.float()), logits).cpu()
+        for window, scores in zip(batch, found):
             first, last = window[0], max(window, key=lambda frame: frame.number)
             yield Window((first.number, last.number + 1), first.begin_sec,
                          last.begin_sec + 1 / fps, scores)
@@ -95,13 +97,15 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
                   on_window: Callable[[dict[str, Any]], None] | None = None) -> Prediction:
     """The `Prediction` of a source; `on_window` is called with each entry of its windows.
 
-    Raises VideoError or FrameError where no frame can be read.
+    Raises VideoError or FrameError where no frame can be read, InputError for scores that are not
+    finite.
     """
     prediction = Prediction(source.path)
     with source.opened(spatial_transform(info.opts, 'inference'),
                        info.opts.sample_t_stride) as (frames, fps, damage):
         total = torch.zeros(len(info.class_names), dtype=torch.float64)
         for window in classify(frames, fps, network, info, stride=stride, batch_size=batch_size):
+            check_finite(source.path, window.scores)
             total += window.scores
             prediction.end_sec = round(window.end_sec, 3)
             entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
