@@ -46,9 +46,11 @@ def build_network(opts: Options, **more: Any) -> Classifier:
 def load_network(opts: Options, weights: Weights) -> Classifier:
     """The network of a weights file, with its weights; `opts` as `adopt_options` returned them.
 
-    This and the next two raise WeightsError for weights that do not fit the network.
+    This and the next two raise WeightsError for weights that do not fit the network; this and the
+    next for weights that are not finite.
     """
     network = _network_for(opts, weights)
+    _check_finite(weights)
     network.load_state_dict(_fitting(network, weights.state_dict, weights.path))
     return network
 
@@ -60,6 +62,7 @@ def load_pretrained(opts: Options, weights: Weights,
     Attention that --attention adds starts as the identity; `warn` takes a line that names it.
     """
     network = _network_for(opts, weights)
+    _check_finite(weights)
     classifier = f'{network.classifier_name}.'
     state_dict = {name: value for name, value in weights.state_dict.items()
                   if not name.startswith(classifier)}
@@ -80,6 +83,13 @@ def empty_network(opts: Options, weights: Weights) -> Classifier:
         network = _network_for(opts, weights)
     _fitting(network, weights.state_dict, weights.path)
     return network
+
+
+def _check_finite(weights: Weights) -> None:
+    """Raise WeightsError that names the tensors of a file that are not finite."""
+    if weights.not_finite:
+        raise WeightsError(f'{weights.path}: holds nan or infinity in {_first(weights.not_finite)}'
+                           '; give a checkpoint from before the training diverged')
 
 
 def _network_for(opts: Options, weights: Weights) -> Classifier:
@@ -207,9 +217,10 @@ def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
             del found['attention']
     for name, value in found.items():
         if name in opts.given and getattr(opts, name) != value:
+            cure = ('drop the flag or give another file' if pretrained or name != 'n_classes' else
+                    'to train it for those classes, give it as --pretrain_path')
             raise WeightsError(f'{path}: holds {weights.network_name} with {name} {value}, and '
-                               f'--{name} {getattr(opts, name)} was given; drop the flag or give '
-                               'another file')
+                               f'--{name} {getattr(opts, name)} was given; {cure}')
     if found['input_type'] == 'flow' and opts.file_type != 'hdf5':
         raise WeightsError(f'{path}: takes optical flow, which is read from hdf5: add '
                            '--file_type hdf5')
@@ -295,6 +306,11 @@ def match_class_names(class_names: Sequence[str], weights: Weights,
     `class_names` are the annotation's; a file without names is taken to have their order.
     """
     recorded = weights.class_names
+    n_classes = weights.network['n_classes']
+    if recorded is None and len(class_names) != n_classes:
+        raise WeightsError(f'{weights.path}: has {n_classes} classes and the annotation '
+                           f'{len(class_names)}; give the annotation of the data set it was '
+                           'trained on, or fine-tune it with --pretrain_path')
     if recorded is None:
         warn(f'{weights.path}: holds no class names; its classes are taken to be in the order of '
              'the annotation\'s labels')

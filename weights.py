@@ -57,6 +57,7 @@ class Weights:
     format_version: of our files, 0 for others
     versions:       {library: version} that wrote one of our files
     behind_module:  True if its names began with DataParallel's `module.`
+    not_finite:     names of the tensors that hold nan or infinity
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Weights:
     format_version: int = 0
     versions: Mapping[str, str] | None = None
     behind_module: bool = False
+    not_finite: tuple[str, ...] = ()
 
     @property
     def is_ours(self) -> bool:
@@ -109,7 +111,9 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
     return Weights(path=path, training=training if has_training else None,
                    arch=arch if isinstance(arch, str) else None,
                    epoch=epoch if isinstance(epoch, int) else None,
-                   behind_module=bool(file.get('behind_module')), **says)
+                   behind_module=bool(file.get('behind_module')),
+                   not_finite=tuple(name for name, tensor in says['state_dict'].items()
+                                    if not tensor.isfinite().all()), **says)
 
 
 def describe(opts: Options, network: Classifier,

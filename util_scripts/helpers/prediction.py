@@ -34,6 +34,7 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing
 from runtime.hardware import pick_device
 from runtime.logs import Progress
+from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores
 from util_scripts.helpers.files import make_folder, read_json, read_lines
@@ -69,7 +70,8 @@ def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any,
                              for window in batch])
         with torch.inference_mode():
             logits = network(info.normalize(clips.to(device)))
-        for window, scores in zip(batch, info.scores(logits.float()).cpu()):
+        found = finite_or_nan(info.scores(logits.float()), logits).cpu()
+        for window, scores in zip(batch, found):
             first, last = window[0], max(window, key=lambda frame: frame.number)
             yield Window((first.number, last.number + 1), first.begin_sec,
                          last.begin_sec + 1 / fps, scores)
@@ -110,7 +112,8 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     kept:       the windows in it are taken over, and others are added
     is_stopped: once it is true, the windows so far are all
 
-    Raises VideoError or FrameError where no frame can be read.
+    Raises VideoError or FrameError where no frame can be read, InputError for scores that are not
+    finite.
     """
     kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
@@ -137,6 +140,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
             for window in classify(frames, fps, network, info, stride=stride,
                                    batch_size=batch_size, n_earlier=len(earlier),
                                    is_stopped=is_stopped):
+                check_finite(source.path, window.scores)
                 kept.add(source.path, len(prediction.windows) + 1, window)
                 add(window)
             prediction.is_whole = not is_stopped()
