@@ -35,11 +35,12 @@ ALLOWED = {
     'training': {'checkpoint', 'metrics', 'optim', 'overview', 'resume', 'run', 'runtime',
                  'tasks', 'validation'},
     'main': {'defaults', 'overview', 'resume', 'run', 'opts', 'datasets', 'model', 'models',
-             'checkpoint', 'runtime',
-             'metrics', 'features', 'results', 'tasks', 'weights', *TRANSFORMS, *LOOPS},
+             'checkpoint', 'runtime', 'metrics', 'features', 'results', 'tasks', 'weights',
+             *TRANSFORMS, *LOOPS},
     'hubconf': {'model', 'models'},
-    'util_scripts': {'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint', 'runtime',
-                     'metrics', 'features', 'results', 'tasks', 'util_scripts', 'weights',
+    'util_scripts': {'defaults', 'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint',
+                     'runtime', 'metrics', 'features', 'results', 'tasks', 'util_scripts',
+                     'weights',
                      *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
