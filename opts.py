@@ -135,7 +135,7 @@ def _add_data_flags(parser: Parser) -> None:
              'each class by a sigmoid, and measure mean average precision (mAP)')
     add('--file_type', default='jpg', choices=FILE_TYPES,
         help='how the frames are stored: a folder of jpg files or one hdf5 file per video, or the '
-             'video files themselves; found where it is not given: what lies in --video_path')
+             'video files themselves; found where it is not given: what lies in the folder')
     add('--input_type', default='rgb', choices=tuple(INPUT_CHANNELS),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
     add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
