@@ -18,11 +18,13 @@ import torch
 import checkpoint
 from datasets.annotations import check_class_count, read_annotation
 from datasets.loading import build_loader, naming_lost_processes, notes_on_data
+from defaults import resolved
 from features import FeatureTap
 from inference import infer
 from model import (adopt_options, build_network, freeze_before, load_network, load_pretrained,
                    match_class_names, prepare_network, read_weights)
 from models.base import Classifier
+from overview import data_line, extraction_lines, network_line, wrapped
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = Trainer(run, StepTrace(run.log.folder, opts.profile)).train()
         elif not opts.no_val:
             metrics = validate(run, evaluated_epoch(run.weights))
-            run.log.say(val_line(metrics, run.task))
+            run.log.say(val_line(metrics, run))
         if opts.inference:
             infer(run)
         run.log.close()
@@ -75,6 +77,7 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
     weights = read_weights(path, opts) if path else None
     opts, class_names, loaders = prepare_data(opts, weights, world, device, log)
     network = make_network(opts, weights, log).to(device)
+    log.say(wrapped(network_line(opts, network)))
     if not opts.no_train:
         check_smallest_batch(network, clip_shape(opts),
                              loaders['train'].batch_sampler.smallest_share())
@@ -112,12 +115,14 @@ def prepare_data(opts: Options, weights: Weights | None, world: distributed.Worl
                  ) -> tuple[Options, tuple[str, ...], dict[str, Any]]:
     """The options with what the checkpoint says, the names of the classes, the loaders by split."""
     is_pretrained = opts.pretrain_path is not None
+    annotation = read_annotation(opts.annotation_path)
+    opts, found = resolved(opts, annotation, has_classes=weights is not None and not is_pretrained,
+                           has_network=weights is not None)
     if weights:
         opts = adopt_options(opts, weights, is_pretrained, log.warn)
     if weights and not is_pretrained and not opts.no_train:
         opts = resumed_options(opts, weights, log.warn)
     log.add_metrics(TASKS[opts.multi_label].metrics)
-    annotation = read_annotation(opts.annotation_path)
     check_class_count(annotation, opts.n_classes)
     if weights and not is_pretrained:
         annotation = with_fields(annotation, class_names=match_class_names(
@@ -126,9 +131,12 @@ def prepare_data(opts: Options, weights: Weights | None, world: distributed.Worl
     loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
                                    world_size=world.size, pin_memory=device.type == 'cuda')
                for split in wanted_splits(opts)}
-    for split, loader in loaders.items():
-        for note in notes_on_data(opts, split, loader):
-            log.say(note)
+    notes = [note for split, loader in loaders.items()
+             for note in notes_on_data(opts, split, loader)]
+    for line in filter(None, [data_line(loaders, annotation.class_names), found, *notes]):
+        log.say(wrapped(line))
+    for line in extraction_lines(opts, loaders):
+        log.say(line)
     if not opts.no_val:
         warn_of_no_labels(opts, loaders['val'].dataset.records, log)
     return opts, annotation.class_names, loaders
@@ -167,7 +175,7 @@ def make_network(opts: Options, weights: Weights | None, log: logs.RunLog) -> Cl
     elif opts.pretrain_path is None:
         network = load_network(opts, weights)
     else:
-        network = load_pretrained(opts, weights)
+        network = load_pretrained(opts, weights, log.warn)
         if opts.no_train:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')

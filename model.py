@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import models
+from models.attention import is_attention
 from models.base import Classifier
 from opts import NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser, normalization, replace
+from runtime.errors import InputError
 from runtime.hardware import InPrecision, in_precision
 from spatial_transforms import Normalize
 from tasks import TASKS
@@ -31,7 +33,12 @@ def build_network(opts: Options, **more: Any) -> Classifier:
     """The network that the options name: (N, C, T, H, W) float -> (N, n_classes) logits.
 
     more: options of `models.generate_model` that are no flags
+
+    Raises InputError where --attention asks for what the family has not.
     """
+    if opts.attention != 'none' and 'attention' not in models.options_of(opts.model):
+        raise InputError(f'--attention {opts.attention}: {opts.model} has none; drop the flag, or '
+                         'give a --model that is a ResNet')
     torch.manual_seed(opts.manual_seed)
     return models.generate_model(**{flag: getattr(opts, flag) for flag in NETWORK_FLAGS}, **more)
 
@@ -46,14 +53,23 @@ def load_network(opts: Options, weights: Weights) -> Classifier:
     return network
 
 
-def load_pretrained(opts: Options, weights: Weights) -> Classifier:
-    """The network of a weights file with a new classifier of opts.n_classes."""
+def load_pretrained(opts: Options, weights: Weights,
+                    warn: Callable[[str], None] = _to_stderr) -> Classifier:
+    """The network of a weights file with a new classifier of opts.n_classes.
+
+    Attention that --attention adds starts as the identity; `warn` takes a line that names it.
+    """
     network = _network_for(opts, weights)
     classifier = f'{network.classifier_name}.'
     state_dict = {name: value for name, value in weights.state_dict.items()
                   if not name.startswith(classifier)}
     state_dict.update({name: value for name, value in network.state_dict().items()
                        if name.startswith(classifier)})
+    added = {name: value for name, value in network.state_dict().items()
+             if is_attention(name) and name not in state_dict}
+    if added and weights.network.get('attention', 'none') == 'none':
+        warn(f'{weights.path}: has no attention: {len(added)} tensors are new ({_first([*added])})')
+        state_dict.update(added)
     network.load_state_dict(_fitting(network, state_dict, weights.path))
     return network
 
@@ -187,6 +203,8 @@ def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
     found = {name: value for name, value in weights.network.items() if name in NETWORK_FLAGS}
     if pretrained:
         _check_class_count(opts, found.pop('n_classes'), path)
+        if found.get('attention') == 'none':  # one that starts as the identity can be added
+            del found['attention']
     for name, value in found.items():
         if name in opts.given and getattr(opts, name) != value:
             raise WeightsError(f'{path}: holds {weights.network_name} with {name} {value}, and '

@@ -126,16 +126,16 @@ def _add_data_flags(parser: Parser) -> None:
         help='folder for logs, checkpoints and results; made where it is missing')
     add('--dataset', default='kinetics',
         choices=('kinetics', 'activitynet', 'ucf101', 'hmdb51', 'mit'),
-        help='layout of the frames and schema of the annotation')
+        help='layout of the frames and schema of the annotation; found where it is not given: '
+             'activitynet for an annotation with a taxonomy')
     add('--n_classes', type=POSITIVE, default=400, metavar='N',
-        help='number of classes: 400 kinetics-400, 700 kinetics-700, 101 ucf101, 51 hmdb51, '
-             '339 mit')
+        help='number of classes; found where it is not given: that of the annotation\'s labels')
     add('--multi_label', action='store_true',
         help='a video has a list of labels, of any length: train with binary cross entropy, score '
              'each class by a sigmoid, and measure mean average precision (mAP)')
     add('--file_type', default='jpg', choices=FILE_TYPES,
         help='how the frames are stored: a folder of jpg files or one hdf5 file per video, or the '
-             'video files themselves')
+             'video files themselves; found where it is not given: what lies in the folder')
     add('--input_type', default='rgb', choices=tuple(INPUT_CHANNELS),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
     add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
@@ -205,6 +205,10 @@ def _add_architecture_flags(add: Any) -> None:
         help='A: padding with zeros; B: a convolution where the shape changes')
     add('--resnet_widen_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
         help='multiplies the channels of all layers')
+    add('--attention', default='none', choices=('none', 'se', 'nonlocal'),
+        help='of the families of ResNets: se, squeeze-and-excitation in each block; nonlocal, '
+             'non-local blocks after every other block of the third and fourth stage; both change '
+             'nothing before they are trained')
     add('--wide_resnet_k', type=POSITIVE, default=2, metavar='K',
         help='width of the bottlenecks of wideresnet')
     add('--resnext_cardinality', type=POSITIVE, default=32, metavar='N',

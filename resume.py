@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any
 from metrics import Sums
 from optim import Optimization, schedule_name
 from opts import TRAINING_FLAGS, Options, build_parser, check, replace
+from runtime.arguments import python
 from runtime.errors import InputError
 from weights import Weights
 
@@ -128,9 +127,7 @@ def resuming_command(script: str, argv: Sequence[str], opts: Options) -> str:
             place = words.index('--resume_path')
             del words[place:place + 2]
         words += ['--resume_path', 'auto']
-    found = shutil.which('python') or ''
-    is_ours = os.path.dirname(found) == os.path.dirname(sys.executable)
-    return shlex.join(['python' if is_ours else sys.executable, os.path.relpath(script), *words])
+    return shlex.join([python(), os.path.relpath(script), *words])
 
 
 # ---------------------------------------------------------------- states and position

@@ -1,6 +1,7 @@
 """Training: one epoch of it, and the trainer that goes from epoch to epoch, records and saves."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import nn
 from checkpoint import CheckpointSaver
 from metrics import Sums
 from optim import Optimization
+from overview import duration, next_lines, wrapped
 from resume import Position, batch_order, restore, saved_position, training_options, training_state
 from run import Run
 from runtime import distributed
@@ -97,12 +99,14 @@ class Trainer:
             [p for p in run.network.parameters() if p.requires_grad], opts, run.device,
             steps_per_epoch=len(self._loader.batch_sampler))
         self._order = batch_order(self._loader)
-        self._position, self._best = Position(), -1.0
+        self._position, self._best, self._best_epoch = Position(), -1.0, 0
+        self._n_steps, self._begin = 0, time.monotonic()
         if weights is not None and opts.resume_path is not None:
             state = training_state(weights)
             self._position = saved_position(state, self._order, weights.path, run.log.warn)
             restore(self._optimization, weights, self._position.n_batches)
             self._best = state.get(f'best_{run.task.best_by}', -1.0)
+            self._best_epoch = state.get('best_epoch', 0)
         self._saver = CheckpointSaver(
             opts.result_path, every_epochs=opts.checkpoint, last_epoch=opts.n_epochs,
             keep=opts.keep, every_minutes=opts.checkpoint_minutes, is_writer=run.world.is_main,
@@ -122,23 +126,40 @@ class Trainer:
                      'evaluate it with --no_train')
             return 0
         log.open_tables(position.epoch - 1, position.n_batches)
+        self._begin = time.monotonic()
         with self._trace:
             while position.epoch <= opts.n_epochs:
                 self._run_epoch()
+        self._say_what_is_next()
         return int(self._saver.has_failed)
+
+    def _say_what_is_next(self) -> None:
+        """Which checkpoint is the best, and what to do with it, as far as it could be saved."""
+        run = self._run
+        opts, task = run.opts, run.task
+        path = opts.result_path / f'save_{opts.n_epochs}.pth'
+        best = opts.result_path / 'save_best.pth'
+        if run.world.is_main and self._best_epoch and best.exists():
+            path = best
+            run.log.say(wrapped(f'best epoch: {self._best_epoch} of {opts.n_epochs}, '
+                                f'{task.shown[task.best_by]} {self._best:.3f}; {best}'))
+        if run.world.is_main and path.exists():
+            for line in next_lines(opts, path, run.loaders):
+                run.log.say(line)
 
     def _run_epoch(self) -> None:
         """Train what is left of the epoch, validate, say how it went, and save."""
         run, epoch = self._run, self._position.epoch
-        line, val_loss, is_best = self._train_epoch(), None, False
+        line, shown, val_loss, is_best = self._train_epoch(), '', None, False
         if not run.opts.no_val:
             metrics = validate(run, epoch, self._save_last)
-            line += f'; {val_line(metrics, run.task)}'
+            shown = f'\n  {val_line(metrics, run)}'
             val_loss, best = metrics['loss'], metrics[run.task.best_by]
             is_best = best > self._best
-            self._best = best if is_best else self._best
+            if is_best:
+                self._best, self._best_epoch = best, epoch
         self._optimization.end_epoch(val_loss)
-        run.log.say(line)
+        run.log.say(line + self._time_left() + shown)
         self._position.next_epoch()
         self._saver.save_epoch(epoch, self._state, is_best)
 
@@ -165,11 +186,20 @@ class Trainer:
                 + (f'{skipped:.0f} steps skipped, ' if skipped else '')
                 + f'loss {means["loss"]:.4f}, clip top-1 {means["acc"]:.3f}')
 
+    def _time_left(self) -> str:
+        """, 3 min left: at the pace so far, validations included."""
+        n_left = (self._run.opts.n_epochs - self._position.epoch) * len(self._loader)
+        if not n_left or not self._n_steps:
+            return ''
+        sec = (time.monotonic() - self._begin) / self._n_steps * n_left
+        return f', {duration(sec)} left'
+
     def _on_step(self, step: Step) -> None:
         """After each step: record it, see whether to stop or to save."""
         run, position = self._run, self._position
         position.n_batches += 1
-        position.lr, self._last_step = step.lr, step
+        self._n_steps += 1
+        position.lr = step.lr
         if position.n_batches == 1:
             run.log.clips(step.clips, label_texts(step.labels, run.class_names), position.epoch)
         iteration = (position.epoch - 1) * len(self._loader) + position.n_batches
@@ -189,8 +219,9 @@ class Trainer:
             self._save_last()
 
     def _figures(self) -> dict[str, float]:
-        """What the progress bar shows."""
-        return {'loss': float(self._last_step.loss), 'acc': float(self._last_step.acc)}
+        """What the progress bar shows: means over the clips of the epoch so far."""
+        sums = self._position.sums
+        return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
 
     def _check_finite(self) -> None:
         """Raise InputError that names epoch, batch and videos where a loss was not finite."""
@@ -210,8 +241,8 @@ class Trainer:
         run = self._run
         return {'epoch': self._position.epoch - 1,
                 'state_dict': run.network.state_dict(), **self._optimization.state_dict(),
-                f'best_{run.task.best_by}': self._best, 'options': training_options(run.opts),
-                **run.description}
+                f'best_{run.task.best_by}': self._best, 'best_epoch': self._best_epoch,
+                'options': training_options(run.opts), **run.description}
 
     def _save_last(self) -> None:
         """Save with the position in the epoch."""

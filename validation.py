@@ -95,7 +95,8 @@ def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> di
     return metrics
 
 
-def val_line(metrics: dict[str, float], task: Task) -> str:
-    """The metrics of a validation in words."""
-    shown = [f'{words} {metrics[name]:.3f}' for name, words in task.shown.items()]
+def val_line(metrics: dict[str, float], run: Run) -> str:
+    """The metrics of a validation in words; of few classes top-5 says nothing."""
+    shown = [f'{words} {metrics[name]:.3f}' for name, words in run.task.shown.items()
+             if len(run.class_names) > 5 or not name.endswith('top5')]
     return ', '.join([f'validation loss {metrics["loss"]:.4f}', *shown])

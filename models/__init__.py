@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # By --model, the module of a family. It has
 #   generate_model(model_depth, *, n_classes, n_input_channels, ...)   the network
 #   LAYERS    the depths there are; a module without it has one network, which takes no model_depth
+#   DEFAULT_DEPTH  where that is not the first of them, the depth that is taken if none is given
 #   OPTIONS   {name: default} of the other arguments that generate_model takes (see
 #             base.keyword_options): flags of main.py, and what only weights files say, such as
 #             stem_planes
@@ -44,6 +45,12 @@ def family_of(model: str) -> ModuleType:
 def depths(model: str) -> tuple[int, ...]:
     """The depths of a family, shallowest first; none where it has a single network."""
     return tuple(getattr(family_of(model), 'LAYERS', ()))
+
+
+def default_depth(model: str) -> int | None:
+    """The depth of a family where none is given; None where it has a single network."""
+    shallowest = next(iter(depths(model)), None)
+    return getattr(family_of(model), 'DEFAULT_DEPTH', shallowest)
 
 
 def options_of(model: str) -> frozenset[str]:

@@ -16,6 +16,7 @@ from models.resnet import BOTTLENECK_LAYERS
 from runtime.errors import InputError
 
 LAYERS = {26: (2, 2, 2, 2), **{depth: BOTTLENECK_LAYERS[depth] for depth in (50, 101, 152)}}
+DEFAULT_DEPTH = 101
 PLANES = (64, 128, 256, 512)
 EXPANSION = 4
 

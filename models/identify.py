@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from models import INPUT_CHANNELS, csn, densenet, x3d
+from models.attention import is_attention
 from models.resnet import BASIC_LAYERS, BOTTLENECK_LAYERS
 from runtime.errors import InputError
 
@@ -88,7 +89,8 @@ def _resnet_options(shapes: Shapes, hints: Mapping[str, Any]) -> dict[str, Any]:
     widen_factor = hints.get('resnet_widen_factor')
     options = {
         **_stem_options(shapes, *stem), 'model_depth': _depth(depths, blocks, 'ResNet'),
-        'resnet_shortcut': 'B' if 'layer2.0.downsample.0.weight' in shapes else 'A'}
+        'resnet_shortcut': 'B' if 'layer2.0.downsample.0.weight' in shapes else 'A',
+        'attention': _attention(shapes)}
     options['n_classes'], features = _shape(shapes, 'fc.weight', 2)
     model = 'resnet2p1d' if is_2p1d else _family(shapes, is_bottleneck)
     stem_width = _shape(shapes, stem[1], 5)[0]
@@ -152,6 +154,12 @@ def _depth(depths: Mapping[int, tuple[int, ...]], blocks: list[int], kind: str) 
 def _no_stages(kind: str, blocks: list[int]) -> InputError:
     return InputError(f'its weights are of no network here: no {kind} has stages of '
                       f'{", ".join(map(str, blocks))} blocks; the depths are those of --help')
+
+
+def _attention(shapes: Shapes) -> str:
+    """none, se or nonlocal."""
+    names = next((name.split('.') for name in shapes if is_attention(name)), [])
+    return next((kind for kind in ('se', 'nonlocal') if kind in names), 'none')
 
 
 def _family(shapes: Shapes, is_bottleneck: bool) -> str:

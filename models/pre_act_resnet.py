@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from models.base import Conv3d, Steps, keyword_options
-from models.resnet import BASIC_LAYERS, LAYERS, ResidualBlock, ResNet, layers_of, run_steps
+from models.resnet import BASIC_LAYERS, LAYERS, ResidualBlock, ResNet, layers_of
+
+DEFAULT_DEPTH = 18
 
 
 def bn_conv(index: int, in_planes: int, planes: int, kernel_size: int, stride: int = 1) -> Steps:
@@ -22,9 +24,9 @@ def bn_conv(index: int, in_planes: int, planes: int, kernel_size: int, stride: i
 class PreActBlock(ResidualBlock):
     """path(x) + shortcut(x): nothing follows the sum, so a clear path runs through all blocks."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_planes, t, h, w) -> (N, out_planes, ceil(t / stride), ...)."""
-        return run_steps(self, self.path, x) + self.downsample(x)
+    def activation(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of path and shortcut as it is."""
+        return x
 
 
 class PreActBasicBlock(PreActBlock):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.attention import KINDS, NonLocal, SqueezeExcitation, start_as_identity
 from models.base import (Classifier, Conv3d, Steps, add_steps, conv_bn, init_weights,
                          keyword_options, layers_of, recomputable, run_steps)
 from runtime.errors import InputError
@@ -23,6 +24,7 @@ BASIC_LAYERS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_LAYERS = {
     50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 LAYERS = BASIC_LAYERS | BOTTLENECK_LAYERS
+DEFAULT_DEPTH = 18
 
 
 class PadShortcut(nn.Module):
@@ -59,21 +61,34 @@ class ResidualBlock(nn.Module):
 
     An option of all blocks is an argument here and of `ResNet`; the blocks of the families hand it
     on as it is.
+
+    attention: 'se' ends the path with a squeeze-and-excitation layer, 'nonlocal' puts a non-local
+               block behind the sum
     """
 
     is_recomputed = False
 
     def __init__(self, path: Steps, in_planes: int, out_planes: int, stride: int, *,
-                 resnet_shortcut: str = 'B') -> None:
+                 resnet_shortcut: str = 'B', attention: str = 'none') -> None:
         super().__init__()
+        if attention == 'se':
+            path = {**path, 'se': SqueezeExcitation(out_planes)}
         self.path = add_steps(self, path)
         self.downsample = shortcut(resnet_shortcut, in_planes, out_planes, stride)
+        # What follows the sum.
+        after: Steps = {'nonlocal': NonLocal(out_planes)} if attention == 'nonlocal' else {}
+        self.after = add_steps(self, after)
         self.out_planes = out_planes
 
     @recomputable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_planes, t, h, w) -> (N, out_planes, ceil(t / stride), ...)."""
-        return F.relu(run_steps(self, self.path, x) + self.downsample(x))
+        x = self.activation(run_steps(self, self.path, x) + self.downsample(x))
+        return run_steps(self, self.after, x)
+
+    def activation(self, x: torch.Tensor) -> torch.Tensor:
+        """What the sum of path and shortcut becomes."""
+        return F.relu(x)
 
 
 class BasicBlock(ResidualBlock):
@@ -103,14 +118,16 @@ class Bottleneck(ResidualBlock):
 class ResNet(Classifier):
     """Stem, four stages of residual blocks, head: the network of all families but DenseNet.
 
-    `block(in_planes, planes, stride, resnet_shortcut=...)` builds a block, which says its
-    `out_planes`; `layers` and `planes` are the number of blocks and their width by stage;
+    `block(in_planes, planes, stride, resnet_shortcut=..., attention=...)` builds a block, which
+    says its `out_planes`; `layers` and `planes` are the number of blocks and their width by stage;
     `convolution` makes the steps of the stem as it does those of a block. All widths, and the
     `stem_planes`, are multiplied by `resnet_widen_factor`.
 
     The feature map of a (N, C, T, H, W) clip is (N, F, T/16, H/32, W/32), rounded up; `no_max_pool`
-    doubles each size, `conv1_t_stride` divides the first. Raises InputError for an unknown
-    `resnet_shortcut` and for a `resnet_widen_factor` that leaves a layer without channels.
+    doubles each size, `conv1_t_stride` divides the first. `attention` is that of all blocks ('se'),
+    or of every other block of the third and fourth stage ('nonlocal'). Raises InputError for an
+    unknown `resnet_shortcut` or `attention`, and for a `resnet_widen_factor` that leaves a layer
+    without channels.
     """
 
     layer1: nn.Module
@@ -123,8 +140,10 @@ class ResNet(Classifier):
                  convolution: Callable[..., Steps] = conv_bn, *, n_classes: int = 400,
                  n_input_channels: int = 3, resnet_shortcut: str = 'B', stem_planes: int = 64,
                  resnet_widen_factor: float = 1.0, conv1_t_size: int = 7, conv1_t_stride: int = 1,
-                 no_max_pool: bool = False) -> None:
+                 no_max_pool: bool = False, attention: str = 'none') -> None:
         super().__init__()
+        if attention not in KINDS:
+            raise InputError(f'no attention {attention!r}: choose one of {", ".join(KINDS)}')
         if int(min(stem_planes, *planes) * resnet_widen_factor) < 1:
             raise InputError(f'a widen factor of {resnet_widen_factor} leaves no channels: give '
                              f'at least {1 / min(stem_planes, *planes)}')
@@ -137,9 +156,12 @@ class ResNet(Classifier):
 
         for i, (n_blocks, width) in enumerate(zip(layers, planes), start=1):
             stage = nn.Sequential()
-            for stride in (1 if i == 1 else 2,) + (1,) * (n_blocks - 1):
-                built = block(in_planes, int(width * resnet_widen_factor), stride,
-                              resnet_shortcut=resnet_shortcut)
+            for j in range(n_blocks):
+                # The last block of a stage is one of every other, so that no stage goes without.
+                has_attention = attention == 'se' or (i >= 3 and (n_blocks - j) % 2 == 1)
+                built = block(in_planes, int(width * resnet_widen_factor),
+                              2 if i > 1 and j == 0 else 1, resnet_shortcut=resnet_shortcut,
+                              attention=attention if has_attention else 'none')
                 stage.append(built)
                 in_planes = built.out_planes
             self.add_module(f'layer{i}', stage)
@@ -147,6 +169,7 @@ class ResNet(Classifier):
         self.num_features = in_planes
         self.fc = nn.Linear(in_planes, n_classes)
         init_weights(self)
+        start_as_identity(self)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""

@@ -11,6 +11,8 @@ from torch import nn
 from models.base import Conv3d, Size, Steps, keyword_options, triple
 from models.resnet import BASIC_LAYERS, LAYERS, BasicBlock, Bottleneck, ResNet, layers_of
 
+DEFAULT_DEPTH = 18
+
 
 def conv_bn_2p1d(index: int, in_planes: int, planes: int, kernel_size: Size, stride: Size = 1,
                  groups: int = 1) -> Steps:

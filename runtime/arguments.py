@@ -8,7 +8,9 @@ sentence.
 import argparse
 import difflib
 import math
+import os
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +95,13 @@ RATE = number(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
 POSITIVE_RATE = number(float, lambda x: 0 < x < math.inf, 'a number above 0')
 FRACTION = number(float, lambda x: 0 < x <= 1, 'a number above 0 and at most 1')
 BELOW_ONE = number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
+
+
+def python() -> str:
+    """What the command line calls the Python that runs this, in commands to paste."""
+    found = shutil.which('python') or ''
+    is_ours = os.path.dirname(found) == os.path.dirname(sys.executable)
+    return 'python' if is_ours else sys.executable
 
 
 # ---------------------------------------------------------------- the parser

@@ -339,8 +339,8 @@ class RunLog:
 
     def _open(self, name: str, keep: tuple[int, ...] | None) -> None:
         if self.folder is not None:
-            self._tables[name] = TableLog(self.folder / name, self._columns[name],
-                                          self._cannot_write, keep)
+            columns = self._columns['val.log' if name == 'evaluation.log' else name]
+            self._tables[name] = TableLog(self.folder / name, columns, self._cannot_write, keep)
 
     def _cannot_write(self, path: Path, error: BaseException) -> None:
         if not self._is_failing:
@@ -381,11 +381,17 @@ class RunLog:
 
     def validation(self, epoch: int, metrics: Mapping[str, Any],
                    confusion: 'Mapping[str, torch.Tensor]', class_names: Sequence[str]) -> None:
-        """A validation: what validation.evaluate returns. Outside of a training it is added."""
-        if 'val.log' not in self._tables:
-            self._open('val.log', (sys.maxsize,))
-        self._write('val.log', epoch=epoch, acc=metrics['clip_top1'], **metrics)
-        self._board.scalars('val', epoch, **metrics)
+        """A validation: what validation.evaluate returns. Outside of a training it is added to
+        val.log, or, where that is the table of a training, to evaluation.log."""
+        name = 'val.log'
+        if name not in self._tables:
+            if self.folder is not None and (self.folder / 'train.log').exists():
+                name = 'evaluation.log'
+                self.say(f'val.log is of the training there: this row goes to '
+                         f'{self.folder / name}')
+            self._open(name, (sys.maxsize,))
+        self._write(name, epoch=epoch, acc=metrics['clip_top1'], **metrics)
+        self._board.scalars(name.removesuffix('.log'), epoch, **metrics)
         for kind, counts in confusion.items():
             self._board.confusion(f'val/{kind}_confusion', counts, class_names, epoch)
         self.flush()

@@ -5,11 +5,25 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import weights
 
 ROOT = Path(__file__).resolve().parent.parent
+# No test fails because a machine is busy: waits end by an event, or after ten minutes by a failure.
+LIMIT_SEC = 600
+
+
+def wait_for(condition, process=None):
+    """Wait until condition() is true; fails where it never is, or where the process ends before."""
+    until = time.monotonic() + LIMIT_SEC
+    while True:
+        running = process is None or process.is_alive()
+        if condition():
+            return
+        assert running and time.monotonic() < until, 'what was waited for has not come'
+        time.sleep(0.01)
 
 
 def _run(argv, output, file_limit, variables):
@@ -99,11 +113,11 @@ def run_ranks(n_processes, argv, output):
     """The same to their end: a list of exit statuses."""
     processes = start_ranks(n_processes, argv, output)
     for process in processes:
-        process.join(120)
+        process.join(LIMIT_SEC)
     return [process.exitcode for process in processes]
 
 
-def finish(process, timeout_sec=120):
+def finish(process, timeout_sec=LIMIT_SEC):
     """(exit status, stdout, stderr) of a process; killed where it does not end in time."""
     try:
         stdout, stderr = process.communicate(timeout=timeout_sec)

@@ -1,8 +1,8 @@
 """Networks beside recorded numbers of those that they are to be equal to."""
 
-import json
 import math
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -28,14 +28,18 @@ def recorded_value(name, shape):
     return torch.from_numpy(z)
 
 
-def assert_is_recorded(network, path):
-    """A network on the meta device has the names, shapes, parameters and logits of a case."""
-    case = json.loads(path.read_text())
-    assert [(name, list(value.shape)) for name, value in network.state_dict().items()] == [
-        (name, shape) for name, shape in case['state_dict']]
+def assert_is_recorded(network, case, rename=dict):
+    """A network on the meta device has the names, shapes, parameters and logits of a case.
+
+    rename: {recorded name: value} -> {name of the network's: value}
+    """
+    names, shapes = zip(*case['state_dict'])
+    shape_of = rename(dict(case['state_dict']))
+    assert [(k, list(v.shape)) for k, v in network.state_dict().items()] == list(shape_of.items())
     assert sum(p.numel() for p in network.parameters()) == case['n_parameters']
-    network.load_state_dict({name: recorded_value(name, shape)
-                             for name, shape in case['state_dict']}, assign=True)
+    with ThreadPoolExecutor() as pool:  # numpy fills arrays outside the interpreter's lock
+        values = dict(zip(names, pool.map(recorded_value, names, shapes)))
+    network.load_state_dict(rename(values), assign=True)
     clip = torch.from_numpy(np.random.RandomState(0).standard_normal(case['input']))
     with torch.inference_mode():
         logits = network.eval()(clip)[0, :10]

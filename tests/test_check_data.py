@@ -212,3 +212,8 @@ def test_a_real_set_is_right(videos_dir, tmp_path):
     folder_json.main([str(videos), str(tmp_path / 'own.json'), '--val_fraction', '0'])
     assert call(['--video_path', videos, '--annotation_path', tmp_path / 'own.json',
                  '--file_type', 'video', '--no_val', '--n_threads', 1]) == 0
+
+
+def test_what_lies_in_the_folder_is_found(tiny_data, tmp_path, capsys):
+    assert call(tiny_data.argv(tmp_path)) == 0
+    assert 'not given: --file_type jpg (in jpg)' in capsys.readouterr().err

@@ -110,7 +110,8 @@ def test_a_checkpoint_of_ours(tmp_path, capsys):
     assert facts['epoch'] == '7' and facts['arch'] == 'resnext-50'
     assert facts['network'] == (
         '--model resnext --model_depth 50 --input_type rgb --conv1_t_size 7 --conv1_t_stride 1 '
-        '--no_max_pool --resnet_shortcut B --resnet_widen_factor 0.125 --resnext_cardinality 8')
+        '--no_max_pool --resnet_shortcut B --resnet_widen_factor 0.125 --attention none '
+        '--resnext_cardinality 8')
     assert facts['classes'] == '3: röd, grön, blå'
     assert facts['clip'] == '8 frames (one of 2) of 64 x 64 pixels'
     assert facts['preprocessing'].startswith('0...255, mean 110.7975 103.3005 96.2625, std 70.584')

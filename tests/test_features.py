@@ -9,7 +9,7 @@ from features import Features, FeatureTap, read_features, write_features
 from model import load_model
 from models import generate_model
 from runtime.errors import InputError
-from tests.processes import finish, start_main, torchrun
+from tests.processes import LIMIT_SEC, finish, start_main, torchrun
 from tests.tiny_data import CLASSES, run_main
 
 
@@ -75,7 +75,7 @@ def test_a_full_disk(tiny_data, weights, tmp_path):
     size = (tmp_path / 'f.h5').stat().st_size
     (tmp_path / 'f.h5').unlink()
     process = start_main(command, tmp_path / 'output', file_limit=size - 100)
-    process.join(60)
+    process.join(LIMIT_SEC)
     output = (tmp_path / 'output').read_text()
     assert process.exitcode == 2 and 'Traceback' not in output, output
     assert output.splitlines()[-1] == (f'error: {tmp_path / "f.h5"}: cannot be written: File too '

@@ -104,6 +104,124 @@ def test_csv_paths_are_relative_to_its_folder(jpgs, tmp_path):
     assert 'video_path' not in made['database']['x0']
 
 
+# ---------------------------------------------------------------- lists as people have them
+
+LISTS = {
+    'video_name and class': ('l.csv', 'video_name,class\na/x0.mp4,one\nb/y0.mp4,two\n'),
+    'semicolons': ('l.csv', 'File;Label\na/x0.mp4;one\nb/y0.mp4;two\n'),
+    'of Excel': ('l.csv', 'sep=;\r\npath;label\r\na/x0.mp4;one\r\nb/y0.mp4;two\r\n'),
+    'semicolons without names': ('l.csv', 'a/x0.mp4;one\nb/y0.mp4;two\n'),
+    'tabs': ('l.tsv', 'path\tlabel\na/x0\tone\nb/y0\ttwo\n'),
+    'blanks': ('l.txt', 'a/x0.mp4 one\nb/y0.mp4 two\n'),
+    'blanks and names': ('l.txt', 'path label\na/x0.mp4 one\nb/y0.mp4 two\n'),
+    'label first': ('l.csv', 'one,a/x0.mp4\ntwo,b/y0.mp4\n'),
+    'of Windows': ('l.csv', 'a\\x0.mp4,one\nb\\y0.mp4,two\n'),
+    'a byte order mark': ('l.csv', '\ufeffpath,label\na/x0,one\nb/y0,two\n'),
+}
+
+
+@pytest.mark.parametrize('name, text', LISTS.values(), ids=LISTS)
+def test_dialects(jpgs, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    made = call(tmp_path / name, tmp_path / 'own.json', '--video_path', jpgs)
+    assert {video_id: (entry['video_path'], entry['annotations'])
+            for video_id, entry in made['database'].items()} == {
+        'x0': ('a/x0', {'label': 'one', 'segment': [1, 4]}),
+        'y0': ('b/y0', {'label': 'two', 'segment': [1, 4]})}
+
+
+@pytest.mark.parametrize('header', ['path,label,subset', 'video,class,split', None])
+@pytest.mark.parametrize('words', [('train', 'val', 'test'), ('Training', 'valid', 'TESTING'),
+                                   ('TRAIN', 'validation', 'Test')])
+def test_the_subsets_of_a_list_are_kept(jpgs, tmp_path, header, words, capsys):
+    lines = [f'a/x{i}.mp4,a,{word}' for i, word in enumerate(words)]
+    path = write_csv(jpgs / 'l.csv', *([header] if header else []), *lines, 'b/y0.mp4,b,train')
+    assert subsets(call(path, tmp_path / 'own.json')) == {
+        'x0': 'training', 'x1': 'validation', 'x2': 'testing', 'y0': 'training'}
+    assert 'those of the list' in capsys.readouterr().out
+
+
+def test_test_videos_may_have_no_label(jpgs, tmp_path):
+    path = write_csv(jpgs / 'l.csv', 'path,label,subset', 'a/x0,a,train', 'b/y0,,test')
+    made = call(path, tmp_path / 'own.json')
+    assert made['database']['y0']['annotations'] == {'segment': [1, 4]}
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'testing')
+    assert records.paths[0] == 'b/y0'
+
+
+def parts(made):
+    return {video_id: entry['annotations'].get('segment')
+            for video_id, entry in made['database'].items()}
+
+
+def test_parts_of_videos_in_frames(tmp_path, capsys):
+    root = make_frames(tmp_path / 'jpg', {'a/x': 20, 'b/y': 5})
+    path = write_csv(root / 'l.csv', 'path,label,start_frame,end_frame', 'a/x,a,1,10',
+                     'a/x,b,11,20', 'a/x,b,25,30', 'b/y,b,2,9')
+    made = call(path, tmp_path / 'own.json')
+    assert parts(made) == {'x_000001_000010': [1, 11], 'x_000011_000020': [11, 21],
+                           'x_000025_000030': None, 'y': [2, 6]}
+    assert len({entry['subset'] for video_id, entry in made['database'].items()
+                if video_id.startswith('x')}) == 1
+    err = capsys.readouterr().err
+    assert 'b/y: a part is frames 2 to 9, and the video has 5: it is cut there' in err
+    assert 'frames 25 to 30' in err and 'left out' in err
+    records, n_left_out = label_list_records(read_annotation(tmp_path / 'own.json'), 'training')
+    assert n_left_out <= 1 and records.paths[0] in ('a/x', 'b/y')
+
+
+def test_parts_of_videos_in_seconds(tmp_path):
+    root = make_frames(tmp_path / 'jpg', {'a/x': 20, 'b/y': 9})
+    path = write_csv(root / 'l.csv', 'path;label;Start (s);End (s);fps', 'a/x;a;0;1,5;10',
+                     'a/x;a;1,5;2;10', 'b/y;b;0.1;0.5;10')
+    assert parts(call(path, tmp_path / 'own.json')) == {
+        'x_0.0_1.5': [1, 16], 'x_1.5_2.0': [16, 21], 'y': [2, 6]}
+
+
+def test_the_rate_of_a_video_file_is_known(tmp_path):
+    write_video(tmp_path / 'v' / 'x.mp4', grey_frames(range(20, 220, 10)), fps=10)
+    path = write_csv(tmp_path / 'v' / 'l.csv', 'file,label,time_start,time_end', 'x.mp4,a,0.5,1')
+    assert parts(call(path, tmp_path / 'own.json')) == {'x': [6, 11]}
+
+
+WRONG_LISTS = {
+    'unknown': (['path,label,subst', 'a/x0,a,train'], "'subst' is not known; did you mean subset"),
+    'unknown over videos': (['clip,action', 'a/x0.mp4,a'], "'clip' is not known"),
+    'no unit': (['path,label,start,end', 'a/x0,a,1,2'], 'start_sec or start_frame'),
+    'no end': (['path,label,start_sec', 'a/x0,a,1'], 'no column end_sec'),
+    'both units': (['path,label,start_sec,end_sec,start_frame', 'a/x0,a,1,2,3'], 'in seconds and'),
+    'no label': (['path,subset', 'a/x0,train'], 'no column label'),
+    'twice': (['path,file,label', 'a/x0,a/x0,a'], "'path' and 'file' are both the path"),
+    'subset': (['path,label,subset', 'a/x0,a,some'], 'line 2.*train, val or test'),
+    'ends first': (['path,label,start_sec,end_sec', 'a/x0,a,2,1'], 'line 2'),
+    'no number': (['path,label,start_sec,end_sec', 'a/x0,a,2,x'], 'numbers for start'),
+    'no rate': (['path,label,start_sec,end_sec', 'a/x0,a,0,.1'], 'need a column fps'),
+    'frame 0': (['path,label,start_frame,end_frame', 'a/x0,a,0,2'], 'counted from 1'),
+    'fps alone': (['path,label,fps', 'a/x0,a,10'], 'says nothing without'),
+    'more fields': (['path,label', 'a/x0,a,train'], 'line 2.*2 columns'),
+    'no names': (['a/x0.mp4,a,b,c'], '4 columns, and no line 1'),
+    'drive': (['C:\\v\\x.mp4,a'], 'on a drive of Windows'),
+    'empty': ([], 'the list is empty'),
+    'groups': (['path,label,group,start_frame,end_frame', 'a/x0,a,1,1,1', 'a/x0,a,2,2,2'],
+               'groups 1 and 2'),
+    'part twice': (['path,label,start_frame,end_frame', 'a/x0,a,1,1', 'a/x0,b,1,1'], 'twice'),
+    'not there': (['c/x.mp4,a'], 'such as c/x; .*--video_path'),
+}
+
+
+@pytest.mark.parametrize('lines, match', WRONG_LISTS.values(), ids=WRONG_LISTS)
+def test_wrong_lists_are_one_sentence(jpgs, tmp_path, lines, match):
+    with pytest.raises(InputError, match=match):
+        call(write_csv(jpgs / 'l.csv', *lines), tmp_path / 'own.json')
+    assert not (tmp_path / 'own.json').exists()
+
+
+def test_videos_without_folders_of_classes(tmp_path):
+    write_video(tmp_path / 'v' / 'x.mp4', grey_frames([50]))
+    with pytest.raises(InputError, match='1 video in the folder itself: .* folder for each class'):
+        call(tmp_path / 'v', tmp_path / 'own.json')
+
+
 # ---------------------------------------------------------------- training and validation
 
 def test_the_split_is_a_part_of_each_class_and_depends_on_the_seed(jpgs, tmp_path):

@@ -23,6 +23,7 @@ from datasets.video import Video
 from runtime.errors import InputError
 from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_script, write_sound,
                            write_video)
+from tests.processes import finish, wait_for
 from util_scripts import generate_video_jpgs
 from util_scripts.generate_video_jpgs import Job, JpgFolders, main, shared_out, temporary_path
 from util_scripts.helpers.jobs import run_jobs
@@ -48,7 +49,7 @@ def extract(videos, jpgs, *flags, dataset='ucf101'):
 
 def images(folder):
     """The images of a folder, by name."""
-    return sorted(path for path in folder.iterdir())
+    return sorted(path for path in folder.iterdir() if path.suffix == '.jpg')
 
 
 def picture_size(path):
@@ -322,11 +323,98 @@ def test_folders_of_the_2020_code_are_done(videos, jpgs):
     write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
     folder = jpgs / 'Run' / 'a'
     folder.mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f'image_0000{number}.jpg').write_bytes(b'theirs')
+    (folder / 'n_frames').write_text('2')
+    assert extract(videos, jpgs) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'image_00001.jpg', 'image_00002.jpg', 'n_frames']
+    assert (folder / 'image_00001.jpg').read_bytes() == b'theirs'
+    assert extract(videos, jpgs, '--fps', 30) == 0  # also two of them
+    assert (folder / 'image_00001.jpg').read_bytes() == b'theirs'
+
+
+def test_folders_of_the_2020_code_with_too_few_frames_are_made_again(videos, jpgs, capsys):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    folder = jpgs / 'Run' / 'a'
+    folder.mkdir(parents=True)
     (folder / 'image_00001.jpg').write_bytes(b'theirs')
     (folder / 'n_frames').write_text('1')
+    (folder / 'notes.txt').write_text('mine')
     assert extract(videos, jpgs) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ['image_00001.jpg', 'n_frames']
-    assert (folder / 'image_00001.jpg').read_bytes() == b'theirs'
+    assert '1 done' in (out := capsys.readouterr().out) and '1 made again' in out
+    assert levels(folder) == [50, 100] and not (folder / 'n_frames').exists()
+    assert (folder / 'notes.txt').read_text() == 'mine'
+    assert not leftovers(jpgs)
+
+
+def longer_video(videos, folder):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100, 150]))
+
+
+def later_video(videos, folder):
+    os.utime(videos / 'Run' / 'a.avi', (1e9, 1e9))
+
+
+def missing_frame(videos, folder):
+    (folder / 'image_00001.jpg').unlink()
+
+
+def cut_frame(videos, folder):
+    cut_short(folder / 'image_00002.jpg', 0.5)
+
+
+def empty_frame(videos, folder):
+    (folder / 'image_00002.jpg').write_bytes(b'')
+
+
+def broken_record(videos, folder):
+    (folder / '.extracted.json').write_text('{}')
+
+
+CHANGES = {
+    'rate': (None, ('--fps', 5)), 'size': (None, ('--size', 96)),
+    'quality': (None, ('--quality', 2)),
+    'longer video': (longer_video, ()), 'later video': (later_video, ()),
+    'missing frame': (missing_frame, ()), 'cut frame': (cut_frame, ()),
+    'empty frame': (empty_frame, ()), 'broken record': (broken_record, ()),
+    'overwrite': (None, ('--overwrite',)),
+}
+
+
+@pytest.mark.parametrize('change, flags', CHANGES.values(), ids=CHANGES)
+def test_what_has_changed_is_made_again(videos, jpgs, tmp_path, capsys, change, flags):
+    for name in 'ab':
+        write_video(videos / 'Run' / f'{name}.avi', grey_frames([50, 100]))
+    extract(videos, jpgs)
+    if change:
+        change(videos, jpgs / 'Run' / 'a')
+    assert extract(videos, jpgs, *flags) == 0
+    assert f'{2 if flags else 1} made again' in capsys.readouterr().out
+    extract(videos, tmp_path / 'fresh', *flags)
+    ours, fresh = (sorted((path.name, path.read_bytes()) for path in (root / 'Run' / 'a').iterdir())
+                   for root in (jpgs, tmp_path / 'fresh'))
+    assert ours == fresh and not leftovers(jpgs)
+    capsys.readouterr()
+    kept = [flag for flag in flags if flag != '--overwrite']
+    assert extract(videos, jpgs, *kept) == 0
+    assert '0 done, 2 skipped' in capsys.readouterr().out
+
+
+def test_frames_stay_where_the_video_is_broken_now(videos, jpgs, capsys):
+    path = write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    extract(videos, jpgs)
+    path.write_bytes(b'')
+    assert extract(videos, jpgs) == 1
+    assert '1 failed\n' in capsys.readouterr().out
+    assert levels(jpgs / 'Run' / 'a') == [50, 100]
+
+
+def test_the_record_is_no_frame(videos, jpgs):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    extract(videos, jpgs)
+    assert (jpgs / 'Run' / 'a' / '.extracted.json').is_file()
+    assert JpgFrames().count(str(jpgs / 'Run' / 'a')) == 2
 
 
 def test_an_empty_folder_is_not_done(videos, jpgs):
@@ -417,14 +505,11 @@ def test_ctrl_c(videos, jpgs):
     process = subprocess.Popen([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                                 str(videos), str(jpgs), 'ucf101', '--size', '720', '--n_jobs', '2'],
                                cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list(jpgs.rglob('image_00002.jpg')) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: list(jpgs.rglob('image_00002.jpg')))
     # A terminal's Ctrl-C goes to every process of the group.
     os.killpg(process.pid, signal.SIGINT)
-    begin = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and time.monotonic() - begin < 5
+    status, _, err = finish(process)
+    assert status == 130
     assert 'Traceback' not in err and 'interrupted' in err
     assert not leftovers(jpgs)
     finished = [len(images(folder)) for folder in jpgs.glob('Run/*')]

@@ -45,7 +45,7 @@ def test_the_images_are_those_of_the_jpgs(videos, tmp_path, flags):
     write_video(videos / 'Run' / 'a.mp4', grey_frames(range(20, 220, 10)))
     assert call(generate_video_hdf5, videos, tmp_path / 'hdf5', *flags) == 0
     assert call(generate_video_jpgs, videos, tmp_path / 'jpg', *flags) == 0
-    jpgs = [path.read_bytes() for path in sorted((tmp_path / 'jpg' / 'Run' / 'a').iterdir())]
+    jpgs = [path.read_bytes() for path in sorted((tmp_path / 'jpg' / 'Run' / 'a').glob('*.jpg'))]
     assert stored(tmp_path / 'hdf5' / 'Run' / 'a.hdf5') == jpgs
 
 
@@ -104,6 +104,42 @@ def test_what_is_done_is_skipped_and_what_is_bad_is_named(videos, tmp_path, caps
     assert call(generate_video_hdf5, videos, tmp_path) == 1
     assert '2 skipped' in capsys.readouterr().out
     assert (tmp_path / 'Run' / 'a.hdf5').stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('flags', [('--fps', 5), ('--size', 96), ('--quality', 2),
+                                   ('--overwrite',)])
+def test_what_has_changed_is_made_again(videos, tmp_path, capsys, flags):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    call(generate_video_hdf5, videos, tmp_path / 'hdf5')
+    assert call(generate_video_hdf5, videos, tmp_path / 'hdf5', *flags) == 0
+    assert '1 made again' in capsys.readouterr().out
+    call(generate_video_hdf5, videos, tmp_path / 'fresh', *flags)
+    ours, fresh = (stored(tmp_path / name / 'Run' / 'a.hdf5') for name in ('hdf5', 'fresh'))
+    assert ours == fresh
+
+
+def test_a_file_without_record_is_checked_by_its_frames(videos, tmp_path, capsys):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    call(generate_video_hdf5, videos, tmp_path)
+    path = tmp_path / 'Run' / 'a.hdf5'
+    with h5py.File(path, 'a') as file:
+        del file.attrs['extracted']
+    capsys.readouterr()
+    assert call(generate_video_hdf5, videos, tmp_path) == 0
+    assert '1 skipped' in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:500])
+    assert call(generate_video_hdf5, videos, tmp_path) == 0
+    assert '1 made again' in capsys.readouterr().out and len(stored(path)) == 2
+
+
+def test_a_file_of_other_data_is_kept(videos, tmp_path, capsys):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    (tmp_path / 'Run').mkdir()
+    with h5py.File(tmp_path / 'Run' / 'a.hdf5', 'w') as file:
+        file['video_u'] = [1]
+    assert call(generate_video_hdf5, videos, tmp_path) == 1
+    assert 'move it away' in capsys.readouterr().err
+    assert stored(tmp_path / 'Run' / 'a.hdf5', 'video_u')
 
 
 def test_as_a_command_with_processes(videos, tmp_path):

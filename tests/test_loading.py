@@ -15,7 +15,7 @@ from datasets.frames import FrameError, JpgFrames
 from datasets.loading import build_loader, notes_on_data
 from opts import parse_opts
 from tests.helpers import grey_frames, write_video
-from tests.processes import start_main
+from tests.processes import LIMIT_SEC, start_main
 from tests.tiny_data import assert_same_batches, loader_of, write_large_annotation
 from util_scripts import check_data
 
@@ -270,7 +270,7 @@ def test_too_little_shared_memory_is_an_error(tiny_data, tmp_path):
     """Files of shared memory are files, whose size a limit holds for."""
     argv = tiny_data.argv(tmp_path / 'results', '--n_threads', 1)
     process = start_main(argv, tmp_path / 'output', file_limit=2 ** 16)
-    process.join(600)
+    process.join(LIMIT_SEC)
     assert process.exitcode == 2
     line = (tmp_path / 'output').read_text().splitlines()[-1]
     assert line.startswith('error: /dev/shm: ') and '--batch_size' in line

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -239,12 +240,15 @@ def test_new_training_sets_an_earlier_one_aside(tiny_data, tmp_path, capsys, tra
     assert len(_rows(folder / 'train.log')) == 1
 
 
-def test_evaluation_leaves_the_logs_of_a_training(tiny_data, tmp_path, trained):
+def test_evaluation_leaves_the_logs_of_a_training(tiny_data, tmp_path, capsys, trained):
     folder = tmp_path / 'results'
     shutil.copytree(trained, folder)
     assert run_main(tiny_data.argv(folder, '--no_train', '--resume_path',
                                    folder / 'save_4.pth')) == 0
-    assert len(_rows(folder / 'val.log')) == 5
+    assert (folder / 'val.log').read_text() == (trained / 'val.log').read_text()
+    row, = _rows(folder / 'evaluation.log')
+    assert row == _rows(folder / 'val.log')[-1]
+    assert f'this row goes to {folder / "evaluation.log"}' in capsys.readouterr().out
     assert (folder / 'opts.1.json').read_text() == (trained / 'opts.json').read_text()
 
 
@@ -381,6 +385,7 @@ def test_a_mistyped_flag_is_one_line():
 def test_a_run_without_terminal_is_quiet(tiny_data, tmp_path):
     done = _command(tiny_data.argv(tmp_path, '--n_threads', 2))
     assert done.returncode == 0 and done.stderr == ''
-    note, *epochs = done.stdout.splitlines()[1:]
-    assert note.startswith('12 clips per epoch in 3 steps')
-    assert [line.split(':')[0] for line in epochs] == ['epoch 1/2', 'epoch 2/2']
+    begins = [re.split('[:;,]', line)[0] for line in done.stdout.splitlines() if line[0] != ' ']
+    assert begins == ['running on the CPU (--no_cuda)', 'data', 'not given',
+                      '12 clips per epoch in 3 steps', 'network', 'epoch 1/2', 'epoch 2/2',
+                      'best epoch', 'evaluate it', 'predict with it (any video']

@@ -17,8 +17,9 @@ from models import depths, generate_model
 from models.released import rename_2018_keys
 from optim import Optimization
 from opts import normalization, parse_opts, replace
+from tests.recorded import recorded_value
 from tests.test_identify import shapes
-from tests.test_models import STEMMED, clips, on_meta, recorded_value
+from tests.test_models import STEMMED, clips, on_meta
 from tests.tiny_data import CLASSES, run_main
 from weights import WeightsError, describe, interpret, load
 

@@ -2,10 +2,7 @@
 
 import json
 import math
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +14,7 @@ from models.resnet import BasicBlock, PadShortcut, conv_bn
 from models.resnet2p1d import conv_bn_2p1d
 from runtime.cpu import train_on_cpu
 from runtime.errors import InputError
+from tests.recorded import assert_is_recorded
 
 # The families of one stem; the others have tests of their own.
 STEMMED = [model for model in ARCHITECTURES if 'conv1_t_size' in options_of(model)]
@@ -241,26 +239,6 @@ def test_an_error_says_what_there_is(model, depth, options, message):
         generate_model(model, depth, **options)
 
 
-def recorded_value(name, shape):
-    """The rule of the golden folder: normal numbers seeded by the entry's name, on a scale by kind.
-
-    Kernels and matrices have the variance 2 / fan in, variances are exp(0.2 z), other weights
-    1 + z / 10, the rest z / 10; counters are zero.
-    """
-    if name.endswith('num_batches_tracked'):
-        return torch.zeros((), dtype=torch.int64)
-    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    if len(shape) > 1:
-        z *= math.sqrt(2 / math.prod(shape[1:]))
-    elif name.endswith('running_var'):
-        z = np.exp(z * 0.2)
-    elif name.endswith('weight'):
-        z = z * 0.1 + 1
-    else:
-        z *= 0.1
-    return torch.from_numpy(z)
-
-
 def recorded_network(case_name, case):
     """The network of a case, on the meta device."""
     options = dict(case['options'])
@@ -279,16 +257,4 @@ def test_no_recorded_network_is_forgotten(golden_dir):
 def test_names_shapes_and_logits_are_the_recorded_ones(case_name, golden_dir):
     case = json.loads((golden_dir / 'models' / f'{case_name}.json').read_text())
     network = recorded_network(case_name, case)
-    names, shapes = zip(*case['state_dict'])
-    shape_of = rename_2018_keys(dict(case['state_dict']))
-    assert [(k, list(v.shape)) for k, v in network.state_dict().items()] == list(shape_of.items())
-    assert sum(p.numel() for p in network.parameters()) == case['n_parameters']
-
-    with ThreadPoolExecutor() as pool:  # numpy fills arrays outside the interpreter's lock
-        values = dict(zip(names, pool.map(recorded_value, names, shapes)))
-    network.load_state_dict(rename_2018_keys(values), assign=True)
-    clip = torch.from_numpy(np.random.RandomState(0).standard_normal(case['input']))
-    with torch.inference_mode():
-        logits = network.eval()(clip)[0, :10]
-    recorded = torch.tensor(case['logits'], dtype=torch.float64)
-    torch.testing.assert_close(logits, recorded, rtol=1e-6, atol=0)
+    assert_is_recorded(network, case, rename_2018_keys)

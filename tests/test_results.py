@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from model import build_network
 from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, parse_opts, replace
 from results import partial_results
 from runtime.distributed import World
-from tests.processes import start_main, start_ranks
+from tests.processes import LIMIT_SEC, start_main, start_ranks, wait_for
 from tests.tiny_data import CLASSES, TinyData, run_main
 
 # Windows of two videos share batches, and of the six videos the fourth is where a run ends.
@@ -90,13 +89,6 @@ def kept(folder):
 def names(folder):
     """Names of the files of results, whole or not."""
     return sorted(path.name for path in folder.glob('*val*'))
-
-
-def wait_for(condition, limit_sec=60):
-    until = time.monotonic() + limit_sec
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def whole(data, tmp_path, *more):
@@ -227,7 +219,7 @@ def test_stopped(data, frames, tmp_path, signum):
     wait_for(lambda: len(kept(folder)) >= 2)
     os.kill(process.pid, signum)
     give()
-    process.join(60)
+    process.join(LIMIT_SEC)
     assert process.exitcode == 128 + signum
     line = (tmp_path / 'output').read_text().splitlines()[-1]
     assert line == f'stopped by {signum.name}; the same command goes on'
@@ -275,7 +267,7 @@ def test_two_processes_stop_together(data, frames, tmp_path):
         os.kill(process.pid, signal.SIGTERM)
     give()
     for process in processes:
-        process.join(60)
+        process.join(LIMIT_SEC)
     output = (tmp_path / 'output').read_text()
     assert [process.exitcode for process in processes] == [143, 143], output
     assert output.count('stopped by SIGTERM; the same command goes on') == 1

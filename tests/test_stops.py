@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import weights
-from tests.processes import assert_same_training, finish, launch, same_state, start_main
+from tests.processes import (LIMIT_SEC, assert_same_training, finish, launch, same_state,
+                             start_main, wait_for)
 from tests.tiny_data import run_main
 
 N_EPOCHS = 6
@@ -34,11 +35,8 @@ def whole(tiny_data, tmp_path_factory):
     return folder
 
 
-def _run_until(process, path, limit_sec=60):
-    until = time.monotonic() + limit_sec
-    while not path.exists():
-        assert process.is_alive() and time.monotonic() < until, f'no {path}'
-        time.sleep(0.01)
+def _run_until(process, path):
+    wait_for(path.exists, process)
 
 
 @pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -46,7 +44,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(tiny_data, tmp_path, whole, si
     process = start_main(argv(tiny_data, tmp_path), tmp_path / 'output')
     _run_until(process, tmp_path / 'save_2.pth')
     os.kill(process.pid, signum)
-    process.join(60)
+    process.join(LIMIT_SEC)
     assert process.exitcode == 128 + signum
     assert f'stopped by {signum.name}; go on with --resume_path auto' in (
         tmp_path / 'output').read_text()
@@ -74,7 +72,7 @@ def test_a_stopped_run_writes_its_trace(tiny_data, tmp_path, signum):
                          tmp_path / 'output')
     _run_until(process, tmp_path / 'save_2.pth')
     os.kill(process.pid, signum)
-    process.join(60)
+    process.join(LIMIT_SEC)
     assert process.exitcode == 128 + signum
     assert (tmp_path / 'output').read_text().splitlines()[-1].startswith('stopped by ')
     assert len(_traced_steps(tmp_path)) >= 8
@@ -93,7 +91,7 @@ def test_a_run_that_fails_writes_its_trace(own_data, tmp_path):
 def test_the_profiler_says_nothing_of_gpus_that_are_not_there(tiny_data, tmp_path):
     process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 1, '--profile', 2),
                          tmp_path / 'output')
-    process.join(60)
+    process.join(LIMIT_SEC)
     assert process.exitcode == 0 and len(_traced_steps(tmp_path)) == 2
     output = (tmp_path / 'output').read_text()
     assert 'ERROR' not in output and 'USDT' not in output, output
@@ -107,12 +105,12 @@ def test_a_second_request_ends_at_once(own_data, tmp_path):
     process = start_main(argv(own_data, tmp_path, '--no-check_paths', '--train_t_crop', 'center',
                               '--sample_duration', 40, '--batch_size', 12), tmp_path / 'output')
     _run_until(process, tmp_path / 'train.log')
-    time.sleep(0.5)
     os.kill(process.pid, signal.SIGTERM)
-    process.join(1.5)
+    wait_for(lambda: 'SIGTERM: ' in (tmp_path / 'output').read_text(), process)
+    time.sleep(0.5)
     assert process.is_alive()
     os.kill(process.pid, signal.SIGTERM)
-    process.join(10)
+    process.join(LIMIT_SEC)
     assert process.exitcode == 128 + signal.SIGTERM
 
 
@@ -129,7 +127,7 @@ def test_a_loader_process_that_is_killed_is_named(tiny_data, tmp_path):
     loader_process = next(pid for pid in _descendants(process.pid)
                           if 'libtorch' in Path(f'/proc/{pid}/maps').read_text())
     os.kill(int(loader_process), signal.SIGKILL)
-    process.join(60)
+    process.join(LIMIT_SEC)
     line = (tmp_path / 'output').read_text().splitlines()[-1]
     assert process.exitcode == 2 and line.startswith('error: a loader process '), line
     assert '--n_threads' in line
@@ -140,8 +138,8 @@ def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
     n_kills, seed = pytestconfig.getoption('kills'), time.time_ns() % 10_000
     rng = random.Random(seed)
     print(f'{n_kills} kills, seed {seed}')
-    n_killed, n_rounds, saved = 0, 0, set()
-    while n_killed < n_kills:
+    n_killed, n_rounds, saved, longest_sec = 0, 0, set(), 0.8
+    while n_killed < n_kills or not saved:
         n_rounds += 1
         folder = tmp_path / str(n_rounds)
         folder.mkdir()
@@ -150,16 +148,17 @@ def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
         while process is None or process.exitcode:
             assert process is None or process.exitcode == -signal.SIGKILL
             process = start_main(command, tmp_path / 'output')
-            process.join(rng.uniform(0.05, 0.8) if n_killed < n_kills else None)
+            process.join(None if n_killed >= n_kills and saved else rng.uniform(0.05, longest_sec))
             process.kill()
             process.join()
             n_killed += process.exitcode == -signal.SIGKILL
             states = [weights.load(path) for path in folder.glob('save_*.pth')]
             saved |= {(state['epoch'], state['position']['batch']) for state in states
                       if 'position' in state}
+            if not saved:  # a busy machine takes longer to come so far
+                longest_sec *= 1.2
         assert_same_training(folder, whole, N_EPOCHS)
     print(f'{n_killed} kills in {n_rounds} trainings; saved at {sorted(saved)}')
-    assert saved
 
 
 def test_a_broken_newest_checkpoint_is_passed_over(tiny_data, tmp_path, whole):
@@ -192,7 +191,7 @@ def test_a_disk_too_full_to_keep_a_copy(tiny_data, tmp_path):
     for more, limit, status in (('--n_epochs', 1), 0, 0), (('--n_epochs', 2), 1000, 2):
         process = start_main(argv(tiny_data, tmp_path, *more), tmp_path / 'output',
                              file_limit=limit)
-        process.join(60)
+        process.join(LIMIT_SEC)
         assert process.exitcode == status, (tmp_path / 'output').read_text()
     assert (tmp_path / 'output').read_text().splitlines()[-1].startswith(
         f'error: {tmp_path / "opts.1.json"}: cannot be written: File too large; ')
@@ -227,7 +226,7 @@ def test_the_advice_after_a_stop_is_the_whole_command(tiny_data, tmp_path):
                        tmp_path / 'first/save_1.pth'), tmp_path / 'output')
     _run_until(process, tuned / 'save_1.pth')
     os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    process.join(LIMIT_SEC)
     advice = (tmp_path / 'output').read_text().splitlines()[-1]
     assert advice.startswith('stopped by SIGINT; go on with --resume_path auto: ')
     _, script, *command = shlex.split(advice.split('auto: ', 1)[1])

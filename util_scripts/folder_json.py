@@ -3,9 +3,11 @@
     python -m util_scripts.folder_json VIDEOS OUT.json [--val_fraction .2] [--by_group REGEX]
 
 VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
-VIDEOS is a CSV file with the columns path, label and, where it is known, group: the videos of a
-group, such as clips cut from one recording, are all in training or all in validation.
-Where any label in a CSV file is several, as in run|jump, each video gets a list of labels, for
+VIDEOS is a list: a CSV file (with commas, semicolons or tabs) or a text file with blanks between
+the columns path, label and, where they are known, group, subset, and the start and end of parts of
+videos, as line 1 names them. The videos of a group, such as clips cut from one recording, are all
+in training or all in validation, unless the list has a subset for each.
+Where any label in a list is several, as in run|jump, each video gets a list of labels, for
 --multi_label; the name of a folder is one label, whatever is in it.
 """
 
@@ -23,11 +25,14 @@ def build_parser() -> Parser:
                     'Make the annotation file of your own videos.',
                     epilog='Exit status: 0, 2 for a wrong argument.')
     parser.add_argument('videos', type=Path,
-                        help='folder with a folder for each class, or a CSV file of path,label or '
-                             'path,label,group, where run|jump are two labels of a video')
+                        help='folder with a folder for each class, or a list: a CSV or text file '
+                             'of path,label or path,label,group, where run|jump are two labels of '
+                             'a video; or with the columns that line 1 names: path, label, group, '
+                             'subset (train, val, test: then none is drawn), start_sec and end_sec '
+                             '(with fps where frames are stored), or start_frame and end_frame')
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     parser.add_argument('--val_fraction', type=between(float, 0, 0.99), default=0.2, metavar='X',
-                        help='part of each class for validation')
+                        help='part of each class for validation, where a list has no subset')
     parser.add_argument('--by_group', metavar='REGEX',
                         help='videos for which this regular expression, or what is in its '
                              'brackets, matches the same in class/name are kept together '

@@ -84,6 +84,7 @@ def encode(flow: np.ndarray, quality: int) -> list[bytes]:
 class DisFlow(Hdf5File):
     """Dense inverse search (Kroeger et al., ECCV 2016): fast."""
 
+    kind = 'dis'
     datasets = ('video_u', 'video_v')
 
     @staticmethod
@@ -101,6 +102,8 @@ class DisFlow(Hdf5File):
 
 class Tvl1Flow(DisFlow):
     """TV-L1 (Zach et al., 2007): what most published flow was made with; slow."""
+
+    kind = 'tvl1'
 
     @staticmethod
     def method() -> Any:

@@ -6,20 +6,27 @@ The images are those of generate_video_jpgs, byte for byte; a few big files inst
 ones. A run that was stopped is taken up where it was: a file under a video's own name is complete.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets.video import Video, cut_name
 from runtime.arguments import Parser
 from runtime.errors import run
-from util_scripts.generate_video_jpgs import build_frames_parser, extract_videos
+from util_scripts.generate_video_jpgs import build_frames_parser, extract_videos, parse_record
 from util_scripts.helpers.video_io import jpegs
+
+# The attribute of a file that says what it was made of.
+RECORD = 'extracted'
 
 
 class Hdf5File:
     """One file per video; dataset `video` holds the bytes of one image per frame, from 0."""
 
+    kind = 'hdf5'
     datasets: tuple[str, ...] = ('video',)
 
     @staticmethod
@@ -33,8 +40,43 @@ class Hdf5File:
         return folder / f'{cut_name(stem)}.hdf5'
 
     @staticmethod
-    def is_done(destination: Path) -> bool:
+    def holds_frames(destination: Path) -> bool:
+        """True where there is something that frames made again may take the place of."""
         return destination.is_file()
+
+    @classmethod
+    def contents(cls, destination: Path) -> dict[str, int]:
+        """What there is: the number of frames, 0 without the data sets. Raises OSError."""
+        import h5py
+        with h5py.File(destination, 'r') as file:
+            return {'n_frames': min(len(file[name]) if name in file else 0
+                                    for name in cls.datasets)}
+
+    @staticmethod
+    def read_record(destination: Path) -> dict[str, Any] | None:
+        """What `write_record` left there, or None. Raises OSError."""
+        import h5py
+        with h5py.File(destination, 'r') as file:
+            return parse_record(file.attrs.get(RECORD))
+
+    @staticmethod
+    def write_record(path: Path, record: Mapping[str, Any]) -> None:
+        import h5py
+        with h5py.File(path, 'a') as file:
+            file.attrs[RECORD] = json.dumps(record)
+
+    @classmethod
+    def put(cls, temporary: Path, destination: Path) -> None:
+        """Give a complete file its own name, in the place of one with the same data sets or of one
+        that cannot be read. Raises OSError for another one."""
+        if destination.is_file():
+            try:
+                is_other = not cls.contents(destination)['n_frames']
+            except OSError:
+                is_other = False
+            if is_other:
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.rename(temporary, destination)
 
     @classmethod
     def write(cls, path: Path, rows: Iterable[Sequence[bytes]]) -> None:

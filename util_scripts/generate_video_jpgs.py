@@ -3,16 +3,21 @@
     python -m util_scripts.generate_video_jpgs DIR_PATH DST_PATH DATASET
 
 A run that was stopped is taken up where it was: a folder under a video's own name is complete.
+It holds a hidden file that says what it was made of, so that a later run makes frames again where
+the video, the flags or the frames are no longer those.
 """
 
 import errno
 import hashlib
+import json
 import os
+import re
 import shutil
 import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +25,13 @@ from typing import Any
 import av
 
 from datasets.scaling import SHORT_SIDE
-from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, reason
+from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, reason
 from runtime.arguments import Parser, between
 from runtime.errors import InputError, run
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.text import printable
-from util_scripts.helpers.video_io import QUALITY, jpegs
+from util_scripts.helpers.video_io import QUALITY, frames_at, jpegs
 from util_scripts.helpers.videos import find_videos
 
 # Whether the videos of a data set lie in label folders.
@@ -36,11 +41,16 @@ TEMPORARY_PREFIX = '.extracting-'
 # A decoder does not keep more threads busy.
 MAX_THREADS = 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a folder of frames was made of. Hidden, so that nothing takes it for a frame or a video.
+RECORD = '.extracted.json'
+N_FRAMES_2020 = 'n_frames'  # a file of the 2020 code, which is wrong when frames are made again
+FRAME = re.compile(r'image_\d{5,}\.jpg')
 
 
 class JpgFolders:
     """One folder per video, one image per frame. Other storages have these functions."""
 
+    kind = 'jpg'
     encode = staticmethod(jpegs)
 
     @staticmethod
@@ -49,9 +59,41 @@ class JpgFolders:
         return folder / stem
 
     @staticmethod
-    def is_done(destination: Path) -> bool:
-        """Also for folders of the 2020 code, which held other files beside the images."""
-        return (destination / 'image_00001.jpg').exists()
+    def holds_frames(destination: Path) -> bool:
+        """True where there is something that frames made again may take the place of."""
+        return destination.is_dir() and any(is_own(path.name) for path in destination.iterdir())
+
+    @staticmethod
+    def contents(destination: Path) -> dict[str, int]:
+        """What there is: the number of frames that are not empty (`n_frames`), and their size."""
+        sizes = [entry.stat().st_size for entry in os.scandir(destination)
+                 if FRAME.fullmatch(entry.name)]
+        return {'n_frames': sum(size > 0 for size in sizes), 'n_bytes': sum(sizes)}
+
+    @staticmethod
+    def read_record(destination: Path) -> dict[str, Any] | None:
+        """What `write_record` left there, or None, as in folders of the 2020 code."""
+        return parse_record((destination / RECORD).read_bytes()
+                            if (destination / RECORD).is_file() else None)
+
+    @staticmethod
+    def write_record(path: Path, record: Mapping[str, Any]) -> None:
+        (path / RECORD).write_text(json.dumps(record))
+
+    @staticmethod
+    def put(temporary: Path, destination: Path) -> None:
+        """Give complete frames their own name, in the place of others; files that are no frames
+        stay in the folder."""
+        if not JpgFolders.holds_frames(destination):
+            os.rename(temporary, destination)
+            return
+        old = temporary.with_name(f'{temporary.name}-old')
+        os.rename(destination, old)
+        os.rename(temporary, destination)
+        for path in old.iterdir():
+            if not is_own(path.name):
+                os.rename(path, destination / path.name)
+        remove(old)
 
     @staticmethod
     def write(path: Path, frames: Iterable[bytes]) -> None:
@@ -61,11 +103,26 @@ class JpgFolders:
             (path / f'image_{number:05d}.jpg').write_bytes(data)
 
 
+def is_own(name: str) -> bool:
+    """True for the names of files that an extraction makes, or made in 2020."""
+    return bool(FRAME.fullmatch(name)) or name in (RECORD, N_FRAMES_2020)
+
+
+def parse_record(data: bytes | str | None) -> dict[str, Any] | None:
+    """The object in a record's JSON, or None where it is none."""
+    try:
+        record = json.loads(data or 'null')
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
 @dataclass(frozen=True)
 class Job:
     """One video to extract; `fps` None keeps the rate of the video.
 
     n_threads: threads that make images while another one decodes; 1 for one that does both
+    is_again:  True where there are frames, which others shall take the place of
     """
 
     video: Path
@@ -75,6 +132,15 @@ class Job:
     quality: int
     fps: float | None
     n_threads: int = 1
+    is_again: bool = False
+
+    def source(self) -> dict[str, Any]:
+        """What frames are made of: the video as it is now, and the flags. Times are in whole
+        seconds, as archives keep them."""
+        status = os.stat(self.video)
+        return {'source_bytes': status.st_size, 'source_time': int(status.st_mtime),
+                'kind': self.storage.kind, 'fps': self.fps, 'size': self.size,
+                'quality': self.quality}
 
 
 @dataclass(frozen=True)
@@ -95,17 +161,17 @@ def extract(job: Job) -> Outcome:
 
     A full disk raises OSError, since every other video would fail as well.
     """
-    if job.storage.is_done(job.destination):
-        return Outcome('done')
     temporary = temporary_path(job.destination)
     remove(temporary)
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
+        source = job.source()
         with Video(job.video) as video:
             job.storage.write(temporary, job.storage.encode(
                 video, size=job.size, quality=job.quality, fps=job.fps, n_threads=job.n_threads))
             damage = video.damage
-        os.rename(temporary, job.destination)
+        job.storage.write_record(temporary, source | job.storage.contents(temporary))
+        job.storage.put(temporary, job.destination)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
@@ -115,6 +181,29 @@ def extract(job: Job) -> Outcome:
     finally:
         remove(temporary)
     return Outcome('damaged', damage) if damage else Outcome('done')
+
+
+def is_current(job: Job) -> bool:
+    """True where the frames that there are need not be made again.
+
+    Frames without a record, as those of the 2020 code, are as many as the video has.
+    """
+    try:
+        contents = job.storage.contents(job.destination)
+        record = job.storage.read_record(job.destination)
+        if record is not None:
+            return bool(record == job.source() | contents)
+        return bool(contents['n_frames'] == expected_count(job))
+    except (OSError, VideoError, av.error.FFmpegError):
+        return False  # the extraction tells why
+
+
+def expected_count(job: Job) -> int:
+    """Number of frames that the video gives. Raises VideoError."""
+    if job.fps is None:
+        return count_packets(str(job.video))
+    with Video(job.video) as video:
+        return sum(1 for _ in frames_at(video, job.fps))
 
 
 def write_failure(error: OSError, destination: Path) -> str:
@@ -162,11 +251,17 @@ def plan(args: Namespace, storage: Any) -> tuple[list[Job], dict[Path, Outcome]]
             names = ' and '.join(video.name for video in videos)
             outcome = Outcome('failed', f'{names} would both be {destination.name}: remove one')
             outcomes.update(dict.fromkeys(videos, outcome))
-        elif storage.is_done(destination):
-            outcomes[videos[0]] = Outcome('skipped')
         else:
             jobs.append(Job(videos[0], destination, storage, size=args.size, quality=args.quality,
-                            fps=None if args.fps == KEEP_FPS else args.fps))
+                            fps=None if args.fps == KEEP_FPS else args.fps,
+                            is_again=storage.holds_frames(destination)))
+    there = [job for job in jobs if job.is_again]
+    if not args.overwrite:
+        with ThreadPoolExecutor(n_processors()) as threads:
+            skipped = {job.video for job, is_done in zip(there, threads.map(is_current, there))
+                       if is_done}
+        jobs = [job for job in jobs if job.video not in skipped]
+        outcomes |= dict.fromkeys(skipped, Outcome('skipped'))
     return jobs, outcomes
 
 
@@ -200,15 +295,19 @@ def extract_all(jobs: Sequence[Job], n_jobs: int) -> dict[Path, Outcome]:
     return outcomes
 
 
-def print_summary(outcomes: Mapping[Path, Outcome]) -> int:
-    """The damaged and the failed by name on stderr, then the counts; returns the exit status."""
+def print_summary(outcomes: Mapping[Path, Outcome], n_again: int) -> int:
+    """The damaged and the failed by name on stderr, then the counts; returns the exit status.
+
+    n_again: how many there were already, whose frames others have taken the place of
+    """
     for kind in ('damaged', 'failed'):
         for video in sorted(video for video, outcome in outcomes.items() if outcome.kind == kind):
             note = ', the frames that decode are kept' if kind == 'damaged' else ''
             print(printable(f'{kind}: {video}: {outcomes[video].why}{note}'), file=sys.stderr)
     counts = Counter(outcome.kind for outcome in outcomes.values())
+    again = (f'; {n_again} made again, whose frames, flags or video had changed' if n_again else '')
     print(f'{len(outcomes)} videos: {counts["done"]} done, {counts["skipped"]} skipped (there '
-          f'already), {counts["damaged"]} damaged, {counts["failed"]} failed')
+          f'already), {counts["damaged"]} damaged, {counts["failed"]} failed{again}')
     return 1 if counts['failed'] or counts['damaged'] else 0
 
 
@@ -218,7 +317,8 @@ def build_extraction_parser(command: str, description: str) -> Parser:
     """The arguments of every command that extracts something of videos."""
     parser = Parser(
         f'python -m util_scripts.{command}', description,
-        epilog='Videos that are there already are skipped. One run at a time for a destination. '
+        epilog='Videos that are there already are skipped, unless the flags, the video or the '
+               'frames have changed. One run at a time for a destination. '
                'Exit status: 0, 1 where a video failed or is damaged, 2 for a wrong argument, 130 '
                'after Ctrl-C.')
     parser.add_argument('dir_path', type=Path,
@@ -236,6 +336,8 @@ def build_extraction_parser(command: str, description: str) -> Parser:
     parser.add_argument('--size', type=between(int, 1, 10_000), default=SHORT_SIDE,
                         metavar='PIXELS',
                         help='short side; smaller videos are enlarged to it')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='make everything again, also what is there already')
     return parser
 
 
@@ -260,7 +362,8 @@ def extract_videos(args: Namespace, storage: Any) -> int:
                          'give another dst_path, then run again') from None
     finally:
         remove_temporaries(jobs)
-    return print_summary(outcomes)
+    return print_summary(outcomes, sum(job.is_again and outcomes[job.video].kind != 'failed'
+                                       for job in jobs))
 
 
 def build_parser() -> Parser:

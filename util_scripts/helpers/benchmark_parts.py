@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.annotations import check_class_count, read_annotation
+from defaults import resolved
 from inference import predict
 from model import build_network
 from models import network_name
@@ -139,10 +140,14 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
     own: the flags of `benchmark` that main.py has not
     """
     device = pick_device(opts.no_cuda)
+    annotation = read_annotation(opts.annotation_path)
+    opts, found = resolved(opts, annotation, has_classes=False, has_network=False)
+    if found:
+        print(found, file=sys.stderr)
     name = (torch.cuda.get_device_name() if device.type == 'cuda'
             else f'CPU, {n_of(torch.get_num_threads(), "thread")}')
-    bench = Bench(opts, read_annotation(opts.annotation_path), device, own.seconds,
-                  own.against_plain, own.videos, tuple(own.against))
+    bench = Bench(opts, annotation, device, own.seconds, own.against_plain, own.videos,
+                  tuple(own.against))
     _check(bench, own.parts, own.json)
     print(f'{network_name(vars(opts))} on {name}, {os.cpu_count()} cores; '
           f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import (adopt_options, empty_network, preprocessing_flags, preprocessing_line,
                    read_weights, stages)
 from models import options_of
+from models.base import Classifier
 from opts import NETWORK_FLAGS, Options, build_parser, clip_shape
 from util_scripts.helpers.text import printable
 from weights import Weights
@@ -127,7 +128,7 @@ def _training_state(weights: Weights) -> str:
 
 # ---------------------------------------------------------------- the network
 
-def network_rows(network: nn.Module, clip_shape: Sequence[int]) -> list[Row]:
+def network_rows(network: Classifier, clip_shape: Sequence[int]) -> list[Row]:
     """A Row for the stem, each stage and the head, for one clip of `clip_shape` (C, T, H, W).
 
     network: on the meta device. Multiply-adds are those of convolutions and linear layers, half of

@@ -11,6 +11,7 @@ from datasets.frames import (PROBLEMS, READERS, TRUNCATED, UNDECODABLE, WRONG_CO
                              video_path)
 from datasets.loading import build_records
 from datasets.video import Video, VideoError, find_video
+from defaults import resolved
 from opts import Options
 from runtime.files import write_text
 from runtime.logs import Progress
@@ -187,8 +188,11 @@ def examine_all(jobs: Sequence[Job], n_jobs: int) -> dict[Job, Finding]:
 
 def find_problems(opts: Options) -> tuple[list[Problem], Counter[str]]:
     """(Problems, number of samples of each subset). Raises InputError as main.py does."""
-    storage = opts.file_type, opts.input_type
     annotation = read_annotation(opts.annotation_path)
+    opts, found = resolved(opts, annotation, has_classes=True, has_network=True)
+    if found:
+        print(found, file=sys.stderr)
+    storage = opts.file_type, opts.input_type
     records_by_split: dict[str, Any] = {}
     problems: list[Problem] = []
     for split, subset in wanted_splits(opts).items():

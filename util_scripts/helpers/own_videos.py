@@ -1,8 +1,9 @@
 """Your own videos: found in folders or a list, split by groups, and written as an annotation."""
 
-import csv
+import math
 import random
 import re
+import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple
 
 from datasets.annotations import usual_path
 from datasets.frames import FrameError, Hdf5Flow
-from datasets.video import find_video
+from datasets.video import Video, VideoError, find_video
 from opts import STORAGES
 from runtime.errors import InputError
 from util_scripts.helpers.annotation_files import count_frames, first_frame, write_json
-from util_scripts.helpers.files import existing_folder, malformed, read_text
+from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.text import printable
+from util_scripts.helpers.video_lists import Line, Part, read_list
 from util_scripts.helpers.videos import is_video, video_stem
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
@@ -32,15 +34,20 @@ N_LOOKED_AT = 1000
 class Own(NamedTuple):
     """A video: path below the root without suffix, class, and what must stay together with it.
 
-    `label` may be a list of classes, of any length.
+    `label` may be a list of classes, of any length; None where it is not known. `subset` and `part`
+    are what a list says of them.
     """
 
     path: str
-    label: str | list[str]
+    label: str | list[str] | None
     group: str
+    subset: str | None = None
+    part: Part | None = None
 
     @property
     def labels(self) -> list[str]:
+        if self.label is None:
+            return []
         return self.label if isinstance(self.label, list) else [self.label]
 
 
@@ -78,32 +85,28 @@ def stem_of(path: Path, video_type: str) -> str | None:
     return path.stem if path.suffix == '.hdf5' else None
 
 
-def read_listed(path: Path, group_of: Callable[[str], str]) -> list[Own]:
-    """Videos of a CSV file: path, label[, group] in this order or as line 1 says.
-
-    A label with | in it is a list.
-    """
-    form = 'path,label or path,label,group'
-    rows = list(csv.reader(read_text(path, f'a CSV file of {form}').splitlines()))
-    columns = ['path', 'label', 'group']
-    begin = 0
-    if rows and {'path', 'label'} <= {name.strip().lower() for name in rows[0]}:
-        columns, begin = [name.strip().lower() for name in rows[0]], 1
-    listed = []
-    for line, row in enumerate(rows[begin:], begin + 1):
-        if not any(row):
-            continue
-        values = dict(zip(columns, map(str.strip, row)))
-        if not values.get('path') or not values.get('label'):
-            raise malformed(path, line, ','.join(row), form)
-        stem = video_stem(values['path'].removesuffix('.hdf5').rstrip('/'))
-        label: str | list[str] = (split_labels(values['label']) if '|' in values['label']
-                                  else values['label'])
-        listed.append(Own(stem, label, values.get('group') or group_of(stem)))
-    twice = [name for name, n in Counter(video.path for video in listed).items() if n > 1]
+def read_listed(path: Path, root: Path, group_of: Callable[[str], str]) -> list[Own]:
+    """Videos, or parts of videos, of a list; see video_lists. A label with | in it is a list."""
+    listed = [from_line(line, group_of) for line in read_list(path, root)]
+    twice = [video.path for video, n in Counter(video._replace(label=None, group='', subset=None)
+                                                for video in listed).items() if n > 1]
     if twice:
         raise InputError(f'{path}: lists {twice[0]} twice; remove a line')
+    if not listed:
+        raise InputError(f'{path}: no videos in the list; write a line for each of them')
+    group_of_path: dict[str, str] = {}
+    for video in listed:
+        if group_of_path.setdefault(video.path, video.group) != video.group:
+            raise InputError(f'{path}: parts of {video.path} are in groups '
+                             f'{group_of_path[video.path]} and {video.group}; give them one group')
     return listed
+
+
+def from_line(line: Line, group_of: Callable[[str], str]) -> Own:
+    stem = video_stem(line.path.removesuffix('.hdf5').rstrip('/'))
+    label: str | list[str] | None = (split_labels(line.label) if '|' in line.label
+                                     else line.label or None)
+    return Own(stem, label, line.group or group_of(stem), line.subset, line.part)
 
 
 def split_labels(text: str) -> list[str]:
@@ -127,7 +130,7 @@ def grouping(regex: str | None) -> Callable[[str], str]:
     return group_of
 
 
-def detect_type(root: Path, paths: Iterable[str] | None = None) -> str:
+def detect_type(root: Path, paths: Sequence[str] | None = None) -> str:
     """How the videos are stored: those of `paths` below `root`, or of the folders of classes."""
     if paths is None:
         entries = (entry for folder in sorted(root.iterdir()) if is_shown_folder(folder)
@@ -139,9 +142,28 @@ def detect_type(root: Path, paths: Iterable[str] | None = None) -> str:
     found = Counter(kind for entry in islice(entries, N_LOOKED_AT) if (kind := type_of(entry)))
     if len(found) == 1:
         return next(iter(found))
+    if not found:
+        raise nothing_found(root, paths)
     counts = ', '.join(f'{n} {kind}' for kind, n in found.most_common())
-    raise InputError(f'{root}: {counts or "no videos, hdf5 files or folders of jpg frames"} in it; '
-                     'check the path, or say with --video_type which is meant')
+    raise InputError(f'{root}: {counts} in it; check the path, or say with --video_type which is '
+                     'meant')
+
+
+def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
+    """The error for folders, or the paths of a list, that hold nothing that is known."""
+    kinds = 'no videos, hdf5 files or folders of jpg frames'
+    if paths is not None:
+        return InputError(f'{root}: {kinds} at the paths of the list, such as {paths[0]}; mend '
+                          'the list, or give with --video_path the folder that its paths are '
+                          'relative to')
+    loose = Counter(kind for entry in islice(root.iterdir(), N_LOOKED_AT)
+                    if (kind := type_of(entry)))
+    if loose:
+        lying = ', '.join(f'{n} {kind}' for kind, n in loose.most_common())
+        return InputError(f'{root}: {kinds} in folders of classes; {lying} in the folder itself: '
+                          'move them to a folder for each class, or give a list of path,label')
+    return InputError(f'{root}: {kinds} in it; check the path, or say with --video_type which is '
+                      'meant')
 
 
 def type_of(path: Path) -> str | None:
@@ -211,22 +233,92 @@ def place(groups: Sequence[tuple[list[Own], Counter[str | None]]],
     return sum(abs(left) / max(wanted[label], 1) for label, left in missing.items()), chosen
 
 
+# ---------------------------------------------------------------- parts of videos
+
+Key = tuple[str, Part]
+
+
+def part_segments(args: Namespace, listed: Iterable[Own], counts: Mapping[str, int]
+                  ) -> dict[Key, tuple[int, int]]:
+    """{(path, part): (first frame from 0, last frame + 1)} of the parts that there are.
+
+    A part that begins after its video ends has none, and one that ends after it is cut: both are
+    named on stderr. Raises InputError where seconds cannot be told in frames.
+    """
+    segments: dict[Key, tuple[int, int]] = {}
+    for video in listed:
+        if video.part is None or not counts[video.path]:
+            continue
+        begin, end = frames_of_part(args, video.path, video.part)
+        n_frames = counts[video.path]
+        if end > n_frames:
+            what = 'left out in use' if begin >= n_frames else 'cut there'
+            print(printable(f'warning: {video.path}: a part is frames {begin + 1} to {end}, and '
+                            f'the video has {n_frames}: it is {what}'), file=sys.stderr)
+        if begin < n_frames:
+            segments[video.path, video.part] = begin, min(end, n_frames)
+    return segments
+
+
+def frames_of_part(args: Namespace, path: str, part: Part) -> tuple[int, int]:
+    """(first frame from 0, last frame + 1): the frames that are shown between its ends."""
+    if not part.is_sec:
+        return int(part.begin) - 1, int(part.end)
+    fps = part.fps or read_fps(args, path)
+    # Ends of parts are rounded to some digits; a frame is not taken for a millionth of it.
+    begin = math.floor(part.begin * fps + 1e-6)
+    return begin, max(begin + 1, math.ceil(part.end * fps - 1e-6))
+
+
+def read_fps(args: Namespace, path: str) -> float:
+    """Frames per second of a video file. Raises InputError where frames are stored instead."""
+    file = find_video(str(args.video_path / path)) if args.video_type == 'video' else None
+    if file is None:
+        raise InputError(f'{args.videos}: parts in seconds need a column fps where the frames of '
+                         f'{path} are stored: add the frames per second that were extracted')
+    try:
+        with Video(file) as video:
+            return float(video.fps)
+    except VideoError as error:
+        raise InputError(f'{file}: cannot be decoded ({error}); get the video again or take it out '
+                         'of the list') from None
+
+
+def part_name(part: Part | None) -> str:
+    """What is added to the name of a video: `_000001_000010` in frames, `_1.5_3.0` in seconds."""
+    if part is None:
+        return ''
+    if part.is_sec:
+        return f'_{part.begin}_{part.end}'
+    return f'_{int(part.begin):06d}_{int(part.end):06d}'
+
+
 # ---------------------------------------------------------------- the annotation file
 
 def make_database(listed: Sequence[Own], validation: Collection[str], counts: Mapping[str, int],
-                  first: int) -> dict[str, dict[str, Any]]:
-    """Annotation entries by video id, which is the file's name where no other video has it."""
-    n_named = Counter(video.path.rpartition('/')[2] for video in listed)
+                  first: int, segments: Mapping[Key, tuple[int, int]]
+                  ) -> dict[str, dict[str, Any]]:
+    """Annotation entries by video id, which is the file's name where no other video has it, and
+    where they begin and end after it for several parts of a video.
+
+    segments: those of `part_segments`; parts without one are left out in use
+    """
+    n_parts = Counter(video.path for video in listed)
+    n_named = Counter(path.rpartition('/')[2] for path in n_parts)
     is_multi = has_lists(listed)
     database: dict[str, dict[str, Any]] = {}
     for video in listed:
         path, label = video.path, video.labels if is_multi else video.label
         name = path.rpartition('/')[2]
         video_id = name if n_named[name] == 1 else path
-        entry: dict[str, Any] = {'subset': 'validation' if path in validation else 'training',
-                                 'annotations': {'label': label}}
-        if counts[path]:
-            entry['annotations']['segment'] = [first, first + counts[path]]
+        if n_parts[path] > 1:
+            video_id += part_name(video.part)
+        segment = segments.get((path, video.part)) if video.part else (0, counts[path])
+        subset = video.subset or ('validation' if path in validation else 'training')
+        entry: dict[str, Any] = {'subset': subset,
+                                 'annotations': {} if label is None else {'label': label}}
+        if segment and counts[path]:
+            entry['annotations']['segment'] = [first + frame for frame in segment]
         if path != usual_path(video_id, label):
             entry['video_path'] = path
         database[video_id] = entry
@@ -240,17 +332,16 @@ def print_summary(args: Namespace, listed: Sequence[Own], labels: Sequence[str],
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
     print(f'{printable(args.dst_path)}: {len(database)} videos in {n_groups} groups, {n_missing} '
           'of them without frames and left out in use')
-    width = max(map(len, map(printable, labels)))
-    print(f'{"class":{width}}  training  validation')
+    if listed[0].subset:
+        print('training, validation and testing are those of the list')
     is_multi = has_lists(listed)
     counts: Counter[tuple[str, str]] = Counter()
     for entry in database.values():
         if 'segment' in entry['annotations']:
-            own = entry['annotations']['label']
-            counts.update((label, entry['subset']) for label in (own if is_multi else [own]))
-    for label in labels:
-        print(f'{printable(label):{width}}  {counts[label, "training"]:8}  '
-              f'{counts[label, "validation"]:10}')
+            own = entry['annotations'].get('label')
+            counts.update((label, entry['subset'])
+                          for label in (own if is_multi else [own] if own else []))
+    print_classes(labels, counts)
     file_type, input_type = STORAGES[args.video_type]
     print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
           f'{printable(args.dst_path)} --n_classes {len(labels)} --file_type {file_type}'
@@ -259,15 +350,27 @@ def print_summary(args: Namespace, listed: Sequence[Own], labels: Sequence[str],
           + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
 
 
+def print_classes(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> None:
+    """A row per class; videos for testing only where there are any."""
+    subsets = ['training', 'validation']
+    if any(subset == 'testing' for _, subset in counts):
+        subsets.append('testing')
+    width = max(map(len, map(printable, labels)))
+    print(f'{"class":{width}}  ' + '  '.join(subsets))
+    for label in labels:
+        print(f'{printable(label):{width}}  '
+              + '  '.join(f'{counts[label, subset]:{len(subset)}}' for subset in subsets))
+
+
 def find_videos(args: Namespace) -> list[Own]:
     """The videos that the flags of `folder_json` name; fills in --video_path and --video_type."""
     group_of = grouping(args.by_group)
     is_csv = args.videos.is_file()
     listed: list[Own] = []
     if is_csv:
-        listed = read_listed(args.videos, group_of)
         args.video_path = existing_folder(args.video_path or args.videos.parent,
                                           'the folder that the paths are relative to')
+        listed = read_listed(args.videos, args.video_path, group_of)
     else:
         args.video_path = existing_folder(args.videos, 'the folder of the videos, or a CSV file')
     args.video_type = args.video_type or detect_type(
@@ -286,10 +389,11 @@ def annotate_videos(args: Namespace) -> None:
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
                          'check the path')
-    validation = split(listed, args.val_fraction, args.seed)
+    validation = set() if listed[0].subset else split(listed, args.val_fraction, args.seed)
     labels = sorted({label for video in listed for label in video.labels})
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')
-    database = make_database(listed, validation, counts, first_frame(args.video_type))
+    database = make_database(listed, validation, counts, first_frame(args.video_type),
+                             part_segments(args, listed, counts))
     write_json(args.dst_path, {'labels': labels, 'database': database})
     print_summary(args, listed, labels, database)

@@ -125,7 +125,7 @@ class CameraSource(FileSource):
 
 
 class FolderSource:
-    """A folder of frames, image_00001.jpg ..., shown at `fps` frames per second."""
+    """A folder of frames, image_00001.jpg ..., of so many frames a second."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps

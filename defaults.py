@@ -1,0 +1,77 @@
+"""Flags that are not given: what the annotation, the folder of videos and the network say of them.
+
+The defaults of the flags themselves stay where nothing says otherwise.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import models
+from datasets.annotations import Annotation, usual_path
+from datasets.frames import READERS, video_path
+from datasets.video import find_video
+from opts import FILE_TYPES, Options, check, replace
+
+# So many videos of the annotation are looked for, until one is found.
+LOOKED_FOR = 20
+
+
+def resolved(opts: Options, annotation: Annotation, has_classes: bool, has_network: bool
+             ) -> tuple[Options, str]:
+    """(the options with what is found for flags that were not given, the line that says so).
+
+    has_classes, has_network: a weights file says how many classes, or which network
+
+    Raises InputError where flags that were given do not go with what is found.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    if annotation.is_taxonomy:
+        found['dataset'] = 'activitynet', f'{annotation.path.name} has a taxonomy'
+    file_type = stored_as(opts, annotation)
+    if file_type:
+        found['file_type'] = file_type, f'in {opts.video_path.name}'
+    if not has_classes:
+        found['n_classes'] = len(annotation.class_names), f'labels of {annotation.path.name}'
+    depth = None if has_network else models.default_depth(opts.model)
+    if depth:
+        found['model_depth'] = depth, f'of {opts.model}'
+    taken = {name: value for name, (value, _) in found.items() if name not in opts.given}
+    if not taken:
+        return opts, ''
+    opts = replace(opts, **taken)
+    check(opts)
+    return opts, 'not given: ' + ', '.join(f'--{name} {value} ({found[name][1]})'
+                                           for name, value in taken.items())
+
+
+def stored_as(opts: Options, annotation: Annotation) -> str | None:
+    """The --file_type of the first video that lies in the folder, None where none is found.
+
+    Of several, the first of FILE_TYPES counts: frames are read faster than they are decoded.
+    """
+    for path in islice(_paths(annotation), LOOKED_FOR):
+        for file_type in FILE_TYPES:
+            if (file_type, opts.input_type) in READERS and _is_there(opts, file_type, path):
+                return file_type
+    return None
+
+
+def _paths(annotation: Annotation) -> Iterator[str]:
+    """Where the videos are below the folder, as far as the annotation has them right."""
+    for video_id, entry in annotation.database.items():
+        marks = entry.get('annotations') if isinstance(entry, dict) else None
+        usual = f'v_{video_id}'
+        if not annotation.is_taxonomy:
+            usual = usual_path(video_id, marks.get('label') if isinstance(marks, dict) else None)
+        path = entry.get('video_path', usual) if isinstance(entry, dict) else usual
+        if isinstance(path, str):
+            yield path
+
+
+def _is_there(opts: Options, file_type: str, path: str) -> bool:
+    whole = video_path(opts.video_path, path, READERS[file_type, opts.input_type].suffix)
+    if file_type == 'video':
+        return find_video(whole) is not None
+    return Path(whole).is_dir() if file_type == 'jpg' else Path(whole).is_file()

@@ -1,0 +1,93 @@
+"""What a run says: a block at its start, the time that is left, and commands at its end."""
+
+import re
+import shlex
+
+import pytest
+import torch
+
+import weights
+from overview import duration, in_lines
+from tests.helpers import ROOT, run_script
+from tests.tiny_data import run_main
+
+
+def commands(output):
+    """The commands in an output, each as a list of words."""
+    lines = output.replace('\\\n', ' ').splitlines()
+    return [shlex.split(line) for line in lines
+            if line.startswith('  ') and ('main.py' in line or '-m util_scripts' in line)]
+
+
+@pytest.fixture
+def output(tiny_data, tmp_path, capsys):
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 3)) == 0
+    return capsys.readouterr().out
+
+
+def test_the_start(output):
+    text = ' '.join(output.split())
+    assert ('data: 12 videos for training, 6 videos for validation; 3 classes, the smallest of '
+            'the training is red (4 videos)') in text
+    assert re.search(r'network: resnet-10, [\d,]+ parameters; clips of 8 frames of 32x32', text)
+    assert '12 clips per epoch in 3 steps' in text and 'running on the CPU' in text
+
+
+def test_lines_are_short(output):
+    for line in output.splitlines():
+        assert len(line) <= 100 or not re.search(r'\S \S', line.strip()[:100]), line
+
+
+def test_the_time_left_is_said_until_the_last_epoch(output):
+    lines = [line for line in output.splitlines() if line.startswith('epoch ')]
+    assert [bool(re.search(r', \d+ (s|min) left$', line)) for line in lines] == [True, True, False]
+
+
+def test_top5_of_few_classes_is_not_said(output):
+    assert 'video top-1' in output and 'top-5' not in output
+
+
+def test_the_best_epoch_and_the_commands_at_the_end(output, tmp_path, capsys, monkeypatch):
+    best = weights.load(tmp_path / 'save_best.pth')
+    said = re.search(r'best epoch: (\d+) of 3, video top-1 ([\d.]+); ', ' '.join(output.split()))
+    assert int(said[1]) == best['epoch'] == best['best_epoch']
+    assert float(said[2]) == pytest.approx(best['best_video_top1'], abs=5e-4)
+    evaluate, predict = commands(output)
+    monkeypatch.chdir(ROOT)
+    assert evaluate[1] == 'main.py' and run_main(evaluate[2:]) == 0
+    assert f'video top-1 {said[2]}' in capsys.readouterr().out
+    assert (tmp_path / 'evaluation/val.json').exists()
+    assert predict[1:3] == ['-m', 'util_scripts.predict']
+    assert run_script('predict', *predict[3:]).returncode == 0
+
+
+def test_the_best_epoch_outlasts_a_stop(tiny_data, tmp_path, capsys):
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 3)) == 0
+    path = tmp_path / 'save_3.pth'
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, 'best_epoch': 1, 'best_video_top1': 1.5}, path)
+    capsys.readouterr()
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 4, '--resume_path', path)) == 0
+    assert 'best epoch: 1 of 4, video top-1 1.5' in capsys.readouterr().out
+
+
+def test_without_validation_the_last_checkpoint_is_named(tiny_data, tmp_path, capsys):
+    assert run_main(tiny_data.argv(tmp_path, '--no_val')) == 0
+    output = capsys.readouterr().out
+    assert 'best epoch' not in output
+    predict, = commands(output)
+    assert str(tmp_path / 'save_2.pth') in predict
+
+
+def test_words_of_a_command_come_back():
+    words = ['python', 'main.py', *(f'--flag_{i}' for i in range(30)), '--a', "two words and a '",
+             '--b', 'x' * 120]
+    text = in_lines(words)
+    assert shlex.split(text.replace('\\\n', ' ')) == words
+    assert all(len(line) <= 100 or 'xxx' in line for line in text.splitlines())
+
+
+@pytest.mark.parametrize('sec, words', [(0.2, '0 s'), (99, '99 s'), (120, '2 min'),
+                                        (99.6, '2 min'), (11100, '3 h 05 min')])
+def test_durations(sec, words):
+    assert duration(sec) == words
