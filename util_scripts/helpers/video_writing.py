@@ -89,7 +89,8 @@ class Sound:
             begin_sec = float((video.start_time or 0) * video.time_base)
             is_copied = audio.codec_context.name in self.COPIED
             stream = (container.add_stream_from_template(audio) if is_copied else
-                      container.add_stream('aac', rate=audio.rate, layout=audio.layout))
+                      container.add_stream('aac', rate=audio.rate,
+                                           layout='mono' if audio.channels == 1 else 'stereo'))
             make = self._copied if is_copied else self._encoded
             self._packets = make(audio, stream, begin_sec)
 
@@ -127,7 +128,7 @@ class Sound:
     @staticmethod
     def _encoded(audio: Any, stream: Any, begin_sec: float) -> Iterator[tuple[float, Any]]:
         shift = round(begin_sec / audio.time_base)
-        resampler = av.AudioResampler(stream.format, stream.layout, stream.rate)
+        resampler = av.AudioResampler('fltp', stream.layout, stream.rate)
         begin = 0.0
         for frame in audio.container.decode(audio):
             if frame.pts is None or frame.pts < shift:
