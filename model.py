@@ -298,8 +298,8 @@ def stages(network: Classifier) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {}
     for name, module in network.named_children():
         if name in ('features', 'blocks'):
-            prefix = '' if name == 'features' else f'{name}.'
-            parts.update({prefix + child: part for child, part in module.named_children()})
+            parts.update({f'{name}.{child}' if child.isdecimal() else child: part
+                          for child, part in module.named_children()})
         else:
             parts[name] = module
     # The classifier of I3D is registered first.
