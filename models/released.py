@@ -16,6 +16,8 @@ from models.identify import BLOCKS_MARK, I3D_MARK, identify
 from runtime.errors import InputError
 
 StateDict = Mapping[str, torch.Tensor]
+# Where other projects have their state dicts.
+OTHER_KEYS = ('model_state_dict', 'model_state', 'model', 'module', 'net')
 NAMES_BEGIN_2018 = 'features.conv0.weight'
 
 
@@ -109,7 +111,7 @@ KINDS = (
 
 def state_dict_keys() -> tuple[str, ...]:
     """The keys under which files of any kind, and ours, have their state dict."""
-    return tuple(dict.fromkeys(['state_dict', *(kind.key for kind in KINDS)]))
+    return tuple(dict.fromkeys(['state_dict', *(kind.key for kind in KINDS), *OTHER_KEYS]))
 
 
 def kind_of(state_dict: StateDict, file: Mapping[str, Any]) -> Kind:
