@@ -138,6 +138,7 @@ class ModelInfo:
 
     class_names: in the order of the logits
     has_names:   True if these are names, False if they are numbers since nobody said any
+    names_are_known: True if the file holds none, and all of its kind have these
     normalize:   uint8 clips (N, C, T, H, W) -> the network's input, on its device
     scores:      logits -> (N, n_classes) in 0...1: softmax, or sigmoid if the network is
                  multi-label
@@ -149,6 +150,7 @@ class ModelInfo:
     normalize: nn.Module
     scores: Callable[[torch.Tensor], torch.Tensor]
     opts: Options
+    names_are_known: bool = False
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu',
@@ -174,7 +176,8 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu',
     names = _names_of_classes(weights, opts.n_classes, class_names)
     return network, ModelInfo(names or tuple(map(str, range(opts.n_classes))), names is not None,
                               Normalize(mean, std, opts.value_scale).to(device),
-                              TASKS[opts.multi_label].scores, opts)
+                              TASKS[opts.multi_label].scores, opts,
+                              weights.class_names is not None and not weights.is_ours)
 
 
 def _names_of_classes(weights: Weights, n_classes: int,
@@ -332,8 +335,8 @@ def stages(network: Classifier) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {}
     for name, module in network.named_children():
         if name in ('features', 'blocks'):
-            prefix = '' if name == 'features' else f'{name}.'
-            parts.update({prefix + child: part for child, part in module.named_children()})
+            parts.update({f'{name}.{child}' if child.isdecimal() else child: part
+                          for child, part in module.named_children()})
         else:
             parts[name] = module
     # The classifier of I3D is registered first.

@@ -195,7 +195,7 @@ def _add_architecture_flags(add: Any) -> None:
     add('--model_depth', type=POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
              '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet); 26, 50, 101 or '
-             '152 (csn); i3d and x3d have a single network or sizes')
+             '152 (csn); the others have none')
     add('--conv1_t_size', type=POSITIVE, default=7, metavar='FRAMES',
         help='kernel size in time of the first convolution; odd')
     add('--conv1_t_stride', type=POSITIVE, default=1, metavar='FRAMES',

@@ -37,7 +37,7 @@ from runtime.logs import Progress
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores
-from util_scripts.helpers.files import make_folder, read_json, read_lines
+from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, printable
 from util_scripts.helpers.video_sources import CameraSource, FileSource, Frame, Source, find_sources
@@ -260,13 +260,32 @@ def annotated_paths(sources: Sequence[Source], path: Path) -> dict[Source, Path]
 # ---------------------------------------------------------------- the command's work
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names of a text file, one per line, or of a JSON file: a list, or `labels` in it."""
+    """Class names in the order of a network's outputs.
+
+    Of a text file, one per line; of the training .csv of Kinetics or Moments in Time, in the order
+    in which its labels first appear; of an annotation .json, its `labels`. Raises InputError.
+    """
+    if path.suffix == '.csv':
+        return _labels_by_appearance(path)
     if path.suffix != '.json':
         return tuple(line for _, line in read_lines(path, 'a class name a line'))
     names = read_json(path, 'an object with "labels"').get('labels')
     if not isinstance(names, list):
         raise InputError(f'{path}: has no "labels", the list of class names; give another file')
     return tuple(map(str, names))
+
+
+def _labels_by_appearance(path: Path) -> tuple[str, ...]:
+    """Of a table with a column `label`, or of one without a title: file name, label, ..."""
+    rows = [row for row in csv.reader(read_text(path, 'a training csv').splitlines()) if row]
+    if not rows:
+        raise InputError(f'{path}: is empty; give the csv of the videos of training')
+    has_title = 'label' in rows[0]
+    column = rows[0].index('label') if has_title else 1
+    if any(len(row) <= column for row in rows):
+        raise InputError(f'{path}: has rows without a label; give the csv of the videos of '
+                         'training')
+    return tuple(dict.fromkeys(row[column] for row in rows[has_title:]))
 
 
 class Predicting:
@@ -358,8 +377,12 @@ def load_network(args: Namespace) -> tuple[nn.Module, Any]:
         f'classes, {info.opts.sample_duration} frames of {info.opts.sample_size} pixels in '
         f'{preprocessing_line(info.opts)}', sys.stderr)
     if not info.has_names:
-        say(f'{args.weights}: holds no class names, so numbers are shown; give --labels',
-            sys.stderr)
+        say(f'{args.weights}: holds no class names, and their order is not known, so numbers are '
+            'shown; give --labels with the csv that it was trained on, the annotation .json made '
+            'of it, or a list', sys.stderr)
+    elif info.names_are_known:
+        say(f'{args.weights}: holds no class names; those of Kinetics-400 are taken, as all such '
+            'weights are known to have them', sys.stderr)
     return network, info
 
 
