@@ -167,7 +167,7 @@ def make_network(opts: Options, weights: Weights | None, log: logs.RunLog) -> Cl
     elif opts.pretrain_path is None:
         network = load_network(opts, weights)
     else:
-        network = load_pretrained(opts, weights)
+        network = load_pretrained(opts, weights, log.warn)
         if opts.no_train:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')

@@ -46,14 +46,23 @@ def load_network(opts: Options, weights: Weights) -> Classifier:
     return network
 
 
-def load_pretrained(opts: Options, weights: Weights) -> Classifier:
-    """The network of a weights file with a new classifier of opts.n_classes."""
+def load_pretrained(opts: Options, weights: Weights,
+                    warn: Callable[[str], None] = _to_stderr) -> Classifier:
+    """The network of a weights file with a new classifier of opts.n_classes.
+
+    `warn` is told of tensors that the network has not, which are left out.
+    """
     network = _network_for(opts, weights)
     classifier = f'{network.classifier_name}.'
     state_dict = {name: value for name, value in weights.state_dict.items()
                   if not name.startswith(classifier)}
     state_dict.update({name: value for name, value in network.state_dict().items()
                        if name.startswith(classifier)})
+    extra = [name for name in state_dict if name not in network.state_dict()]
+    if extra:
+        warn(f'{weights.path}: {len(extra)} tensors are not of the network and are left out '
+             f'({_first(extra)})')
+    state_dict = {name: value for name, value in state_dict.items() if name not in extra}
     network.load_state_dict(_fitting(network, state_dict, weights.path))
     return network
 
