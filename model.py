@@ -59,7 +59,8 @@ def load_pretrained(opts: Options, weights: Weights,
                     warn: Callable[[str], None] = _to_stderr) -> Classifier:
     """The network of a weights file with a new classifier of opts.n_classes.
 
-    Attention that --attention adds starts as the identity; `warn` takes a line that names it.
+    Attention that --attention adds starts as the identity. `warn` takes a line that names it, and
+    one that names tensors that the network has not, which are left out.
     """
     network = _network_for(opts, weights)
     _check_finite(weights)
@@ -73,6 +74,11 @@ def load_pretrained(opts: Options, weights: Weights,
     if added and weights.network.get('attention', 'none') == 'none':
         warn(f'{weights.path}: has no attention: {len(added)} tensors are new ({_first([*added])})')
         state_dict.update(added)
+    extra = [name for name in state_dict if name not in network.state_dict()]
+    if extra:
+        warn(f'{weights.path}: {len(extra)} tensors are not of the network and are left out '
+             f'({_first(extra)})')
+    state_dict = {name: value for name, value in state_dict.items() if name not in extra}
     network.load_state_dict(_fitting(network, state_dict, weights.path))
     return network
 

@@ -120,8 +120,8 @@ def test_tensors_that_do_not_fit_are_listed_with_their_shapes(change, message):
     weights = weights_of({'state_dict': state_dict})
     opts = adopt_options(options(), weights, warn=lambda line: None)
     for loaded in (load_network, load_pretrained, empty_network):
-        if loaded is load_pretrained and 'fc.bias' in message:
-            continue  # the classifier is a new one
+        if loaded is load_pretrained and ('fc.bias' in message or 'too many' in message):
+            continue  # the classifier is a new one, and what is too many is left out
         with pytest.raises(WeightsError, match=f'^file.pth: .*{message}; check'):
             loaded(opts, weights)
 
@@ -178,6 +178,16 @@ def test_a_new_classifier_has_the_classes_of_the_options():
     loaded = load_pretrained(opts, weights_of(state))
     assert loaded.fc.weight.shape == (3, 256)
     assert torch.equal(loaded.layer4[2].conv3.weight, network.layer4[2].conv3.weight)
+
+
+def test_tensors_too_many_are_left_out_of_pretrained_weights_and_said():
+    state = state_of(generate_model('resnet', 10, resnet_widen_factor=0.125))
+    state['state_dict'] |= {'projection.weight': torch.zeros(2), 'queue': torch.zeros(3)}
+    opts = adopted_from(state, options('--n_classes', 3), pretrained=True)
+    said = []
+    assert load_pretrained(opts, weights_of(state), said.append).fc.weight.shape[0] == 3
+    assert said == ['file.pth: 2 tensors are not of the network and are left out '
+                    '(projection.weight, queue)']
 
 
 # ---------------------------------------------------------------- what our checkpoints record
