@@ -10,6 +10,7 @@ from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_annotation_scripts import make_frames, make_hdf5
 from util_scripts.folder_json import main
+from util_scripts.generate_video_jpgs import main as main_jpgs
 from util_scripts.helpers.own_videos import Own, grouping, split
 
 
@@ -61,6 +62,28 @@ def test_video_files(tmp_path):
     made = call(tmp_path / 'v', tmp_path / 'own.json')
     assert made['database']['x.1']['annotations'] == {'label': 'a', 'segment': [1, 4]}
     assert made['database'].keys() == {'x.1', 'y'}
+
+
+def test_what_is_not_taken_is_counted(tmp_path, capsys):
+    root = tmp_path / 'v'
+    write_video(root / 'a' / 'x.mp4', grey_frames([50]))
+    write_video(root / 'a' / 'deeper' / 'y.mp4', grey_frames([50]))
+    write_video(root / 'loose.mp4', grey_frames([50]))
+    (root / 'a' / '.hidden.mp4').touch()
+    (root / 'a' / 'link.mp4').symlink_to('nowhere.mp4')
+    for name in ('a.txt', 'b.txt'):
+        (root / 'a' / name).touch()
+    made = call(root, tmp_path / 'own.json')
+    assert made['database'].keys() == {'x'}
+    found = capsys.readouterr().err
+    main_jpgs([str(root), str(tmp_path / 'jpg'), 'ucf101', '--n_jobs', '1'])
+    for err in (found, capsys.readouterr().err):
+        lines = [line for line in err.splitlines() if 'not taken' in line]
+        assert len(lines) == 1
+        for part in ('2 with extension .txt (a.txt, ...)', '1 hidden (.hidden.mp4)',
+                     '1 folders inside of others (deeper)', '1 dangling links (link.mp4)',
+                     '1 videos in no folder of a class (loose.mp4)'):
+            assert part in lines[0]
 
 
 def test_names_that_two_classes_share(tmp_path):

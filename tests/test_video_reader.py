@@ -183,7 +183,7 @@ def extracted(path, folder, storage=generate_video_jpgs.JpgFolders, quality=1):
     """Names of the images of a video."""
     outcome = extract(Job(path, folder, storage, SHORT_SIDE, quality, None))
     assert outcome.kind in ('done', 'damaged')
-    return sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    return sorted(folder.glob('*.jpg')) if folder.is_dir() else [folder]
 
 
 def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):

@@ -20,7 +20,7 @@ from util_scripts.helpers.annotation_files import count_frames, first_frame, wri
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.video_lists import Line, Part, read_list
-from util_scripts.helpers.videos import is_video, video_stem
+from util_scripts.helpers.videos import is_video, report_left_out, video_stem, why_left_out
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'
@@ -59,16 +59,22 @@ def has_lists(listed: Iterable[Own]) -> bool:
 # ---------------------------------------------------------------- what there is
 
 def find_listed(root: Path, video_type: str, group_of: Callable[[str], str]) -> list[Own]:
-    """Videos of a folder for each class, sorted."""
+    """Videos of a folder for each class, sorted. Says in a line on stderr what else is there."""
     listed: list[Own] = []
+    left_out = [(path, why_left_out(path, in_class=False)) for path in sorted(root.iterdir())
+                if not is_shown_folder(path)]
     for folder in sorted(path for path in root.iterdir() if is_shown_folder(path)):
-        stems = Counter(stem for path in folder.iterdir() if (stem := stem_of(path, video_type)))
+        named = [(path, stem_of(path, video_type)) for path in sorted(folder.iterdir())]
+        left_out += [(path, why_left_out(path, in_class=True)) for path, stem in named
+                     if stem is None]
+        stems = Counter(stem for _, stem in named if stem is not None)
         twice = [stem for stem, n in stems.items() if n > 1]
         if twice:
             raise InputError(f'{folder}: several files are called {twice[0]}, but for the '
                              'extension; remove all but one')
         listed += [Own(f'{folder.name}/{stem}', folder.name, group_of(f'{folder.name}/{stem}'))
                    for stem in sorted(stems)]
+    report_left_out(root, left_out)
     return listed
 
 
@@ -81,7 +87,7 @@ def stem_of(path: Path, video_type: str) -> str | None:
     if video_type == 'jpg':
         return path.name if is_shown_folder(path) else None
     if video_type == 'video':
-        return video_stem(path.name) if is_video(path.name) else None
+        return video_stem(path.name) if is_video(path.name) and path.is_file() else None
     return path.stem if path.suffix == '.hdf5' else None
 
 
