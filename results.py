@@ -80,7 +80,8 @@ class PartialResults:
 
     def others(self) -> str:
         """A sentence about files of other settings, '' where there are none."""
-        paths = sorted({*self._folder.glob(f'{glob.escape(self._subset)}.partial.*.jsonl')} - {*self._files()})
+        pattern = f'{glob.escape(self._subset)}.partial.*.jsonl'
+        paths = sorted({*self._folder.glob(pattern)} - {*self._files()})
         if not paths:
             return ''
         more = f' (and {len(paths) - 1} more)' if len(paths) > 1 else ''
