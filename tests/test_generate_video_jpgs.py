@@ -498,6 +498,7 @@ def test_processes_start_without_what_is_slow_to_import():
     assert not {'torch', 'numpy', 'tqdm'} & set(names)
 
 
+@pytest.mark.slow
 def test_ctrl_c(videos, jpgs):
     for number in range(8):
         noise = np.random.default_rng(number).integers(0, 255, (1, 360, 640, 3), dtype=np.uint8)
