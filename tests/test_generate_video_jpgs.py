@@ -505,7 +505,9 @@ def test_ctrl_c(videos, jpgs):
         write_video(videos / 'Run' / f'{number}.avi', np.repeat(noise, 150, axis=0))
     process = subprocess.Popen([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                                 str(videos), str(jpgs), 'ucf101', '--size', '720', '--n_jobs', '2'],
-                               cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                               cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               # Ignored in what a shell started in the background.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for(lambda: list(jpgs.rglob('image_00002.jpg')))
     # A terminal's Ctrl-C goes to every process of the group.
     os.killpg(process.pid, signal.SIGINT)
