@@ -15,7 +15,7 @@ test: $(VENV)/installed
 	$(PYTEST)
 
 quick: $(VENV)/installed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not golden and not videos"
 
 lint: $(VENV)/installed
 	$(RUN) -m flake8

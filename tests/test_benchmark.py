@@ -16,6 +16,8 @@ from util_scripts import benchmark
 from util_scripts.helpers import benchmark_extraction
 from util_scripts.helpers.timing import peak_rate
 
+pytestmark = pytest.mark.slow
+
 
 def _benchmark(*argv):
     with pytest.raises(SystemExit) as ended:

@@ -16,6 +16,8 @@ from runtime.cpu import pool_in_own_precision, train_on_cpu
 from runtime.hardware import in_precision
 from weights import describe
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device('cpu')
 SMALL = ('--model_depth', '10', '--resnet_widen_factor', '0.125', '--n_classes', '3',
          '--sample_size', '32', '--sample_duration', '8')

@@ -11,6 +11,8 @@ from models import csn, x3d
 from runtime.errors import InputError
 from tests.recorded import assert_is_recorded
 
+pytestmark = pytest.mark.slow
+
 MAKERS = {
     **{f'csn-{depth}-{kind}': lambda depth=depth, kind=kind, **more: csn.generate_model(
         depth, csn_interaction=kind, **more)

@@ -95,11 +95,13 @@ def accuracies_on_single_frames(tmp_path, n_train, n_test):
             for classify in (nearest_neighbour, linear)]
 
 
+@pytest.mark.slow
 def test_single_frames_say_nothing_of_the_class(tmp_path):
     """Chance is 0.125; 240 frames of 80 videos scatter about it by 0.021 to 0.037."""
     assert max(accuracies_on_single_frames(tmp_path, 20, 10)) < 0.22
 
 
+@pytest.mark.slow
 def test_the_test_of_single_frames_sees_a_leak(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_videos, 'draw_states', fixed_start_states)
     assert max(accuracies_on_single_frames(tmp_path, 16, 4)) > 0.3
@@ -153,6 +155,7 @@ def test_same_seed_same_bytes(tmp_path):
     assert bytes_of('a.avi', 1) != bytes_of('c.avi', 2)
 
 
+@pytest.mark.slow
 def test_the_data_set_is_laid_out_as_ucf101(tmp_path, capsys):
     argv = [str(tmp_path), '--n_train', '5', '--n_val', '2', '--seed', '3']
     demo_videos.main(argv)

@@ -13,6 +13,8 @@ from runtime.errors import InputError
 from tests.processes import finish, free_port, launch, torchrun, wait_for
 from tests.tiny_data import run_main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def trained(tiny_data, tmp_path_factory):

@@ -17,6 +17,8 @@ from spatial_transforms import CenterCrop, Resize
 from tests.tiny_data import run_main
 from weights import read
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = {
     'i3d': {}, 'csn': {'model_depth': 26, 'csn_interaction': 'preserved'},
     'x3d': {'model_size': 'xs'}}

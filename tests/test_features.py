@@ -52,6 +52,7 @@ def test_they_are_what_the_classifier_gets(tiny_data, weights, tmp_path):
     torch.testing.assert_close(layer4, pooled)  # the pooled features are those of layer4
 
 
+@pytest.mark.slow
 def test_processes_write_each_row_once(tiny_data, weights, tmp_path):
     assert run_main(argv(tiny_data, tmp_path / 'one', weights, '--inference_batch_size', 1)) == 0
     status, stdout, stderr = finish(torchrun(2, argv(tiny_data, tmp_path / 'two', weights,
@@ -68,6 +69,7 @@ def test_videos_without_label(tiny_data, weights, tmp_path):
     assert read_features(tmp_path / 'f.h5').labels.tolist() == [-1] * 3
 
 
+@pytest.mark.slow
 def test_a_full_disk(tiny_data, weights, tmp_path):
     """HDF5's own account of it is no sentence, and it crashes as the process ends."""
     command = argv(tiny_data, tmp_path, weights)

@@ -498,13 +498,16 @@ def test_processes_start_without_what_is_slow_to_import():
     assert not {'torch', 'numpy', 'tqdm'} & set(names)
 
 
+@pytest.mark.slow
 def test_ctrl_c(videos, jpgs):
     for number in range(8):
         noise = np.random.default_rng(number).integers(0, 255, (1, 360, 640, 3), dtype=np.uint8)
         write_video(videos / 'Run' / f'{number}.avi', np.repeat(noise, 150, axis=0))
     process = subprocess.Popen([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                                 str(videos), str(jpgs), 'ucf101', '--size', '720', '--n_jobs', '2'],
-                               cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                               cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               # Ignored in what a shell started in the background.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for(lambda: list(jpgs.rglob('image_00002.jpg')))
     # A terminal's Ctrl-C goes to every process of the group.
     os.killpg(process.pid, signal.SIGINT)

@@ -142,6 +142,7 @@ def test_a_file_of_other_data_is_kept(videos, tmp_path, capsys):
     assert stored(tmp_path / 'Run' / 'a.hdf5', 'video_u')
 
 
+@pytest.mark.slow
 def test_as_a_command_with_processes(videos, tmp_path):
     for name in 'ab':
         write_video(videos / 'Run' / f'{name}.avi', grey_frames([50, 100]))
@@ -168,6 +169,7 @@ def moving(right, down, n_frames=6, height=120, width=160):
     return np.repeat((255 * np.stack(rows)).astype(np.uint8)[..., None], 3, axis=3)
 
 
+@pytest.mark.slow
 @needs_opencv
 @pytest.mark.parametrize('method', ['dis', pytest.param('tvl1', marks=needs_contrib)])
 @pytest.mark.parametrize('right, down', [(4, 0), (0, -3)])

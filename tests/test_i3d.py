@@ -72,6 +72,7 @@ def test_padding_is_same(size, kernel, stride, padding):
     assert padded.tolist() == [0.0] * padding[0] + [1.0] * size + [0.0] * padding[1]
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_gradient_with_and_without_activation_checkpointing():
     torch.manual_seed(1)
     network = I3D(n_classes=5)

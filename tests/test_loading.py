@@ -266,6 +266,7 @@ def test_a_batch_from_a_loader_process_holds_one_file(tiny_data):
     assert before - len(os.listdir('/proc/self/fd')) == n_held
 
 
+@pytest.mark.slow
 def test_too_little_shared_memory_is_an_error(tiny_data, tmp_path):
     """Files of shared memory are files, whose size a limit holds for."""
     argv = tiny_data.argv(tmp_path / 'results', '--n_threads', 1)

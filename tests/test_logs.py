@@ -10,6 +10,8 @@ import torch
 from runtime.logs import RunLog, TableLog
 from tests.processes import start_main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 N_EPOCHS = 30
 

@@ -382,6 +382,7 @@ def test_a_mistyped_flag_is_one_line():
     assert done.stderr.count('\n') == 1 and '--model_depth' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_without_terminal_is_quiet(tiny_data, tmp_path):
     done = _command(tiny_data.argv(tmp_path, '--n_threads', 2))
     assert done.returncode == 0 and done.stderr == ''

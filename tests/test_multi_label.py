@@ -25,6 +25,8 @@ from util_scripts import (check_data, describe_checkpoint, eval_accuracy, knn, p
                           plot_results, predict)
 from util_scripts.helpers import mistakes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):

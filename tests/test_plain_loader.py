@@ -10,6 +10,8 @@ from spatial_transforms import Normalize
 from util_scripts.helpers.benchmark_data import make_data
 from util_scripts.helpers.plain_loader import PlainClips, plain_collate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def argv(tmp_path_factory):

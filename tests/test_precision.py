@@ -9,6 +9,8 @@ from opts import build_parser
 from runtime.hardware import InPrecision, find_memory_format
 from tests.tiny_data import run_main
 
+pytestmark = pytest.mark.slow
+
 SMALL = {'resnet': 10, 'resnet2p1d': 10, 'preresnet': 10, 'resnext': 50, 'densenet': 121}
 
 

@@ -149,6 +149,7 @@ def test_broken_files_are_named_and_the_rest_goes_on(tmp_path, command):
     assert '2 videos, ' in out and ' clips/s; 1 damaged, 2 failed' in out
 
 
+@pytest.mark.slow
 @pytest.mark.videos
 def test_files_that_break_pipelines(videos_dir, command):
     names = ['decord_corrupted.mp4', 'decord_unordered.mov', 'decord_video_90.mov',
@@ -173,6 +174,7 @@ def test_table_and_csv(tmp_path, command):
     assert rows[2]['end_sec'] == '0.75' and rows[0]['label'] == best['label']
 
 
+@pytest.mark.slow
 def test_the_annotated_video(tmp_path, command):
     video = coloured_video(tmp_path / 'a.mp4', n_frames=40, fps=20)
     assert command(video, '--annotate', tmp_path / 'out.mp4')[0] == 0

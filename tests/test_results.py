@@ -18,6 +18,8 @@ from runtime.distributed import World
 from tests.processes import LIMIT_SEC, start_main, start_ranks, wait_for
 from tests.tiny_data import CLASSES, TinyData, run_main
 
+pytestmark = pytest.mark.slow
+
 # Windows of two videos share batches, and of the six videos the fourth is where a run ends.
 VIDEOS = [f'{name}_{i}' for name in CLASSES for i in (4, 5)]
 BAD = 'green_5'

@@ -17,6 +17,8 @@ from tests.processes import (LIMIT_SEC, assert_same_training, finish, launch, sa
                              start_main, wait_for)
 from tests.tiny_data import run_main
 
+pytestmark = pytest.mark.slow
+
 N_EPOCHS = 6
 
 

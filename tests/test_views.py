@@ -14,6 +14,8 @@ from spatial_transforms import EvenCrops, Resize
 from tests.processes import finish, torchrun
 from tests.tiny_data import run_main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('n_frames, n, begins', [
     (20, 3, [0, 6, 12]), (20, 1, [6]), (9, 3, [0, 1]), (8, 3, [0]), (5, 3, [0])])
