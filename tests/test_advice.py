@@ -1,0 +1,211 @@
+"""The cures that errors give: followed literally, a command gets further."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from features import Features
+from runtime import errors
+from tests.tiny_data import TinyData, run_main
+from util_scripts import eval_accuracy
+from util_scripts.helpers.neighbours import videos_of
+
+# Flags that fail, words of the sentence, and the flags that it asks for.
+FLAGS = {
+    'nothing to do': ('--no_train --no_val', 'drop one', '--no_val'),
+    'random weights of a training': ('--random_weights', 'add --no_train',
+                                     '--random_weights --no_train'),
+    'random weights and a file': ('--no_train --random_weights --resume_path a.pth',
+                                  'drop one', '--no_train --random_weights'),
+    'profile': ('--profile 3 --no_train', 'drop --no_train', '--profile 3'),
+    'plateau': ('--lr_scheduler plateau --no_val', 'drop --no_val', '--lr_scheduler plateau'),
+    'plateau, other cure': ('--lr_scheduler plateau --no_val', 'or use multistep',
+                            '--lr_scheduler multistep --no_val'),
+    'nesterov': ('--nesterov --momentum 0', 'above 0', '--nesterov --momentum 0.1'),
+    'even kernel': ('--conv1_t_size 4', 'odd', '--conv1_t_size 5'),
+    'no crop': ('--sample_resize 16', 'at least as many', '--sample_resize 32'),
+    'flow': ('--input_type flow', 'add --file_type hdf5', '--input_type flow --file_type hdf5'),
+    'fast decoding': ('--fast_decode --file_type video', 'drop one', '--file_type video'),
+    'views': ('--inference --inference_views 10x3 --inference_crop nocrop', 'drop one',
+              '--inference --inference_views 10x3'),
+    'views and stride': ('--inference --inference_views 10x3 --inference_stride 8', 'drop one',
+                         '--inference --inference_stride 8'),
+    'form of views': ('--inference --inference_views 10', 'such as 10x3',
+                      '--inference --inference_views 10x3'),
+    'features': ('--output_features f.h5', 'add --inference', '--output_features f.h5 --inference'),
+    'module': ('--inference --feature_module layer4', 'add --output_features FILE.h5',
+               '--inference --feature_module layer4 --output_features FILE.h5'),
+    'epochs': ('--n_epochs 0', 'at least 1', '--n_epochs 1'),
+    'batch': ('--batch_size 0', 'at least 1', '--batch_size 1'),
+    'batch of a word': ('--batch_size many', 'at least 1', '--batch_size 1'),
+    'validation clips': ('--n_val_samples 0', 'at least 1', '--n_val_samples 1'),
+    'classes': ('--n_classes 0', 'at least 1', '--n_classes 1'),
+    'size': ('--sample_size 0', 'at least 1', '--sample_size 1'),
+    'duration': ('--sample_duration -1', 'at least 1', '--sample_duration 1'),
+    'time stride': ('--sample_t_stride 0', 'at least 1', '--sample_t_stride 1'),
+    'stride of windows': ('--inference_stride 0', 'at least 1', '--inference_stride 1'),
+    'checkpoint': ('--checkpoint 0', 'at least 1', '--checkpoint 1'),
+    'milestone': ('--multistep_milestones 0', 'at least 1', '--multistep_milestones 1'),
+    'rate': ('--learning_rate 0', 'above 0', '--learning_rate 0.1'),
+    'rate nan': ('--learning_rate nan', 'above 0', '--learning_rate 0.1'),
+    'widening': ('--resnet_widen_factor 0', 'above 0', '--resnet_widen_factor 1'),
+    'momentum': ('--momentum 1', 'below 1', '--momentum 0.9'),
+    'deviation': ('--std 0 1 1', 'above 0', '--std 1 1 1'),
+    'crop': ('--train_crop middle', 'center', '--train_crop center'),
+    'time crop': ('--train_t_crop middle', 'center', '--train_t_crop center'),
+    'model': ('--model vgg', 'resnet', '--model resnet'),
+    'data set': ('--dataset ava', 'kinetics', '--dataset kinetics'),
+    'storage': ('--file_type png', 'jpg', '--file_type jpg'),
+    'input': ('--input_type depth', 'rgb', '--input_type rgb'),
+    'precision': ('--precision half', 'fp16', '--precision fp16'),
+    'memory': ('--memory_format nhwc', 'channels_last', '--memory_format channels_last'),
+    'optimizer': ('--optimizer adam', 'sgd', '--optimizer sgd'),
+    'schedule': ('--lr_scheduler cosine', 'multistep', '--lr_scheduler multistep'),
+    'scale': ('--value_scale 2', '255', '--value_scale 255'),
+    'statistics': ('--mean_dataset imagenet', 'kinetics', '--mean_dataset kinetics'),
+    'shortcut': ('--resnet_shortcut C', 'A', '--resnet_shortcut A'),
+    'subset': ('--inference --inference_subset all', 'val', '--inference --inference_subset val'),
+    'bad frames': ('--bad_frames ignore', 'skip', '--bad_frames skip'),
+    'interaction': ('--csn_interaction none', 'reduced', '--csn_interaction reduced'),
+    'size of x3d': ('--model_size xl', 'xs', '--model_size xs'),
+    'two starts': ('--resume_path auto --no_train --random_weights', 'drop one',
+                   '--no_train --random_weights'),
+    'seed': ('--manual_seed -1', 'at least 0', '--manual_seed 0'),
+    'threads': ('--n_threads -1', 'at least 0', '--n_threads 0'),
+    'kept': ('--keep -1', 'at least 0', '--keep 0'),
+    'patience': ('--plateau_patience -1', 'at least 0', '--plateau_patience 0'),
+    'minutes': ('--checkpoint_minutes -1', 'at least 0', '--checkpoint_minutes 0'),
+    'decay': ('--weight_decay -1', 'at least 0', '--weight_decay 0'),
+}
+
+
+def error_of(capsys):
+    """The sentence of the command that has ended."""
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize('name', FLAGS)
+def test_advice_on_flags(tiny_data, tmp_path, capsys, name):
+    fails, words, follows = FLAGS[name]
+    # What comes after the flags are checked is that the annotation is not there.
+    argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json')
+    assert run_main([*argv, *fails.split()]) == 2
+    error = error_of(capsys)
+    assert words in error and 'gone.json' not in error
+    assert run_main([*argv, *follows.split()]) == 2
+    assert 'gone.json: no such' in error_of(capsys)
+
+
+@pytest.mark.parametrize('flag', ['video_path', 'annotation_path', 'result_path'])
+def test_advice_on_missing_paths(tiny_data, tmp_path, capsys, flag):
+    argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json')
+    while f'--{flag}' in argv:
+        place = argv.index(f'--{flag}')
+        given = argv[place:place + 2]
+        del argv[place:place + 2]
+    assert run_main(argv) == 2
+    assert f'--{flag} is missing: give the path' in error_of(capsys)
+    assert run_main([*argv, *given]) == 2
+    assert 'gone.json: no such' in error_of(capsys)
+
+
+# ---------------------------------------------------------------- weights
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A data set with save_1.pth of a training on it, whose classes are three."""
+    data = TinyData(tmp_path_factory.mktemp('data'))
+    assert run_main(data.argv(data.root, '--n_epochs', 1, '--no_val')) == 0
+    return data
+
+
+def test_no_weights_are_no_evaluation(data, tmp_path, capsys):
+    argv = data.argv(tmp_path / 'r', '--no_train', '--no_val', '--inference')
+    assert run_main(argv) == 2
+    assert '--random_weights' in error_of(capsys)
+    assert not (tmp_path / 'r').exists()
+    assert run_main([*argv, '--random_weights']) == 0
+    assert (tmp_path / 'r/val.json').exists()
+
+
+def test_a_checkpoint_of_another_task(data, tmp_path, capsys):
+    two = data.read()
+    two['labels'] = two['labels'][:2]
+    two['database'] = {name: entry for name, entry in two['database'].items()
+                       if not name.startswith('blue')}
+    (data.root / 'two.json').write_text(json.dumps(two))
+    argv = data.argv(tmp_path / 'r', '--annotation_path', 'two.json', '--n_epochs', 1, '--no_val')
+    at = argv.index('--n_classes')
+    for classes in ([], ['--n_classes', 2]):
+        command = [*argv[:at], *argv[at + 2:], *classes]
+        assert run_main([*command, '--resume_path', 'save_1.pth']) == 2
+        assert '--pretrain_path' in error_of(capsys)
+        assert run_main([*command, '--pretrain_path', 'save_1.pth']) == 0
+
+
+def test_videos_where_frames_are_looked_for(data, tmp_path, capsys):
+    folder = tmp_path / 'jpg'
+    shutil.copytree(data.root / 'jpg', folder)
+    shutil.rmtree(folder / 'red/red_0')
+    (folder / 'red/red_0.mp4').write_bytes(b'no video')
+    argv = data.argv(tmp_path / 'r', '--video_path', folder)
+    assert run_main([*argv, '--file_type', 'jpg']) == 2
+    assert 'red_0.mp4' in (error := error_of(capsys)) and '--file_type video' in error
+    assert run_main([*argv, '--file_type', 'video']) == 2
+    assert '--file_type' not in error_of(capsys)
+
+
+# ---------------------------------------------------------------- what is not finite
+
+def test_scores_that_are_not_finite(data, tmp_path, capsys):
+    file = torch.load(data.root / 'save_1.pth', weights_only=True)
+    file['state_dict']['fc.weight'] *= 1e38
+    torch.save(file, data.root / 'large.pth')
+    argv = data.argv(tmp_path, '--resume_path', 'large.pth', '--no_train')
+    (tmp_path / 'val.json').write_text('kept')
+    for flags in (['--no_val', '--inference'], []):
+        assert run_main([*argv, *flags, '--precision', 'fp16']) == 2
+        error = error_of(capsys)
+        assert error.split(':')[1].strip().split('_')[0] in ('red', 'green', 'blue')
+        assert 'no finite scores' in error and 'bf16' in error
+    assert (tmp_path / 'val.json').read_text() == 'kept'
+
+
+def test_weights_that_are_not_finite(data, tmp_path, capsys):
+    file = torch.load(data.root / 'save_1.pth', weights_only=True)
+    file['state_dict']['conv1.weight'][0] = torch.nan
+    torch.save(file, data.root / 'nan.pth')
+    for flags in (['--resume_path', 'nan.pth', '--no_train'], ['--pretrain_path', 'nan.pth']):
+        assert run_main(data.argv(tmp_path / 'r', *flags)) == 2
+        assert 'nan or infinity in conv1.weight' in error_of(capsys)
+    assert run_main(data.argv(tmp_path / 'r', '--pretrain_path', 'save_1.pth', '--n_epochs', 1,
+                              '--no_val')) == 0
+
+
+def test_results_that_are_not_finite(data, tmp_path, capsys):
+    path = tmp_path / 'val.json'
+    names = [f'{name}_{i}' for name in ('red', 'green', 'blue') for i in (4, 5)]
+    results = {name: [{'label': 'red', 'score': float('nan')}] for name in names}
+    path.write_text(json.dumps({'results': results}))
+    command = [str(data.annotation_path), str(path), '--subset', 'val', '-k', '1']
+    with pytest.raises(SystemExit) as ended:
+        errors.run(eval_accuracy.main, command)
+    assert ended.value.code == 2
+    assert "video 'red_4' are not finite" in error_of(capsys)
+    path.write_text(path.read_text().replace('NaN', '0.5'))
+    with pytest.raises(SystemExit) as ended:
+        errors.run(eval_accuracy.main, command)
+    assert not ended.value.code
+
+
+def test_features_that_are_not_finite():
+    features = np.ones((2, 3), np.float32)
+    features[1, 2] = np.inf
+    content = Features(features, ['a', 'b'], np.zeros((2, 2), int), np.array([0, 1]), ['x', 'y'])
+    with pytest.raises(errors.InputError, match="video 'b' are not finite.* bf16"):
+        videos_of(content)
+    features[1, 2] = 1
+    assert videos_of(content)[2].tolist() == ['a', 'b']
