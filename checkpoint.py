@@ -3,7 +3,8 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,16 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
 
     Raises CheckpointError where it cannot be written.
     """
-    path = Path(path)
+    with writing(Path(path)) as temporary, open(temporary, 'wb') as file:
+        torch.save(state, file)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of `path`; CheckpointError where that fails."""
     try:
-        with writing_whole(path, durable=True) as temporary, open(temporary, 'wb') as file:
-            torch.save(state, file)
+        with writing_whole(path, durable=True) as temporary:
+            yield temporary
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f'{path}: the checkpoint cannot be written ({error_text(error)}); '
                               'free space or mend the permissions') from None

@@ -43,6 +43,8 @@ class FeatureTap:
             raise InputError(f'--feature_module {name}: no such module; the network has '
                              f'{", ".join(known)} ...')
         self._module, self._is_input = module, not name
+        # Convolutions have their channels first, also in transformers.
+        self._channel_axis = 1 if type(module).__name__ == 'Conv3d' else network.channel_axis
         self._taken: Any = None
 
     def __enter__(self) -> 'FeatureTap':
@@ -55,9 +57,12 @@ class FeatureTap:
         self._hook.remove()
         self._taken = None
 
-    def _take(self, output: 'torch.Tensor') -> None:
+    def _take(self, output: Any) -> None:
         # (N, C, t, h, w): averaged over time and space, as before a classifier.
-        self._taken = output.mean(dim=(2, 3, 4)) if output.dim() == 5 else output.flatten(1)
+        tensor = output[0] if isinstance(output, tuple) else output
+        channels = -1 if self._is_input and tensor.dim() == 2 else self._channel_axis
+        places = [axis for axis in range(1, tensor.dim()) if axis != channels % tensor.dim()]
+        self._taken = tensor.mean(dim=places) if places else tensor
 
     def take(self) -> 'torch.Tensor':
         """(N, D) float32, on the CPU: those of the last pass."""

@@ -12,14 +12,14 @@ from results import partial_results, take_over, write_all_features, write_result
 from run import Run
 from runtime import distributed
 from runtime.errors import StopSignals
-from tasks import Task
+from tasks import Task, check_finite, finite_or_nan
 
 
 class VideoWindows(NamedTuple):
     """What was found in one video, K windows of it.
 
     video:    its number in the records
-    scores:   (K, n_classes), as the task reads logits
+    scores:   (K, n_classes), as the task reads logits; nan where those are not finite
     segments: (K, 2) first frame and last frame + 1
     features: (K, D), None where nothing was tapped
     """
@@ -47,7 +47,7 @@ def predict(loader: Iterable[Any], model: nn.Module, normalize: nn.Module, task:
     rows: list[list[torch.Tensor]] = []
     for batch in loader:
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
-        scores = task.scores(logits.float()).cpu()
+        scores = finite_or_nan(task.scores(logits.float()), logits).cpu()
         features = tap.take() if tap else [None] * len(scores)
         for this_video, *row in zip(batch.videos.tolist(), scores, batch.segments, features):
             if this_video < 0:
@@ -127,6 +127,7 @@ def infer(run: Run) -> None:
         for found in predict(_until_stopped(loader, run.stop), model, run.normalize, run.task,
                              device=run.device, on_step=progress.update, tap=run.tap,
                              n_windows=n_windows):
+            check_finite(records.video_ids[found.video], found.scores, found.features)
             result = video_result(found.scores, found.segments, run.class_names,
                                   opts.output_topk, average)
             results[found.video] = result

@@ -74,6 +74,9 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
         log.warn('--accimage has no effect: that image library is no longer kept')
     opts = find_resumed(opts, world, log)
     path = opts.resume_path or opts.pretrain_path
+    if opts.no_train and not path and not opts.random_weights:
+        raise errors.InputError('--no_train without weights evaluates a random network: give '
+                                '--resume_path FILE, or --random_weights if that is meant')
     weights = read_weights(path, opts) if path else None
     opts, class_names, loaders = prepare_data(opts, weights, world, device, log)
     network = make_network(opts, weights, log).to(device)
@@ -123,10 +126,10 @@ def prepare_data(opts: Options, weights: Weights | None, world: distributed.Worl
     if weights and not is_pretrained and not opts.no_train:
         opts = resumed_options(opts, weights, log.warn)
     log.add_metrics(TASKS[opts.multi_label].metrics)
-    check_class_count(annotation, opts.n_classes)
     if weights and not is_pretrained:
         annotation = with_fields(annotation, class_names=match_class_names(
             annotation.class_names, weights, log.warn))
+    check_class_count(annotation, opts.n_classes)
     shared = share_batches(opts, world, log)
     loaders = {split: build_loader(shared, split, annotation, rank=world.rank,
                                    world_size=world.size, pin_memory=device.type == 'cuda')

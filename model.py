@@ -46,9 +46,11 @@ def build_network(opts: Options, **more: Any) -> Classifier:
 def load_network(opts: Options, weights: Weights) -> Classifier:
     """The network of a weights file, with its weights; `opts` as `adopt_options` returned them.
 
-    This and the next two raise WeightsError for weights that do not fit the network.
+    This and the next two raise WeightsError for weights that do not fit the network; this and the
+    next for weights that are not finite.
     """
     network = _network_for(opts, weights)
+    _check_finite(weights)
     network.load_state_dict(_fitting(network, weights.state_dict, weights.path))
     return network
 
@@ -60,6 +62,7 @@ def load_pretrained(opts: Options, weights: Weights,
     Attention that --attention adds starts as the identity; `warn` takes a line that names it.
     """
     network = _network_for(opts, weights)
+    _check_finite(weights)
     classifier = f'{network.classifier_name}.'
     state_dict = {name: value for name, value in weights.state_dict.items()
                   if not name.startswith(classifier)}
@@ -80,6 +83,13 @@ def empty_network(opts: Options, weights: Weights) -> Classifier:
         network = _network_for(opts, weights)
     _fitting(network, weights.state_dict, weights.path)
     return network
+
+
+def _check_finite(weights: Weights) -> None:
+    """Raise WeightsError that names the tensors of a file that are not finite."""
+    if weights.not_finite:
+        raise WeightsError(f'{weights.path}: holds nan or infinity in {_first(weights.not_finite)}'
+                           '; give a checkpoint from before the training diverged')
 
 
 def _network_for(opts: Options, weights: Weights) -> Classifier:
@@ -128,6 +138,7 @@ class ModelInfo:
 
     class_names: in the order of the logits
     has_names:   True if these are names, False if they are numbers since nobody said any
+    names_are_known: True if the file holds none, and all of its kind have these
     normalize:   uint8 clips (N, C, T, H, W) -> the network's input, on its device
     scores:      logits -> (N, n_classes) in 0...1: softmax, or sigmoid if the network is
                  multi-label
@@ -139,6 +150,7 @@ class ModelInfo:
     normalize: nn.Module
     scores: Callable[[torch.Tensor], torch.Tensor]
     opts: Options
+    names_are_known: bool = False
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu',
@@ -164,7 +176,8 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu',
     names = _names_of_classes(weights, opts.n_classes, class_names)
     return network, ModelInfo(names or tuple(map(str, range(opts.n_classes))), names is not None,
                               Normalize(mean, std, opts.value_scale).to(device),
-                              TASKS[opts.multi_label].scores, opts)
+                              TASKS[opts.multi_label].scores, opts,
+                              weights.class_names is not None and not weights.is_ours)
 
 
 def _names_of_classes(weights: Weights, n_classes: int,
@@ -207,9 +220,10 @@ def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
             del found['attention']
     for name, value in found.items():
         if name in opts.given and getattr(opts, name) != value:
+            cure = ('drop the flag or give another file' if pretrained or name != 'n_classes' else
+                    'to train it for those classes, give it as --pretrain_path')
             raise WeightsError(f'{path}: holds {weights.network_name} with {name} {value}, and '
-                               f'--{name} {getattr(opts, name)} was given; drop the flag or give '
-                               'another file')
+                               f'--{name} {getattr(opts, name)} was given; {cure}')
     if found['input_type'] == 'flow' and opts.file_type != 'hdf5':
         raise WeightsError(f'{path}: takes optical flow, which is read from hdf5: add '
                            '--file_type hdf5')
@@ -295,6 +309,11 @@ def match_class_names(class_names: Sequence[str], weights: Weights,
     `class_names` are the annotation's; a file without names is taken to have their order.
     """
     recorded = weights.class_names
+    n_classes = weights.network['n_classes']
+    if recorded is None and len(class_names) != n_classes:
+        raise WeightsError(f'{weights.path}: has {n_classes} classes and the annotation '
+                           f'{len(class_names)}; give the annotation of the data set it was '
+                           'trained on, or fine-tune it with --pretrain_path')
     if recorded is None:
         warn(f'{weights.path}: holds no class names; its classes are taken to be in the order of '
              'the annotation\'s labels')
@@ -316,8 +335,8 @@ def stages(network: Classifier) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {}
     for name, module in network.named_children():
         if name in ('features', 'blocks'):
-            prefix = '' if name == 'features' else f'{name}.'
-            parts.update({prefix + child: part for child, part in module.named_children()})
+            parts.update({f'{name}.{child}' if child.isdecimal() else child: part
+                          for child, part in module.named_children()})
         else:
             parts[name] = module
     # The classifier of I3D is registered first.

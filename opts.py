@@ -195,7 +195,7 @@ def _add_architecture_flags(add: Any) -> None:
     add('--model_depth', type=POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
              '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet); 26, 50, 101 or '
-             '152 (csn); i3d and x3d have a single network or sizes')
+             '152 (csn); the others have none')
     add('--conv1_t_size', type=POSITIVE, default=7, metavar='FRAMES',
         help='kernel size in time of the first convolution; odd')
     add('--conv1_t_stride', type=POSITIVE, default=1, metavar='FRAMES',
@@ -267,6 +267,9 @@ def _add_run_flags(parser: Parser) -> None:
              '(auto; a new training where there is none, from --pretrain_path if given); with '
              '--no_train evaluate it')
     add('--no_train', action='store_true', help='do not train')
+    add('--random_weights', action='store_true',
+        help='with --no_train and no weights: evaluate the new network as it is, to try things or '
+             'to measure')
     add('--no_val', action='store_true', help='do not validate')
     add('--checkpoint', type=POSITIVE, default=10, metavar='N',
         help='write save_{epoch}.pth every N epochs')
@@ -407,6 +410,11 @@ def _run_rules(opts: Options) -> Rules:
     return [
         (opts.no_train and opts.no_val and not opts.inference,
          '--no_train and --no_val without --inference leave nothing to do: drop one of them'),
+        (opts.random_weights and not opts.no_train,
+         '--random_weights evaluates a new network, and a training begins with one anyway: drop '
+         'it, or add --no_train'),
+        (opts.random_weights and (opts.resume_path or opts.pretrain_path),
+         '--random_weights evaluates a new network, and weights were given too: drop one of them'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
         (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,

@@ -11,8 +11,31 @@ from torch import nn
 from metrics import (confusion_counts, mean_average_precision, mean_class_accuracy, topk_any_hits,
                      topk_hits)
 from runtime import distributed
+from runtime.errors import InputError
 
 KINDS = ('clip', 'video')
+
+
+# ---------------------------------------------------------------- what is no score
+
+class NotFinite(InputError):
+    """The network gave nan or infinity for a video, which the message names."""
+
+    def __init__(self, video: object) -> None:
+        super().__init__(f'{video}: the network gave no finite scores; give --precision fp32 or '
+                         'bf16 in place of fp16, or weights whose training did not diverge')
+
+
+def finite_or_nan(scores: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """(N, n_classes) scores, nan in the rows where a logit is not finite: a sigmoid hides that.
+    """
+    return scores.where(logits.isfinite().all(dim=1, keepdim=True), torch.nan)
+
+
+def check_finite(video: object, *values: torch.Tensor | None) -> None:
+    """Raise NotFinite for a video where any of its scores or features is not finite."""
+    if not all(tensor is None or bool(tensor.isfinite().all()) for tensor in values):
+        raise NotFinite(video)
 
 
 # ---------------------------------------------------------------- metrics of a whole pass

@@ -9,7 +9,7 @@ from torch import nn
 from metrics import Sums, mean_per_group
 from run import Run
 from runtime import distributed
-from tasks import Task
+from tasks import NotFinite, Task
 
 # What is averaged, over clips or over videos.
 AVERAGED = {'loss': 'clips', 'clip_top1': 'clips', 'clip_top5': 'clips', 'video_top1': 'videos',
@@ -35,6 +35,8 @@ def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *,
     clip_map, video_map:         multi-label instead: mean over the classes of average precision
 
     Multi-label, a hit of top-k is that one of the labels is among the k best classes.
+
+    Raises NotFinite for a video with logits that are not finite.
     """
     model.eval()
     accumulator = task.accumulator(n_classes, device)
@@ -43,6 +45,7 @@ def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *,
         logits = model(normalize(batch.clips.to(device, non_blocking=True)))
         labels = batch.labels.to(device, non_blocking=True)
         videos = batch.videos.to(device, non_blocking=True)
+        _check_finite(logits, videos, loader)
         clip_top1, clip_top5 = task.hits(logits, labels, (1, 5))
         scores, video_labels = by_video(task.scores(logits), labels, videos)
         video_top1, video_top5 = task.hits(scores, video_labels, (1, 5))
@@ -56,6 +59,13 @@ def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *,
     metrics, confusion = accumulator.total()
     means = {name: sums.mean(name, count) for name, count in AVERAGED.items()}
     return {**means, **metrics}, confusion
+
+
+def _check_finite(logits: torch.Tensor, videos: torch.Tensor, loader: Any) -> None:
+    """Raise NotFinite for the first video with a logit that is not finite."""
+    bad = videos[~logits.isfinite().all(dim=1)].tolist()
+    if bad:
+        raise NotFinite(loader.dataset.records.video_ids[bad[0]])
 
 
 def by_video(scores: torch.Tensor, labels: torch.Tensor, videos: torch.Tensor
@@ -73,7 +83,7 @@ def by_video(scores: torch.Tensor, labels: torch.Tensor, videos: torch.Tensor
 
 def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> dict[str, float]:
     """Validate once, log it, return the metrics; a request to stop calls `save`, then raises
-    Stopped."""
+    Stopped. So do scores that are not finite, with NotFinite, unless the weights are no better."""
     loader = run.loaders['val']
     run.stop.finishing = 'the batch is finished' + (', then save_last.pth is written' if save
                                                     else '')
@@ -88,9 +98,15 @@ def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> di
 
     with run.log.progress(loader.batch_sampler.n_own_videos(), f'validate {epoch}',
                           unit='video') as progress:
-        metrics, confusion = evaluate(loader, run.evaluated_model(), run.normalize, run.task,
-                                      device=run.device, n_classes=len(run.class_names),
-                                      on_step=on_step)
+        try:
+            metrics, confusion = evaluate(loader, run.evaluated_model(), run.normalize, run.task,
+                                          device=run.device, n_classes=len(run.class_names),
+                                          on_step=on_step)
+        except NotFinite:
+            weights = run.network.state_dict().values()
+            if save and all(tensor.isfinite().all() for tensor in weights):
+                save()  # another precision can go on from here
+            raise
     run.log.validation(epoch, metrics, confusion, run.class_names)
     return metrics
 

@@ -5,6 +5,7 @@
 """
 
 import errno
+import json
 import pickle
 import platform
 import re
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 import models
 from models.base import Classifier
@@ -28,7 +31,11 @@ from runtime.errors import InputError
 # A file of a later format is refused; one without the number was not written by this code.
 FORMAT_VERSION = 1
 OURS = 'this code'
+# The key of a .safetensors file's metadata that has what our checkpoints record, as JSON.
+RECORD = 'checkpoint'
 MODULE_PREFIX = re.compile(r'(module\.)+')
+# What wrappers of other projects put before names, in any nesting.
+WRAPPERS = re.compile(r'((module|_orig_mod|model|backbone|network)\.)+')
 
 
 class CheckpointError(InputError):
@@ -57,6 +64,7 @@ class Weights:
     format_version: of our files, 0 for others
     versions:       {library: version} that wrote one of our files
     behind_module:  True if its names began with DataParallel's `module.`
+    not_finite:     names of the tensors that hold nan or infinity
     """
 
     path: Path
@@ -73,6 +81,7 @@ class Weights:
     format_version: int = 0
     versions: Mapping[str, str] | None = None
     behind_module: bool = False
+    not_finite: tuple[str, ...] = ()
 
     @property
     def is_ours(self) -> bool:
@@ -109,7 +118,9 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
     return Weights(path=path, training=training if has_training else None,
                    arch=arch if isinstance(arch, str) else None,
                    epoch=epoch if isinstance(epoch, int) else None,
-                   behind_module=bool(file.get('behind_module')), **says)
+                   behind_module=bool(file.get('behind_module')),
+                   not_finite=tuple(name for name, tensor in says['state_dict'].items()
+                                    if not tensor.isfinite().all()), **says)
 
 
 def describe(opts: Options, network: Classifier,
@@ -154,16 +165,37 @@ def load(path: str | Path) -> dict[str, Any]:
     key = next((key for key in state_dict_keys() if isinstance(file.get(key), dict)), None)
     state_dict = file if key is None else file[key]
     _check_state_dict(state_dict, path)
-    bare = {name.removeprefix(prefix[0]) if (prefix := MODULE_PREFIX.match(name)) else name: value
-            for name, value in state_dict.items()}
     others = {} if key is None else {name: file[name] for name in file if name != key}
-    if bare.keys() != state_dict.keys():
+    if any(name.startswith('module.') for name in state_dict):
         others['behind_module'] = True
-    return {**others, 'state_dict': bare}
+    return {**others, 'state_dict': {
+        name: _in_fp32(value)
+        for name, value in _unwrapped(state_dict, is_ours='format_version' in file).items()}}
+
+
+def _unwrapped(state_dict: Mapping[str, torch.Tensor], is_ours: bool) -> dict[str, torch.Tensor]:
+    """The tensors under names without what wrappers put before them; in our files `module.`.
+
+    Where two would get one name, that of DataParallel alone is taken off.
+    """
+    bare: dict[str, torch.Tensor] = {}
+    for prefix in (MODULE_PREFIX,) if is_ours else (WRAPPERS, MODULE_PREFIX):
+        bare = {name[found.end():] if (found := prefix.match(name)) else name: value
+                for name, value in state_dict.items()}
+        if len(bare) == len(state_dict):
+            break
+    return bare
+
+
+def _in_fp32(value: torch.Tensor) -> torch.Tensor:
+    """Weights of half precision as fp32, which networks here have."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def _unpickled(path: Path) -> Any:
     """What is in a file, or a CheckpointError."""
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of forms that are refused below
@@ -182,6 +214,40 @@ def _unpickled(path: Path) -> Any:
                                   f'({wanted}); give a file that holds only weights') from None
         raise CheckpointError(f'{path}: not a checkpoint, or one that is cut short; give another '
                               '.pth file') from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Tensors, and all else that `write_safetensors` put beside them, or a CheckpointError."""
+    try:
+        with safe_open(path, framework='pt') as file:
+            record = json.loads((file.metadata() or {}).get(RECORD, '{}'))
+            return {**record, 'state_dict': {name: file.get_tensor(name) for name in file.keys()}}
+    except FileNotFoundError:
+        raise CheckpointError(f'{path}: no such checkpoint; check the path and '
+                              '--root_path') from None
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise CheckpointError(f'{path}: not a .safetensors file, or one that is cut short '
+                              f'({str(error).splitlines()[0]}); give another file') from None
+
+
+def write_safetensors(path: str | Path, state: Mapping[str, Any]) -> list[str]:
+    """Write weights and what a checkpoint says of them; the keys that are left out.
+
+    Left out is what is no JSON, such as the state of an optimiser. Raises OSError.
+    """
+    record, left_out = {}, []
+    for key, value in state.items():
+        if key == 'state_dict':
+            continue
+        try:
+            json.dumps(value)
+            record[key] = value
+        except (TypeError, ValueError):
+            left_out.append(key)
+    tensors = {name: value.detach().cpu().contiguous().clone()
+               for name, value in state['state_dict'].items()}
+    save_file(tensors, path, {'format': 'pt', RECORD: json.dumps(record)})
+    return left_out
 
 
 def error_text(error: BaseException) -> str:

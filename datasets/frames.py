@@ -186,6 +186,10 @@ class JpgFrames(_JpegFrames):
         if os.path.isfile(last) and os.path.isfile(_frame_path(path, begin)):
             return
         if not os.path.isdir(path):
+            video = find_video(path)
+            if video:
+                raise FrameError(f'{video}: is a video, and frames were looked for; add '
+                                 '--file_type video, or extract the videos')
             raise FrameError(f'{path}: no such folder of frames; extract the video, or check '
                              '--video_path')
         n_frames = self.count(path)

@@ -5,7 +5,6 @@ This module does without torch: a family's module is imported when it is first a
 
 import importlib
 from collections.abc import Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import InputError
@@ -13,6 +12,9 @@ from runtime.errors import InputError
 if TYPE_CHECKING:
     from models.base import Classifier
 
+# torchvision's networks for video.
+TORCHVISION = ('r3d_18', 'mc3_18', 'r2plus1d_18', 's3d', 'mvit_v1_b', 'mvit_v2_s', 'swin3d_t',
+               'swin3d_s', 'swin3d_b')
 # By --model, the module of a family. It has
 #   generate_model(model_depth, *, n_classes, n_input_channels, ...)   the network
 #   LAYERS    the depths there are; a module without it has one network, which takes no model_depth
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 #   OPTIONS   {name: default} of the other arguments that generate_model takes (see
 #             base.keyword_options): flags of main.py, and what only weights files say, such as
 #             stem_planes
+# or, where it is of several families, FAMILIES: by --model an object that has these.
 ARCHITECTURES = {
     'resnet': 'models.resnet',
     'resnet2p1d': 'models.resnet2p1d',
@@ -30,16 +33,18 @@ ARCHITECTURES = {
     'i3d': 'models.i3d',
     'csn': 'models.csn',
     'x3d': 'models.x3d',
+    **dict.fromkeys((*TORCHVISION, 'r2plus1d_34'), 'models.torchvision_video'),
 }
 # Channels of a frame by --input_type; those of flow are horizontal and vertical.
 INPUT_CHANNELS = {'rgb': 3, 'flow': 2}
 
 
-def family_of(model: str) -> ModuleType:
-    """The module of a family; InputError names the families there are."""
+def family_of(model: str) -> Any:
+    """The module (or object) of a family; InputError names the families there are."""
     if model not in ARCHITECTURES:
         raise InputError(f'no model {model!r}: choose one of {", ".join(ARCHITECTURES)}')
-    return importlib.import_module(ARCHITECTURES[model])
+    module = importlib.import_module(ARCHITECTURES[model])
+    return module.FAMILIES[model] if hasattr(module, 'FAMILIES') else module
 
 
 def depths(model: str) -> tuple[int, ...]:

@@ -132,6 +132,7 @@ class Classifier(nn.Module):
     options: Mapping[str, Any]
 
     classifier_name = 'fc'
+    channel_axis = 1  # of what its modules give; -1 where channels come last, as in transformers
     frozen: Sequence[nn.Module] = ()  # modules whose batch norms keep their statistics in training
 
     def train(self, mode: bool = True) -> 'Classifier':

@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 
+from models import torchvision_video
 from models.class_names import kinetics_400
 from models.identify import BLOCKS_MARK, I3D_MARK, identify
 from runtime.errors import InputError
 
 StateDict = Mapping[str, torch.Tensor]
+# Where other projects have their state dicts.
+OTHER_KEYS = ('model_state_dict', 'model_state', 'model', 'module', 'net')
 NAMES_BEGIN_2018 = 'features.conv0.weight'
 
 
@@ -94,7 +97,10 @@ KINDS = (
     Kind('PyTorchVideo', lambda state_dict, file: BLOCKS_MARK in state_dict, key='model_state',
          class_names=names_of_kinetics_400,
          preprocessing={'sample_size': 224, 'mean': [0.45] * 3, 'std': [0.225] * 3}),
+    *(Kind('torchvision', family.recognise, family.options, preprocessing=family.preprocessing,
+           class_names=family.class_names) for family in torchvision_video.FAMILIES.values()),
     Kind('the 2018 code', is_of_2018, rename=rename_2018_keys,
+         class_names=names_of_kinetics_400,
          preprocessing={'value_scale': 255, 'mean': [114.7748, 107.7354, 99.475],
                         'no_std_norm': True},
          asks_for='images in 0...255 that are divided by no standard deviation'),
@@ -105,7 +111,7 @@ KINDS = (
 
 def state_dict_keys() -> tuple[str, ...]:
     """The keys under which files of any kind, and ours, have their state dict."""
-    return tuple(dict.fromkeys(['state_dict', *(kind.key for kind in KINDS)]))
+    return tuple(dict.fromkeys(['state_dict', *(kind.key for kind in KINDS), *OTHER_KEYS]))
 
 
 def kind_of(state_dict: StateDict, file: Mapping[str, Any]) -> Kind:

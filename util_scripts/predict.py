@@ -27,7 +27,8 @@ def build_parser() -> Parser:
              'normalisation is taken')
     add('--labels', type=Path, metavar='FILE',
         help='class names for weights that hold none, in the order of their classes: a text file '
-             'with a name per line, or an annotation .json')
+             'with a name per line, an annotation .json, or the .csv of the training videos, '
+             'whose labels are taken in the order in which they appear')
     add('--topk', type=POSITIVE, metavar='K', help='labels per video (default: 5)')
     add('--stride', type=POSITIVE, default=16, metavar='FRAMES',
         help='a window begins every so many frames')

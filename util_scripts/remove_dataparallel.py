@@ -18,8 +18,8 @@ def build_parser() -> Parser:
                     'with nothing else in it.')
     parser.add_argument('file_path', type=Path, help='checkpoint, or bare weights (.pth)')
     parser.add_argument('--dst_file_path', type=Path,
-                        help='file to write (default: beside file_path, named '
-                             'STEM_without_dataparallel.pth)')
+                        help='file to write, .pth or .safetensors (default: beside '
+                             'file_path, named STEM_without_dataparallel.pth)')
     return parser
 
 
@@ -32,7 +32,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         f'{file_path.stem}_without_dataparallel.pth')
     state = weights.load(file_path)
     make_folder(dst_path.parent)
-    checkpoint.save(dst_path, state)
+    if dst_path.suffix == '.safetensors':
+        with checkpoint.writing(dst_path) as temporary:
+            left_out = weights.write_safetensors(temporary, state)
+        if left_out:
+            print(f'{dst_path}: left out, as .safetensors hold weights: {", ".join(left_out)}')
+    else:
+        checkpoint.save(dst_path, state)
     print(f'{dst_path}: {len(state["state_dict"])} weights, named without module.')
 
 

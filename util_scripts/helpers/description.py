@@ -88,9 +88,10 @@ def _tensors(weights: Weights) -> str:
     tensors = weights.state_dict.values()
     dtypes = sorted({str(tensor.dtype).removeprefix('torch.') for tensor in tensors
                      if tensor.is_floating_point()})
+    broken = ', nan or infinity in ' + ', '.join(weights.not_finite) if weights.not_finite else ''
     prefix = ', saved from DataParallel (module.)' if weights.behind_module else ''
     return (f'{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors):,} numbers, '
-            f'{" and ".join(dtypes)}{prefix}')
+            f'{" and ".join(dtypes)}{prefix}{broken}')
 
 
 def _classes(weights: Weights, opts: Options) -> str:

@@ -3,6 +3,7 @@
 A video's scores are {label: score}, best first; a clip's key is (video id, number of the window).
 """
 
+import math
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -91,6 +92,7 @@ def read_results(path: Path, video_ids: Collection[str], n_classes: int, k: int,
     except (TypeError, LookupError):
         raise InputError(f'{path}: its "results" are not lists of label and score a video; give '
                          f'{RESULT_FILE}') from None
+    check_scores_finite(path, scores)
     n_kept = min((len(window) for video_id in scores for window in windows_of(results[video_id])),
                  default=n_classes)
     if all_classes and n_kept < n_classes:
@@ -102,6 +104,14 @@ def read_results(path: Path, video_ids: Collection[str], n_classes: int, k: int,
         print(f'{len(clips)} windows of --inference_no_average: their scores are averaged for each '
               'video, as far as --output_topk kept them')
     return scores, clips
+
+
+def check_scores_finite(path: Path, scores: Scores) -> None:
+    """Raise InputError that names the first video with a score that is nan or infinity."""
+    for video_id, found in scores.items():
+        if not all(map(math.isfinite, found.values())):
+            raise InputError(f'{path}: the scores of video {video_id!r} are not finite; run the '
+                             'inference again, with --precision fp32 or bf16')
 
 
 def check_length(path: Path, scores: Scores, k: int, n_classes: int) -> None:

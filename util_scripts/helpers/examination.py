@@ -87,7 +87,7 @@ def examine_images(reader: Any, job: Job) -> Finding:
 
 def examine_video(reader: Any, job: Job) -> Finding:
     """A video file is decoded once, from the start."""
-    file = find_video(job.path)
+    file = find_video(job.path) or job.path
     try:
         with Video(file) as video:
             n_frames = sum(1 for _ in video.frames())

@@ -28,8 +28,8 @@ N_PARTS = 10
 def videos_of(content: Any) -> tuple[Array, Array, Array]:
     """(features (n, D), labels (n,), video ids) with one row per video that has a label.
 
-    The windows of a video are averaged. Raises InputError where no video has one, or where videos
-    have several.
+    The windows of a video are averaged. Raises InputError where no video has one, where videos
+    have several, or where a feature is not finite.
     """
     row_labels = content.labels
     if row_labels.ndim > 1:  # --multi_label
@@ -37,6 +37,11 @@ def videos_of(content: Any) -> tuple[Array, Array, Array]:
             raise InputError('some videos have several labels or none (--multi_label), and are '
                              'classified by one label here; write the features of videos with one')
         row_labels = row_labels.argmax(axis=1)
+    finite = np.isfinite(content.features).all(axis=1)
+    if not finite.all():
+        video_id = content.video_ids[int(finite.argmin())]
+        raise InputError(f'the features of video {video_id!r} are not finite; write them again, '
+                         'with --precision fp32 or bf16')
     ids, inverse = np.unique(content.video_ids, return_inverse=True)
     counts = np.bincount(inverse)
     sums = np.zeros((len(ids), content.features.shape[1]))

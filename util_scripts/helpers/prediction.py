@@ -34,9 +34,10 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing
 from runtime.hardware import pick_device
 from runtime.logs import Progress
+from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_scores
-from util_scripts.helpers.files import make_folder, read_json, read_lines
+from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, printable
 from util_scripts.helpers.video_sources import CameraSource, FileSource, Frame, Source, find_sources
@@ -69,7 +70,8 @@ def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any,
                              for window in batch])
         with torch.inference_mode():
             logits = network(info.normalize(clips.to(device)))
-        for window, scores in zip(batch, info.scores(logits.float()).cpu()):
+        found = finite_or_nan(info.scores(logits.float()), logits).cpu()
+        for window, scores in zip(batch, found):
             first, last = window[0], max(window, key=lambda frame: frame.number)
             yield Window((first.number, last.number + 1), first.begin_sec,
                          last.begin_sec + 1 / fps, scores)
@@ -110,7 +112,8 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     kept:       the windows in it are taken over, and others are added
     is_stopped: once it is true, the windows so far are all
 
-    Raises VideoError or FrameError where no frame can be read.
+    Raises VideoError or FrameError where no frame can be read, InputError for scores that are not
+    finite.
     """
     kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
@@ -137,6 +140,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
             for window in classify(frames, fps, network, info, stride=stride,
                                    batch_size=batch_size, n_earlier=len(earlier),
                                    is_stopped=is_stopped):
+                check_finite(source.path, window.scores)
                 kept.add(source.path, len(prediction.windows) + 1, window)
                 add(window)
             prediction.is_whole = not is_stopped()
@@ -256,13 +260,32 @@ def annotated_paths(sources: Sequence[Source], path: Path) -> dict[Source, Path]
 # ---------------------------------------------------------------- the command's work
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names of a text file, one per line, or of a JSON file: a list, or `labels` in it."""
+    """Class names in the order of a network's outputs.
+
+    Of a text file, one per line; of the training .csv of Kinetics or Moments in Time, in the order
+    in which its labels first appear; of an annotation .json, its `labels`. Raises InputError.
+    """
+    if path.suffix == '.csv':
+        return _labels_by_appearance(path)
     if path.suffix != '.json':
         return tuple(line for _, line in read_lines(path, 'a class name a line'))
     names = read_json(path, 'an object with "labels"').get('labels')
     if not isinstance(names, list):
         raise InputError(f'{path}: has no "labels", the list of class names; give another file')
     return tuple(map(str, names))
+
+
+def _labels_by_appearance(path: Path) -> tuple[str, ...]:
+    """Of a table with a column `label`, or of one without a title: file name, label, ..."""
+    rows = [row for row in csv.reader(read_text(path, 'a training csv').splitlines()) if row]
+    if not rows:
+        raise InputError(f'{path}: is empty; give the csv of the videos of training')
+    has_title = 'label' in rows[0]
+    column = rows[0].index('label') if has_title else 1
+    if any(len(row) <= column for row in rows):
+        raise InputError(f'{path}: has rows without a label; give the csv of the videos of '
+                         'training')
+    return tuple(dict.fromkeys(row[column] for row in rows[has_title:]))
 
 
 class Predicting:
@@ -354,8 +377,12 @@ def load_network(args: Namespace) -> tuple[nn.Module, Any]:
         f'classes, {info.opts.sample_duration} frames of {info.opts.sample_size} pixels in '
         f'{preprocessing_line(info.opts)}', sys.stderr)
     if not info.has_names:
-        say(f'{args.weights}: holds no class names, so numbers are shown; give --labels',
-            sys.stderr)
+        say(f'{args.weights}: holds no class names, and their order is not known, so numbers are '
+            'shown; give --labels with the csv that it was trained on, the annotation .json made '
+            'of it, or a list', sys.stderr)
+    elif info.names_are_known:
+        say(f'{args.weights}: holds no class names; those of Kinetics-400 are taken, as all such '
+            'weights are known to have them', sys.stderr)
     return network, info
 
 

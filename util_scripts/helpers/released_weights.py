@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 from torchvision.models import get_model_weights
 
+from models import TORCHVISION
 from runtime.errors import InputError
 
 I3D_KINETICS = 'i3d-kinetics-400'
-# torchvision's networks; all that is to be said of them is in its own Weights classes.
-TORCHVISION = ('r3d_18', 'mc3_18', 'r2plus1d_18', 's3d', 'mvit_v1_b', 'mvit_v2_s', 'swin3d_t',
-               'swin3d_s', 'swin3d_b')
 FOLDER_OF_2020 = 'https://drive.google.com/open?id=1xbYbZ7rpyjftI_KCk6YuL-XrfQDz7Yd4'
 FOLDER_OF_2018 = 'https://drive.google.com/drive/folders/1zvl89AgFAApbH0At-gMuZSeQB_LpNP-M'
 # By the letters in the names of the files of 2020: what these were trained on, how many classes.
