@@ -1,5 +1,6 @@
 """Windows of `predict` that are kept as they come, for a run that is stopped to go on with."""
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -76,10 +77,10 @@ class KeptWindows:
             self._partial.remove()
 
 
-def _stamped(path: Path) -> str:
+def _stamped(path: str | Path) -> str:
     """The path with size and time of the file, which is another when it changes."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return str(path)
     return f'{stat.st_size} {stat.st_mtime_ns} {path}'
