@@ -220,6 +220,9 @@ def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
     """
     path = weights.path
     found = {name: value for name, value in weights.network.items() if name in NETWORK_FLAGS}
+    if not (pretrained or found['n_classes']):
+        raise WeightsError(f'{path}: has no classifier; fine-tune it with --pretrain_path, which '
+                           'makes one')
     if pretrained:
         _check_class_count(opts, found.pop('n_classes'), path)
         if found.get('attention') == 'none':  # one that starts as the identity can be added

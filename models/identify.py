@@ -33,7 +33,8 @@ def identify(state_dict: Mapping[str, torch.Tensor],
                 `resnet_widen_factor` and `model_size` make the same shapes, these are returned if
                 they are among them
 
-    Raises InputError for weights of no network here.
+    Where a ResNet has no classifier, n_classes is 0. Raises InputError for weights of no network
+    here.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     try:
@@ -91,7 +92,8 @@ def _resnet_options(shapes: Shapes, hints: Mapping[str, Any]) -> dict[str, Any]:
         **_stem_options(shapes, *stem), 'model_depth': _depth(depths, blocks, 'ResNet'),
         'resnet_shortcut': 'B' if 'layer2.0.downsample.0.weight' in shapes else 'A',
         'attention': _attention(shapes)}
-    options['n_classes'], features = _shape(shapes, 'fc.weight', 2)
+    options['n_classes'], features = (_shape(shapes, 'fc.weight', 2) if 'fc.weight' in shapes
+                                      else (0, _last_planes(shapes, is_2p1d, is_bottleneck)))
     model = 'resnet2p1d' if is_2p1d else _family(shapes, is_bottleneck)
     stem_width = _shape(shapes, stem[1], 5)[0]
     if model == 'wideresnet':
@@ -105,6 +107,12 @@ def _resnet_options(shapes: Shapes, hints: Mapping[str, Any]) -> dict[str, Any]:
         width = features // 4 if is_bottleneck else features
         widths = {'resnet_widen_factor': _factor(width, 512, widen_factor)}
     return {'model': model, **options, **widths}
+
+
+def _last_planes(shapes: Shapes, is_2p1d: bool, is_bottleneck: bool) -> int:
+    """Channels of the feature map of a ResNet whose classifier is not there."""
+    last = 'conv3' if is_bottleneck else 'conv2_t' if is_2p1d else 'conv2'
+    return _shape(shapes, f'layer4.0.{last}.weight', 5)[0]
 
 
 # ---------------------------------------------------------------- what single traces tell

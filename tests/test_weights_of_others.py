@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from model import adopt_options
 from models import generate_model
 from models.class_names import kinetics_400
+from opts import Options, build_parser
 from runtime.errors import InputError
 from tests.test_models import on_meta
 from tests.test_weights import WEIGHTS, own, refused
@@ -80,3 +82,18 @@ def test_a_csv_without_labels(tmp_path, text, said):
     (tmp_path / 'a.csv').write_text(text)
     with pytest.raises(InputError, match=said):
         read_labels(tmp_path / 'a.csv')
+
+
+@pytest.mark.parametrize('model, depth', [
+    ('resnet', 10), ('resnet', 50), ('preresnet', 18), ('resnext', 50), ('r3d_18', None)])
+def test_weights_without_a_classifier_are_for_fine_tuning(tmp_path, model, depth):
+    network = on_meta(model, depth, n_classes=5)
+    state_dict = {name: value for name, value in network.state_dict().items()
+                  if not name.startswith('fc.')}
+    weights = interpret({'state_dict': state_dict}, tmp_path)
+    assert weights.network == {**weights.network, 'model': model, 'n_classes': 0}
+    opts = Options(**vars(build_parser().parse_args(['--n_classes', '3'])), given=frozenset())
+    adopted = adopt_options(opts, weights, pretrained=True, warn=lambda line: None)
+    assert adopted.model == model and adopted.n_classes == 3
+    with pytest.raises(InputError, match='has no classifier; fine-tune it with --pretrain_path'):
+        adopt_options(opts, weights, warn=lambda line: None)
