@@ -120,7 +120,7 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
                    epoch=epoch if isinstance(epoch, int) else None,
                    behind_module=bool(file.get('behind_module')),
                    not_finite=tuple(name for name, tensor in says['state_dict'].items()
-                                    if not tensor.isfinite().all()), **says)
+                                    if not (tensor.is_meta or tensor.isfinite().all())), **says)
 
 
 def describe(opts: Options, network: Classifier,
