@@ -31,7 +31,7 @@ PREFACE = """\
 
 This page is written by `python -m util_scripts.networks_table --output docs/networks.md`. All
 figures are of clips of {frames} frames of {size}x{size} pixels, 400 classes and the default options
-of each network.
+of each network. `--networks` chooses which are in the table, `--seconds` how long each is timed.
 
 - GFLOP: 10⁹ operations of one clip, forward; a multiplication and an addition are two.
 - Speed: clips per second of inference on the CPU, as a ratio to resnet-18 in fp32. It is measured
