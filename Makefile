@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Files share module fixtures, so each file is run by one process.
-PYTEST := $(RUN) -m pytest -n auto --dist loadfile
+PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 
 .PHONY: demo test quick lint types clean
 demo: $(VENV)/installed
