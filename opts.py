@@ -31,7 +31,7 @@ CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_strid
 # What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
 # Flags that decide, beside those, how a network is trained; a checkpoint records them.
-TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'bad_frames', 'train_crop',
+TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
                   'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
                   'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
                   'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',

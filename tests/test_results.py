@@ -354,7 +354,7 @@ def test_other_weights_and_videos_begin_afresh(data, frames, tmp_path, capsys):
 OPTS = parse_opts(['--video_path', 'jpg', '--annotation_path', 'a.json', '--result_path', 'r',
                    '--model_depth', '10', '--resnet_widen_factor', '.125'])
 # Another value of each flag of inference; one that is added there is to have one here.
-OTHERS = {'file_type': 'hdf5', 'fast_decode': True, 'inference_stride': 8,
+OTHERS = {'file_type': 'hdf5', 'fast_decode': True, 'exact_pixels': True, 'inference_stride': 8,
           'inference_crop': 'nocrop', 'inference_views': (10, 3), 'inference_no_average': True,
           'output_topk': 0, 'feature_module': 'layer4', 'multi_label': True, 'precision': 'bf16',
           'tf32': True}
