@@ -28,7 +28,7 @@ def test_every_family_is_made(model):
     with torch.device('meta'):
         network = hub(model, *depths(model)[:1], n_classes=7)
     assert network.options['model'] == model
-    assert network(torch.empty(2, 3, 16, 64, 64, device='meta')).shape == (2, 7)
+    assert network(torch.empty(2, 3, 16, 224, 224, device='meta')).shape == (2, 7)
 
 
 def test_options_are_named_as_flags():

@@ -299,8 +299,8 @@ def test_logs_of_the_other_kind_are_kept(data, trained, clear, tiny_data, tmp_pa
     assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 1)) == 0
     before = (tmp_path / 'val.log').read_text()
     assert run_main(clear(tmp_path)) == 0
-    assert (tmp_path / 'val.1.log').read_text() == before
-    row, = rows(tmp_path / 'val.log')
+    assert (tmp_path / 'val.log').read_text() == before
+    row, = rows(tmp_path / 'evaluation.log')
     assert row['epoch'] == '16' and 'video_map' in row
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import weights
+from runtime.errors import StopSignals
 from tests.processes import (LIMIT_SEC, assert_same_training, finish, launch, same_state,
                              start_main, wait_for)
 from tests.tiny_data import run_main
@@ -109,7 +110,7 @@ def test_a_second_request_ends_at_once(own_data, tmp_path):
     _run_until(process, tmp_path / 'train.log')
     os.kill(process.pid, signal.SIGTERM)
     wait_for(lambda: 'SIGTERM: ' in (tmp_path / 'output').read_text(), process)
-    time.sleep(0.5)
+    time.sleep(StopSignals.ECHO_SEC + 0.5)  # one that comes sooner is taken for an echo
     assert process.is_alive()
     os.kill(process.pid, signal.SIGTERM)
     process.join(LIMIT_SEC)
@@ -191,11 +192,11 @@ def test_a_full_disk_while_saving(tiny_data, tmp_path):
 def test_a_disk_too_full_to_keep_a_copy(tiny_data, tmp_path):
     """That of an opts.json of other flags, before a training goes on with these."""
     for more, limit, status in (('--n_epochs', 1), 0, 0), (('--n_epochs', 2), 1000, 2):
-        process = start_main(argv(tiny_data, tmp_path, *more), tmp_path / 'output',
-                             file_limit=limit)
+        output = tmp_path / f'output_{status}'
+        process = start_main(argv(tiny_data, tmp_path, *more), output, file_limit=limit)
         process.join(LIMIT_SEC)
-        assert process.exitcode == status, (tmp_path / 'output').read_text()
-    assert (tmp_path / 'output').read_text().splitlines()[-1].startswith(
+        assert process.exitcode == status, output.read_text()
+    assert output.read_text().splitlines()[-1].startswith(
         f'error: {tmp_path / "opts.1.json"}: cannot be written: File too large; ')
     assert not (tmp_path / 'opts.1.json').exists()
 
@@ -289,6 +290,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path, capsys):
 
 def test_skipping_what_is_not_finite(tiny_data, tmp_path, capsys):
     command = argv(tiny_data, tmp_path, '--learning_rate', 1e30, '--skip_nonfinite', '--n_epochs',
-                   1)
+                   1, '--no_val')
     assert run_main(command) == 0
     assert 'steps skipped' in capsys.readouterr().out
