@@ -25,7 +25,8 @@ def data(tmp_path):
 
 def check(data, tmp_path, *flags):
     """(exit status, {(kind, subset, name): reason}) of the data."""
-    status = call([*data.argv('unused'), '--file_type', 'jpg', '--save', tmp_path / 'found.txt', *flags])
+    status = call([*data.argv('unused'), '--file_type', 'jpg', '--save', tmp_path / 'found.txt',
+                   *flags])
     header, *rows = (line.split('\t') for line in
                      (tmp_path / 'found.txt').read_text().splitlines())
     assert header == ['kind', 'subset', 'path', 'reason']
