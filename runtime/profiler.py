@@ -9,8 +9,7 @@ from typing import Any
 
 from runtime.files import TRACE_NAME
 
-# The first steps allocate memory and choose algorithms, as no later ones do; in the last of these
-# the profiler itself warms up.
+# The first steps allocate memory and choose algorithms, as no later ones do.
 TRACE_AFTER_STEPS = 4
 KINETO_SILENT = 6
 
@@ -34,39 +33,49 @@ class StepTrace:
         self._profiler: Any = None
 
     def __enter__(self) -> 'StepTrace':
-        if self._path and self._n_steps:
-            from torch import cuda, profiler  # slow to import
-            if not cuda.is_available():
-                # Else kineto says that it found no GPU as an error, amid lines for its developers.
-                os.environ.setdefault('KINETO_LOG_LEVEL', str(KINETO_SILENT))
-            self._profiler = profiler.profile(
-                schedule=profiler.schedule(wait=TRACE_AFTER_STEPS - 1, warmup=1,
-                                           active=self._n_steps, repeat=1),
-                on_trace_ready=self._write)
-            self._profiler.start()
         return self
 
     def step(self) -> None:
         """Say that a step has ended."""
-        if self._profiler:
-            self._n_done += 1
+        if not (self._path and self._n_steps):
+            return
+        self._n_done += 1
+        if self._n_done == TRACE_AFTER_STEPS:
+            self._start()
+        elif self._profiler:
             self._profiler.step()
+            if self._n_done == TRACE_AFTER_STEPS + self._n_steps:
+                self._stop()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        if not self._profiler:
+        if not (self._path and self._n_steps):
             return
-        self._profiler.stop()
-        self._profiler = None
+        if self._profiler:
+            self._stop()
         if self._n_done <= TRACE_AFTER_STEPS:
             print(f'warning: no trace was written: --profile leaves out the first '
                   f'{TRACE_AFTER_STEPS} steps, and there were {self._n_done}; train for at least '
                   f'{TRACE_AFTER_STEPS + 1}', file=sys.stderr)
 
+    def _start(self) -> None:
+        # It is started where the traced steps begin, and the schedule only marks each step: on a
+        # GPU, a schedule that is stopped while it warms up ends in a segmentation fault.
+        from torch import cuda, profiler  # slow to import
+        if not cuda.is_available():
+            # Else kineto says that it found no GPU as an error, amid lines for its developers.
+            os.environ.setdefault('KINETO_LOG_LEVEL', str(KINETO_SILENT))
+        self._profiler = profiler.profile(schedule=lambda step: profiler.ProfilerAction.RECORD)
+        self._profiler.start()
+
+    def _stop(self) -> None:
+        finished, self._profiler = self._profiler, None
+        finished.stop()
+        if self._n_done > TRACE_AFTER_STEPS:
+            self._write(finished)
+
     def _write(self, profile: Any) -> None:
-        # Of fewer steps it holds what was between steps at most.
-        if self._path is None or self._n_done <= TRACE_AFTER_STEPS:
-            return
+        assert self._path is not None
         try:
             profile.export_chrome_trace(str(self._path))
         except OSError as error:
