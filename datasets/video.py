@@ -64,6 +64,17 @@ AVI_HEADER = 8
 SQUARE_PIXELS = Fraction(99, 100), Fraction(101, 100)
 
 
+# Titles and the like need not be UTF-8. From version 19 on, PyAV reads them without being asked.
+METADATA_ERRORS: dict[str, Any] = (
+    {} if int(av.__version__.split('.')[0]) >= 19 else {'metadata_errors': 'replace'})
+
+
+def open_file(path: object, **arguments: Any) -> Any:
+    """PyAV's container of the file at this path; `arguments` are those of `av.open`."""
+    # `file:` keeps FFmpeg from taking `a:b.mp4` for a protocol.
+    return av.open(f'file:{path}', **METADATA_ERRORS, **arguments)
+
+
 class VideoError(Exception):
     """A file gives no frame; the message is the reason, without the file's name."""
 
@@ -197,9 +208,7 @@ class Video:
 
     @staticmethod
     def _open(path: Any, options: dict[str, str] | None, container: str | None) -> Any:
-        # `file:` keeps FFmpeg from taking `a:b.mp4` for a protocol.
-        return av.open(f'file:{path}', metadata_errors='replace', options=options or {},
-                       format=container)
+        return open_file(path, options=options or {}, format=container)
 
     def __enter__(self) -> 'Video':
         return self

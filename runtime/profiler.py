@@ -65,7 +65,8 @@ class StepTrace:
         if not cuda.is_available():
             # Else kineto says that it found no GPU as an error, amid lines for its developers.
             os.environ.setdefault('KINETO_LOG_LEVEL', str(KINETO_SILENT))
-        self._profiler = profiler.profile(schedule=lambda step: profiler.ProfilerAction.RECORD)
+        self._profiler = profiler.profile(schedule=lambda step: profiler.ProfilerAction.RECORD,
+                                          acc_events=True)  # else torch 2.11 warns
         self._profiler.start()
 
     def _stop(self) -> None:

@@ -24,16 +24,19 @@ def grey_frames(levels, height=48, width=64):
 
 
 def write_video(path, frames, *, fps=25, times=None, pixel_aspect=None, rotation=None,
-                codec='mpeg4', gop_size=12, options=None):
+                codec='mpeg4', gop_size=12, options=None, title=None):
     """Write frames (T, H, W, 3) uint8 as a video, in the container that the extension names.
 
     times:        time stamps in units of 1 / fps, one a frame; None for 0, 1, 2, ...
     pixel_aspect: width of a pixel by its height
     rotation:     degrees counterclockwise that a player has to turn it
     options:      of the encoder, {name: text}
+    title:        of the file
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), 'w') as container:
+        if title is not None:
+            container.metadata['title'] = title
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.bit_rate = 'yuv420p', 4_000_000

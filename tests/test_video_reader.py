@@ -209,6 +209,14 @@ def test_rotation_is_honoured(tmp_path, rotation):
     assert torch.equal(turned, torch.rot90(upright, rotation // 90, (1, 2)))
 
 
+@pytest.mark.parametrize('name', ['a.mp4', 'a.avi', 'a.mkv'])
+def test_titles_that_are_not_utf8_are_no_hindrance(tmp_path, name):
+    path = write_video(tmp_path / name, noise(30), codec='libx264', title='un deux trois')
+    path.write_bytes(path.read_bytes().replace(b'un deux', b'\xe9n d\xe9ux'))
+    assert b'\xe9n d\xe9ux' in path.read_bytes()
+    assert VideoFrames(48).read(str(path.with_suffix('')), [22], 30)[0].shape[0] == 3
+
+
 def test_frames_of_a_variable_rate_are_counted_not_timed(tmp_path):
     times = np.cumsum([1, 1, 7, 2, 30] * 12).tolist()
     path = write_video(tmp_path / 'a.mp4', noise(), codec='libx264', gop_size=10, times=times)

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from datasets.video import reason
+from datasets.video import open_file, reason
 from runtime.errors import InputError
 from util_scripts.helpers.bench import Bench
 from util_scripts.helpers.files import existing_folder
@@ -115,7 +115,7 @@ def by_length(videos: Sequence[Path]) -> dict[str, list[Path]]:
     kinds: dict[str, list[Path]] = {}
     for path in videos:
         try:
-            with av.open(f'file:{path}', metadata_errors='replace') as container:
+            with open_file(path) as container:
                 is_long = (container.duration or 0) / av.time_base >= LONG_SEC
         except av.error.FFmpegError as error:
             raise InputError(f'{path}: cannot be opened: {reason(error)}; leave it out') from None
