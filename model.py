@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import models
@@ -160,7 +161,8 @@ class ModelInfo:
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu',
-               class_names: Sequence[str] | None = None) -> tuple[Classifier, ModelInfo]:
+               class_names: Sequence[str] | None = None, use_ema: bool | None = None
+               ) -> tuple[Classifier, ModelInfo]:
     """(network, ModelInfo) of a checkpoint or of released weights, the network ready to be used.
 
         network, info = load_model('results/save_200.pth')
@@ -168,10 +170,12 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu',
         scores = info.scores(logits)
 
     Released weights get the preprocessing that they were trained with; their `class_names` are to
-    be given, or are '0', '1', ... Raises WeightsError where these contradict the file, and
-    CheckpointError where there is none.
+    be given, or are '0', '1', ... Of a file with a moving average of its weights (EMA) that is
+    taken, or with `use_ema` False the weights of the last step. Raises WeightsError where names
+    contradict the file, or it has no average and `use_ema` is True, and CheckpointError where there
+    is none.
     """
-    weights = read(path)
+    weights = read(path, use_ema=use_ema)
     # Flow comes from HDF5, which is the reader's concern.
     defaults = Options(**{**vars(build_parser().parse_args([])), 'file_type': 'hdf5'},
                        given=frozenset())
@@ -205,8 +209,13 @@ def _names_of_classes(weights: Weights, n_classes: int,
 # ---------------------------------------------------------------- options and what a file says
 
 def read_weights(path: Path, opts: Options) -> Weights:
-    """What a weights file says of itself, for a run with these options. See `weights.read`."""
-    return read(path, {name: getattr(opts, name) for name in opts.given})
+    """What a weights file says of itself, for a run with these options. See `weights.read`.
+
+    A training goes on with the weights of its last step; all else takes what --use_ema says.
+    """
+    goes_on = opts.resume_path is not None and not opts.no_train
+    use_ema = False if goes_on else {'auto': None, 'yes': True, 'no': False}[opts.use_ema]
+    return read(path, {name: getattr(opts, name) for name in opts.given}, use_ema)
 
 
 def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
@@ -355,13 +364,24 @@ def stages(network: Classifier) -> dict[str, nn.Module]:
     return parts
 
 
-def freeze_before(network: Classifier, begin_module: str) -> None:
-    """Freeze what comes before a module: no gradients, and batch norm keeps its statistics.
+def freeze(network: Classifier, begin_module: str, norms: bool = False) -> None:
+    """Freeze what comes before a module, and with `norms` all batch norms, and nothing else: no
+    gradients, and batch norm keeps its statistics.
 
     Empty: nothing. An unknown name is a WeightsError that lists the modules.
     """
+    network.requires_grad_(True)
+    network.frozen = [*parts_before(network, begin_module),
+                      *(module for module in network.modules()
+                        if norms and isinstance(module, nn.modules.batchnorm._BatchNorm))]
+    for module in network.frozen:
+        module.requires_grad_(False)
+
+
+def parts_before(network: Classifier, begin_module: str) -> list[nn.Module]:
+    """The stages before the one of this name; none where it is empty. Raises WeightsError."""
     if not begin_module:
-        return
+        return []
     parts = stages(network)
     names = list(parts)
     if f'{begin_module}_s' in names:  # the first convolution of R(2+1)D is two
@@ -370,9 +390,19 @@ def freeze_before(network: Classifier, begin_module: str) -> None:
         with_weights = [name for name in names if any(True for _ in parts[name].parameters())]
         raise WeightsError(f'--ft_begin_module {begin_module}: no such module; choose one of '
                            f'{", ".join(with_weights)}')
-    network.frozen = [parts[name] for name in names[:names.index(begin_module)]]
-    for module in network.frozen:
-        module.requires_grad_(False)
+    return [parts[name] for name in names[:names.index(begin_module)]]
+
+
+def set_dropout(network: Classifier, share: float) -> None:
+    """Let training replace this share of the classifier's inputs by 0, and scale up the others
+    (Srivastava et al., JMLR 2014); a family's own dropout there takes this share."""
+    owner = network.get_submodule(network.classifier_name.rpartition('.')[0])
+    own = [module for module in owner.children() if isinstance(module, nn.Dropout)]
+    for module in own:
+        module.p = share
+    if not own:
+        network.get_submodule(network.classifier_name).register_forward_pre_hook(
+            lambda module, inputs: F.dropout(inputs[0], share, module.training))
 
 
 def prepare_network(opts: Options, network: Classifier, device: torch.device) -> InPrecision:

@@ -13,7 +13,7 @@ from typing import Any
 
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser)
+                               RATE, Parser, SwitchOrValues, between)
 from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
@@ -24,18 +24,26 @@ DATASET_STATISTICS = {
 }
 # Flags that --root_path is joined in front of; --resume_path also takes the word auto.
 PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
-              'output_features')
+              'teacher_path', 'output_features')
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_stride', 'mean_dataset',
               'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
 # What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
+# Flags of _add_augmentation_flags, all off by default.
+AUGMENTATION_FLAGS = ('rand_augment', 'random_erasing', 'mixup', 'cutmix', 'speed_jitter',
+                      'repeated_aug', 'class_weights', 'balanced_sampling')
 # Flags that decide, beside those, how a network is trained; a checkpoint records them.
-TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
+TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
+                  'dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
                   'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
                   'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
                   'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
                   'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
+                  'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
+                  'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
+                  'label_smoothing', 'early_stopping', 'ema_decay', 'teacher_path',
+                  'distill_temperature', 'distill_weight',
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -169,9 +177,10 @@ def _add_clip_flags(parser: Parser) -> None:
         help='random crop: smallest aspect ratio; the largest is its inverse')
     add('--no_hflip', action='store_true',
         help='no horizontal flips in training; for classes that tell left from right')
-    add('--colorjitter', action='store_true',
+    add('--colorjitter', action=SwitchOrValues, type=RATE, metavar='X',
         help='change brightness, contrast and saturation by up to 40 %% and hue by up to 10 %% '
-             'of the colour circle, the same for all frames of a clip')
+             'of the colour circle, the same for all frames of a clip; or by four shares of your '
+             'own, in that order, such as 0.8 0.8 0.8 0.2')
     add('--train_t_crop', default='random', choices=('random', 'center'),
         help='which frames of a training video make the clip')
     add('--n_val_samples', type=POSITIVE, default=3, metavar='N',
@@ -187,6 +196,34 @@ def _add_clip_flags(parser: Parser) -> None:
     add('--no_std_norm', action='store_true', help='divide by no standard deviation')
     add('--value_scale', type=int, default=1, choices=(1, 255),
         help='images in 0...1 or in 0...255')
+
+
+def _add_augmentation_flags(parser: Parser) -> None:
+    add = parser.add_argument_group('augmentation and sampling').add_argument
+    add('--rand_augment', type=COUNT, nargs=2, metavar=('N', 'M'),
+        help='RandAugment: N random operations on colours or geometry, of magnitude M in 0...30, '
+             'the same for all frames of a clip; 2 9 is common')
+    add('--random_erasing', type=between(float, 0, 1), default=0.0, metavar='P',
+        help='with probability P erase a random box, the same in all frames of a clip, to the '
+             'mean that is subtracted')
+    add('--mixup', type=RATE, default=0.0, metavar='ALPHA',
+        help='mix each clip of a batch with another, and their labels, in a proportion from '
+             'Beta(ALPHA, ALPHA); 0: off; with --cutmix too, each batch draws one of the two')
+    add('--cutmix', type=RATE, default=0.0, metavar='ALPHA',
+        help='put a box of another clip of the batch into each, through all frames, and mix their '
+             'labels by area, in a proportion from Beta(ALPHA, ALPHA); 0: off')
+    add('--speed_jitter', type=POSITIVE_RATE, nargs=2, metavar=('LOW', 'HIGH'),
+        help='take every x-th frame for a clip (after --sample_t_stride), x drawn for each clip '
+             'from LOW...HIGH; below 1 frames repeat')
+    add('--repeated_aug', type=POSITIVE, default=1, metavar='K',
+        help='K clips of each video in a batch, drawn and augmented differently; an epoch has K '
+             'clips of each video')
+    add('--class_weights', default='none', choices=('none', 'balanced'),
+        help='balanced: videos of rare classes count more in the training loss, so that all '
+             'classes count alike (with --multi_label: present and absent alike in each class)')
+    add('--balanced_sampling', action='store_true',
+        help='draw all classes alike often in training, videos of rare classes several times; an '
+             'epoch has as many clips as without')
 
 
 def _add_architecture_flags(add: Any) -> None:
@@ -229,12 +266,22 @@ def _add_network_flags(parser: Parser) -> None:
         help='classes of --pretrain_path; checked where given, otherwise read from the file')
     add('--ft_begin_module', default='', metavar='NAME',
         help='first module that is trained: conv1, layer1 ... layer4, fc (densenet: denseblock1 '
-             '..., classifier); what comes before is frozen; empty: all are trained')
+             '..., classifier; i3d: Conv3d_1a_7x7 ... Mixed_5c, logits); what comes before is '
+             'frozen; empty: all are trained')
+    add('--unfreeze_epoch', type=COUNT, default=0, metavar='EPOCH',
+        help='train also what comes before --ft_begin_module after this epoch; 0: never')
+    add('--freeze_bn', action='store_true',
+        help='leave all batch norms as they are in the weights: statistics, scales and offsets')
+    add('--dropout', type=BELOW_ONE, metavar='P',
+        help='share of the classifier\'s inputs that training replaces by 0 (default: that of the '
+             'family, 0.2 of s3d, 0.5 of mvit_v1_b and mvit_v2_s and 0 of all others)')
 
 
 def _add_optimisation_flags(parser: Parser) -> None:
     add = parser.add_argument_group('optimisation').add_argument
-    add('--optimizer', default='sgd', choices=('sgd',), help='optimiser')
+    add('--optimizer', default='sgd', choices=('sgd', 'adamw'),
+        help='sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight '
+             'decay, for learning rates of about 0.001')
     add('--learning_rate', '--lr', type=POSITIVE_RATE, default=0.1, metavar='X',
         help='learning rate before any decay')
     add('--momentum', type=BELOW_ONE, default=0.9, metavar='X', help='momentum')
@@ -242,9 +289,17 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='dampening of the momentum; 0 with --nesterov')
     add('--weight_decay', '--wd', type=RATE, default=1e-3, metavar='X', help='weight decay')
     add('--nesterov', action='store_true', help='Nesterov momentum')
-    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau'),
-        help='divide the learning rate by 10 at --multistep_milestones, or when the validation '
-             'loss has stopped falling')
+    add('--adam_betas', type=BELOW_ONE, nargs=2, default=[0.9, 0.999], metavar=('B1', 'B2'),
+        help='decay of the means of gradients and of their squares in adamw')
+    add('--no_norm_decay', action='store_true',
+        help='no weight decay of norms and biases')
+    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau', 'cosine'),
+        help='multistep: divide the learning rate by 10 at --multistep_milestones; plateau: when '
+             'the validation loss has stopped falling; cosine: let it fall to 0 at --n_epochs '
+             'along half a cosine, step by step')
+    add('--warmup_epochs', type=RATE, default=0.0, metavar='EPOCHS',
+        help='let the learning rate grow linearly, step by step, in the first so many epochs, '
+             'which may be a fraction')
     add('--multistep_milestones', type=POSITIVE, nargs='+', default=[50, 100, 150],
         metavar='EPOCH', help='epochs after which the learning rate is divided by 10')
     add('--overwrite_milestones', action='store_true',
@@ -254,6 +309,31 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='epochs without improvement before plateau divides')
     add('--batch_size', '--bs', type=POSITIVE, default=128, metavar='CLIPS',
         help='clips in a batch, over all processes of a node')
+    add('--accumulate', type=POSITIVE, default=1, metavar='N',
+        help='add up the gradients of N batches before each step, which so is that of one batch '
+             'of N times --batch_size, but for batch norm')
+    add('--clip_grad_norm', type=RATE, default=0.0, metavar='X',
+        help='scale gradients down whose norm, over all weights, is above this; 0: do not')
+    add('--layer_decay', type=FRACTION, default=1.0, metavar='X',
+        help='learning rate of each stage as a share of that of the stage behind it')
+    add('--head_lr_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
+        help='multiplies the learning rate of the classifier')
+    add('--label_smoothing', type=BELOW_ONE, default=0.0, metavar='X',
+        help='share of each target that is spread evenly over all classes')
+    add('--ema_decay', type=BELOW_ONE, default=0.0, metavar='X',
+        help='keep a moving average of the weights, which loses 1 - X of itself to the weights '
+             'after each step; it is validated, saved beside the weights, and used wherever the '
+             'checkpoint is, such as 0.999; 0: none')
+    add('--teacher_path', type=Path, metavar='FILE',
+        help='weights of a larger network with the same classes, or more: train towards what it '
+             'gives for each clip, too (distillation)')
+    add('--distill_temperature', type=POSITIVE_RATE, default=4.0, metavar='T',
+        help='what the logits of both are divided by there')
+    add('--distill_weight', type=FRACTION, default=0.5, metavar='X',
+        help='share of that loss; the labels\' has the rest')
+    add('--early_stopping', type=COUNT, default=0, metavar='EPOCHS',
+        help='stop after so many epochs without a better validation, by what decides which is '
+             'save_best.pth; 0: do not')
     add('--batchnorm_sync', action='store_true',
         help='share batch-norm statistics between processes; needs several processes on GPUs')
     add('--n_epochs', '--epochs', type=POSITIVE, default=200, metavar='N',
@@ -270,6 +350,10 @@ def _add_run_flags(parser: Parser) -> None:
     add('--random_weights', action='store_true',
         help='with --no_train and no weights: evaluate the new network as it is, to try things or '
              'to measure')
+    add('--use_ema', default='auto', choices=('auto', 'yes', 'no'),
+        help='of a file that holds a moving average of the weights (--ema_decay) evaluate or '
+             'fine-tune that, or with no the weights of the last step; auto: the average where '
+             'there is one')
     add('--no_val', action='store_true', help='do not validate')
     add('--checkpoint', type=POSITIVE, default=10, metavar='N',
         help='write save_{epoch}.pth every N epochs')
@@ -362,8 +446,9 @@ def _names_of(add_flags: Callable[[Any], None]) -> tuple[str, ...]:
 
 # Flags that define the network: a checkpoint records those that its family takes.
 NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
-_GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
-           _add_run_flags, _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
+_GROUPS = (_add_data_flags, _add_clip_flags, _add_augmentation_flags, _add_network_flags,
+           _add_optimisation_flags, _add_run_flags, _add_inference_flags, _add_hardware_flags,
+           _add_distributed_flags)
 
 
 # ---------------------------------------------------------------- parsing
@@ -400,7 +485,8 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
 
 def check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
-    for rules in (_run_rules, _frame_rules, _inference_rules, _path_rules):
+    for rules in (_run_rules, _optimisation_rules, _tuning_rules, _frame_rules, _augmentation_rules,
+                  _inference_rules, _path_rules):
         for broken, sentence in rules(opts):
             if broken:
                 raise InputError(sentence)
@@ -415,17 +501,64 @@ def _run_rules(opts: Options) -> Rules:
          'it, or add --no_train'),
         (opts.random_weights and (opts.resume_path or opts.pretrain_path),
          '--random_weights evaluates a new network, and weights were given too: drop one of them'),
+        (opts.use_ema != 'auto' and opts.resume_path and not opts.no_train,
+         '--use_ema chooses the weights to evaluate or to start from, and a training goes on with '
+         'those of its last step: drop it, or add --no_train'),
+        (opts.use_ema != 'auto' and not opts.resume_path and not opts.pretrain_path,
+         '--use_ema chooses among the weights of a file: give --resume_path or --pretrain_path, or '
+         'drop it'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
-        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
-         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
-        (opts.nesterov and opts.momentum == 0,
-         '--nesterov needs a --momentum above 0'),
         (opts.conv1_t_size % 2 == 0,
          f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
         (0 < opts.sample_resize < opts.sample_size,
          f'--sample_resize {opts.sample_resize} leaves no crop of --sample_size '
          f'{opts.sample_size}: give at least as many pixels'),
+    ]
+
+
+def _optimisation_rules(opts: Options) -> Rules:
+    of_sgd = [name for name in ('momentum', 'dampening', 'nesterov') if name in opts.given]
+    return [
+        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
+         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+        (opts.nesterov and opts.momentum == 0,
+         '--nesterov needs a --momentum above 0'),
+        (opts.optimizer != 'sgd' and of_sgd,
+         f'--{"".join(of_sgd[:1])} is for --optimizer sgd, and this is {opts.optimizer}: drop it'),
+        (opts.optimizer != 'adamw' and 'adam_betas' in opts.given,
+         '--adam_betas is for --optimizer adamw: add that, or drop it'),
+        (opts.lr_scheduler == 'cosine' and 'multistep_milestones' in opts.given,
+         '--multistep_milestones is for --lr_scheduler multistep, and this is cosine: drop one'),
+        (opts.warmup_epochs >= opts.n_epochs,
+         f'--warmup_epochs {opts.warmup_epochs:g} leaves none of --n_epochs {opts.n_epochs}: give '
+         'fewer'),
+        (opts.lr_scheduler == 'multistep' and opts.warmup_epochs > min(opts.multistep_milestones),
+         f'--warmup_epochs {opts.warmup_epochs:g} is beyond the first of --multistep_milestones '
+         f'({min(opts.multistep_milestones)}): give fewer, or later milestones'),
+    ]
+
+
+def _tuning_rules(opts: Options) -> Rules:
+    of_teacher = [name for name in ('distill_temperature', 'distill_weight') if name in opts.given]
+    return [
+        (opts.unfreeze_epoch > 0 and not opts.ft_begin_module,
+         '--unfreeze_epoch ends what --ft_begin_module begins: add that, or drop it'),
+        (opts.unfreeze_epoch >= opts.n_epochs,
+         f'--unfreeze_epoch {opts.unfreeze_epoch} is not before --n_epochs {opts.n_epochs}: give '
+         'an earlier one'),
+        (opts.freeze_bn and not opts.no_train and not opts.pretrain_path and not opts.resume_path,
+         '--freeze_bn keeps the batch norms of given weights, and a new network has none worth '
+         'keeping: give --pretrain_path FILE, or drop it'),
+        (opts.label_smoothing > 0 and opts.multi_label,
+         '--label_smoothing is for one label per video, and --multi_label has any number: drop '
+         'one'),
+        (opts.teacher_path is not None and opts.multi_label,
+         '--teacher_path is for one label per video, and --multi_label has any number: drop one'),
+        (opts.teacher_path is None and of_teacher,
+         f'--{"".join(of_teacher[:1])} is for distillation: add --teacher_path FILE, or drop it'),
+        (opts.early_stopping > 0 and opts.no_val and not opts.no_train,
+         '--early_stopping watches the validation: drop --no_val, or it'),
     ]
 
 
@@ -437,6 +570,41 @@ def _frame_rules(opts: Options) -> Rules:
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
         (opts.exact_pixels and opts.file_type != 'video',
          '--exact_pixels is for video files: add --file_type video, or drop it'),
+    ]
+
+
+def _augmentation_rules(opts: Options) -> Rules:
+    n_ops, magnitude = opts.rand_augment or (1, 0)
+    low, high = opts.speed_jitter or (1, 1)
+    jitter = [] if isinstance(opts.colorjitter, bool) else opts.colorjitter
+    mixes = '--mixup' if opts.mixup else '--cutmix'
+    is_mixed, is_flow = opts.mixup or opts.cutmix, opts.input_type == 'flow'
+    n_draws = opts.repeated_aug
+    return [
+        (n_ops == 0, '--rand_augment 0 draws no operation: give an N of at least 1, or drop it'),
+        (magnitude > 30,
+         f'--rand_augment has magnitudes of 0 to 30, not {magnitude}: give a smaller M'),
+        (is_flow and opts.rand_augment,
+         '--rand_augment is for images, and optical flow is none: drop it'),
+        (is_flow and opts.colorjitter,
+         '--colorjitter is for colours, and optical flow has none: drop it'),
+        (jitter and len(jitter) != 4,
+         f'--colorjitter takes no number or four (brightness, contrast, saturation, hue), not '
+         f'{len(jitter)}: give the others too'),
+        (len(jitter) == 4 and jitter[3] > 0.5,
+         '--colorjitter turns hue by at most 0.5, half of the colour circle: give a smaller '
+         'fourth number'),
+        (low > high, f'--speed_jitter {low:g} {high:g} has LOW above HIGH: swap them'),
+        (opts.batch_size % n_draws,
+         f'--batch_size {opts.batch_size} is no multiple of --repeated_aug {n_draws}: give '
+         f'--batch_size {(opts.batch_size // n_draws + 1) * n_draws}, say'),
+        (is_mixed and opts.batch_size == 1,
+         f'{mixes} mixes the clips of a batch, and --batch_size 1 has one: give a larger batch'),
+        (is_mixed and opts.class_weights != 'none',
+         f'{mixes} makes clips of two classes, and --class_weights weighs a clip by one: drop one '
+         'of them; --balanced_sampling goes with both'),
+        (opts.balanced_sampling and opts.class_weights != 'none',
+         '--balanced_sampling and --class_weights both make up for rare classes: drop one of them'),
     ]
 
 

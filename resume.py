@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from averaging import WeightAverage
 from metrics import Sums
 from optim import Optimization, schedule_name
 from opts import TRAINING_FLAGS, Options, build_parser, check, replace
@@ -22,13 +23,18 @@ SGD_KEYS = {'learning_rate': 'initial_lr', 'momentum': 'momentum', 'dampening': 
 FIXED_FLAGS = ('optimizer', 'lr_scheduler')
 # Flags that are not taken, since they need hardware that may not be there.
 HARDWARE_FLAGS = ('batchnorm_sync',)
+# The order of batches in checkpoints that do not say it.
+FORMER_ORDER = {'repeated_aug': 1, 'balanced_sampling': False}
 
 
 # ---------------------------------------------------------------- options
 
 def training_options(opts: Options) -> dict[str, Any]:
     """What a checkpoint records as `options`: those that decide the training, by name."""
-    return {name: getattr(opts, name) for name in TRAINING_FLAGS}
+    values = {name: getattr(opts, name) for name in TRAINING_FLAGS}
+    # A checkpoint holds no objects but tensors.
+    return {name: str(value) if isinstance(value, Path) else value
+            for name, value in values.items()}
 
 
 def resumed_options(opts: Options, weights: Weights, warn: Callable[[str], None]) -> Options:
@@ -82,7 +88,7 @@ def _recorded(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     argv: list[str] = []
     for name, value in record.items():
         values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if value is not False:
+        if value is not False and value is not None:
             argv += [f'--{name}', *(str(value) for value in values if value is not True)]
     try:  # as a command line, so that a value that no flag takes is found
         parsed = vars(build_parser().parse_args(argv))
@@ -99,7 +105,7 @@ def _told(opts: Options, state: Mapping[str, Any], path: Path,
     """
     group, schedule = state['optimizer']['param_groups'][0], state['scheduler']
     told = {flag: group[key] for flag, key in SGD_KEYS.items() if key in group}
-    told['lr_scheduler'] = schedule_name(schedule)
+    told.update(optimizer='sgd', lr_scheduler=schedule_name(schedule))
     if told['lr_scheduler'] == 'plateau':
         told['plateau_patience'] = schedule['patience']
     elif not opts.overwrite_milestones:
@@ -149,7 +155,17 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
                                      is_one_epoch_behind=not weights.is_ours)
     except (ValueError, KeyError):
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
-                         'trained now; give the --ft_begin_module it was trained with') from None
+                         'trained now; give the --ft_begin_module, --layer_decay, '
+                         '--head_lr_factor and --no_norm_decay it was trained with') from None
+
+
+def restore_average(average: WeightAverage, weights: Weights) -> None:
+    """Load the moving average of the weights. Raises InputError."""
+    try:
+        average.load_state_dict(training_state(weights))
+    except (KeyError, RuntimeError, TypeError):
+        raise InputError(f'{weights.path}: its moving average of the weights is not of its '
+                         'network; give an unchanged file') from None
 
 
 @dataclass
@@ -174,10 +190,13 @@ class Position:
                 'lr': self.lr, **order}
 
 
-def batch_order(loader: Any) -> dict[str, Any]:
-    """What decides which clips the batches of an epoch hold, of a training loader."""
+def batch_order(loader: Any, accumulate: int = 1) -> dict[str, Any]:
+    """What decides which clips the batches of an epoch hold, of a training loader, and which
+    batches the steps."""
     batches = loader.batch_sampler
-    return {'batch_size': batches.batch_size, 'manual_seed': batches.seed,
+    return {'batch_size': batches.batch_size, 'accumulate': accumulate,
+            'manual_seed': batches.seed, 'repeated_aug': batches.n_draws,
+            'balanced_sampling': batches.is_balanced,
             'records': loader.dataset.records.fingerprint()}
 
 
@@ -189,7 +208,8 @@ def saved_position(state: Mapping[str, Any], order: Mapping[str, Any], path: Pat
     if saved is None:
         return Position(state['epoch'] + 1)
     differences = [f'{name} {saved[name]}, now {value}' if name != 'records' else 'other videos'
-                   for name, value in order.items() if saved.get(name, value) != value]
+                   for name, value in order.items()
+                   if saved.get(name, FORMER_ORDER.get(name, value)) != value]
     if saved['batch'] and differences:
         warn(f'{path}: was saved after batch {saved["batch"]} of epoch {saved["epoch"]}, whose '
              f'batches were others ({"; ".join(differences)}): the epoch begins anew')
