@@ -7,13 +7,15 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser, SwitchOrValues, between)
+                               RATE, Parser, SwitchOrValues, between, with_files)
 from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
@@ -50,6 +52,9 @@ TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride',
                    'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
                    'feature_module', 'multi_label', 'precision', 'tf32')
+# Options of a run that another does not take from its opts.json: one that went on with a checkpoint
+# is not repeated by going on with it, and its paths have --root_path in front already.
+NOT_REPEATED = ('opts', 'resume_path', 'root_path')
 # How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
 # are in datasets.frames.READERS.
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
@@ -342,6 +347,10 @@ def _add_optimisation_flags(parser: Parser) -> None:
 
 def _add_run_flags(parser: Parser) -> None:
     add = parser.add_argument_group('run').add_argument
+    add('--opts', type=Path, metavar='FILE',
+        help='take the options of an earlier run, from its opts.json: all but --resume_path; flags '
+             'that are given win. Likewise @FILE takes the flags in a text file, such as '
+             '@recipes/finetune.txt')
     add('--resume_path', type=Path, metavar='FILE',
         help='go on with the training of this checkpoint, or of the newest in --result_path '
              '(auto; a new training where there is none, from --pretrain_path if given); with '
@@ -468,12 +477,17 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
     """Options from the command line (`argv`, or sys.argv). Raises InputError on a bad one.
 
     parser: one made by `build_parser` to which flags were added
+
+    Words such as @recipes/scratch.txt stand for the flags in that file, and --opts for those of an
+    earlier run; what is given beside them wins.
     """
     parser = parser or build_parser()
-    values = vars(parser.parse_args(argv))
-    untouched = argparse.Namespace(**dict.fromkeys(values))  # no default replaces these Nones
-    given = {name for name, value in vars(parser.parse_args(argv, untouched)).items()
-             if value is not None}
+    words = with_files(list(map(str, sys.argv[1:] if argv is None else argv)), parser)
+    given = _given(parser, words)
+    if 'opts' in given:
+        words = [*_words_of_run(given['opts'], given, parser), *words]
+        given = _given(parser, words)
+    values = vars(parser.parse_args(words))
     if values['root_path'] is not None:
         for name in PATH_FLAGS:
             if values[name] not in (None, Path('auto')):
@@ -481,6 +495,59 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
     opts = Options(**values, given=frozenset(given))
     check(opts)
     return opts
+
+
+def _given(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
+    """{name: value} of the flags that stand on a command line."""
+    no_values = dict.fromkeys(vars(parser.parse_args(words)))
+    untouched = argparse.Namespace(**no_values)  # no default replaces these Nones
+    return {name: value for name, value in vars(parser.parse_args(words, untouched)).items()
+            if value is not None}
+
+
+def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[str]:
+    """The command line of the options in an opts.json that are neither given nor defaults.
+
+    Its paths are taken as they are: they have its --root_path in front. Raises InputError.
+    """
+    cure = 'give the opts.json in the result folder of a run'
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise InputError(f'--opts {path}: cannot be read ({error.strerror}); {cure}') from None
+    except ValueError as error:
+        raise InputError(f'--opts {path}: not JSON ({error}); {cure}') from None
+    if not isinstance(record, dict):
+        raise InputError(f'--opts {path}: holds no options by name; {cure}')
+    defaults = json.loads(to_json(Options(**vars(parser.parse_args([])))))
+    left_out = {*NOT_REPEATED, *given}
+    if given.get('resume_path') not in (None, Path('auto')):
+        left_out.add('pretrain_path')
+    words = []
+    for name, value in record.items():
+        if name in left_out or value == defaults.get(name, ''):
+            continue
+        if name in PATH_FLAGS and 'root_path' in given:
+            value = os.path.abspath(value)
+        try:
+            own = as_words(name, value)
+            parser.parse_args(own)
+        except InputError as error:
+            raise InputError(f'--opts {path}: {error}') from None
+        words += own
+    return words
+
+
+def as_words(name: str, value: Any) -> list[str]:
+    """An option as words of a command line, [] where it says that something is not done."""
+    if name == 'check_paths' and value is False:
+        return ['--no-check_paths']
+    if value is None or value is False:
+        return []
+    if name == 'inference_views':
+        value = 'x'.join(map(str, value))
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [f'--{name}', *(str(value) for value in values if value is not True)]
 
 
 def check(opts: Options) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from averaging import WeightAverage
 from metrics import Sums
 from optim import Optimization, schedule_name
-from opts import TRAINING_FLAGS, Options, build_parser, check, replace
+from opts import TRAINING_FLAGS, Options, as_words, build_parser, check, replace
 from runtime.arguments import python
 from runtime.errors import InputError
 from weights import Weights
@@ -85,11 +85,7 @@ def _recorded(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(state['options'], Mapping):
         raise error
     record = {name: value for name, value in state['options'].items() if name in TRAINING_FLAGS}
-    argv: list[str] = []
-    for name, value in record.items():
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if value is not False and value is not None:
-            argv += [f'--{name}', *(str(value) for value in values if value is not True)]
+    argv = [word for name, value in record.items() for word in as_words(name, value)]
     try:  # as a command line, so that a value that no flag takes is found
         parsed = vars(build_parser().parse_args(argv))
     except InputError:

@@ -10,10 +10,12 @@ import difflib
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.errors import InputError
@@ -116,6 +118,50 @@ def python() -> str:
     return 'python' if is_ours else sys.executable
 
 
+# ---------------------------------------------------------------- files of flags
+
+# A word of a command line that begins so names a file of flags, such as @recipes/scratch.txt.
+FILE_PREFIX = '@'
+
+
+def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
+    """[(number of the line, its words)] of a file of flags, of which each line is whole: flags with
+    their values, as a shell would split them, and comments from # on. Raises InputError.
+
+    parser: takes each line by itself, so that what it refuses is named with its line
+    """
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
+        near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.5)
+        reason = getattr(error, 'strerror', None) or 'not a text file'
+        raise InputError(f'{path}: no file of flags can be read there ({reason}); '
+                         + (f'did you mean {near[0]}?' if near else 'check the path after @')
+                         ) from None
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            words = shlex.split(line, comments=True)
+            parser.refuse_files(words)
+            parser.parse_args(words)
+        except ValueError as error:
+            raise InputError(f'{path}, line {number}: {error}; mend the line') from None
+        except InputError as error:
+            raise InputError(f'{path}, line {number}: {error}') from None
+        if words:
+            lines.append((number, words))
+    return lines
+
+
+def with_files(args: Sequence[str], parser: 'Parser') -> list[str]:
+    """A command line with the words of the files that it names, in front: whatever else is given
+    wins, wherever it stands, and of several files the last. Raises InputError."""
+    paths = [Path(word[len(FILE_PREFIX):]) for word in args if word.startswith(FILE_PREFIX)]
+    words = [word for path in paths for _, line in read_flags(path, parser) for word in line]
+    return words + [word for word in args if not word.startswith(FILE_PREFIX)]
+
+
 # ---------------------------------------------------------------- the parser
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -163,6 +209,12 @@ class Parser(argparse.ArgumentParser):
         if left:
             self.error(f'unknown argument {left[0]}')
         return namespace
+
+    def refuse_files(self, words: Sequence[str]) -> None:
+        """Raise InputError where a file of flags names another one, or asks for help."""
+        for word in words:
+            if word.startswith(FILE_PREFIX) or word in ('-h', '--help'):
+                self.error(f'{word} is for the command line alone')
 
     def _unknown(self, args: Sequence[str]) -> Iterator[str]:
         """The arguments that look like a flag of this command and are none, nor begin one."""

@@ -11,7 +11,8 @@ from tests.helpers import grey_frames, run_script, write_video
 from tests.test_annotation_scripts import make_frames, make_hdf5
 from util_scripts.folder_json import main
 from util_scripts.generate_video_jpgs import main as main_jpgs
-from util_scripts.helpers.own_videos import Own, grouping, split
+from util_scripts.helpers.own_videos import grouping
+from util_scripts.helpers.splits import Own, split
 
 
 def call(videos, dst, *flags):

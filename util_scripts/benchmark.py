@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import Options, build_parser, parse_opts
-from runtime.arguments import POSITIVE_RATE, Parser
+from runtime.arguments import POSITIVE_RATE, Parser, with_files
 from runtime.errors import InputError, run
 from util_scripts.helpers.jobs import end_on_sigterm, n_processors
 
@@ -66,7 +66,8 @@ def parse(argv: Sequence[str], folder: str) -> tuple[Namespace, Options]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else list(map(str, argv))
+    argv = with_files(list(map(str, sys.argv[1:] if argv is None else argv)),
+                      build_benchmark_parser())
     with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
         own, opts = parse(argv, folder)
         from util_scripts.helpers.benchmark_parts import measure

@@ -6,7 +6,7 @@ VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of
 VIDEOS is a list: a CSV file (with commas, semicolons or tabs) or a text file with blanks between
 the columns path, label and, where they are known, group, subset, and the start and end of parts of
 videos, as line 1 names them. The videos of a group, such as clips cut from one recording, are all
-in training or all in validation, unless the list has a subset for each.
+in training, all in validation or all in testing, unless the list has a subset for each.
 Where any label in a list is several, as in run|jump, each video gets a list of labels, for
 --multi_label; the name of a folder is one label, whatever is in it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import STORAGES
-from runtime.arguments import INTEGER, Parser, between
+from runtime.arguments import INTEGER, Parser, at_least, between
 from runtime.errors import run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES
 
@@ -33,6 +33,15 @@ def build_parser() -> Parser:
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     parser.add_argument('--val_fraction', type=between(float, 0, 0.99), default=0.2, metavar='X',
                         help='part of each class for validation, where a list has no subset')
+    parser.add_argument('--test_fraction', type=between(float, 0, 0.99), default=0.0, metavar='X',
+                        help='part of each class for testing')
+    parser.add_argument('--folds', type=at_least(2), metavar='K',
+                        help='cross-validation: write K annotation files, OUT_1.json ... '
+                             'OUT_K.json, in each of which another K-th of the videos is for '
+                             'testing')
+    parser.add_argument('--groups', type=Path, metavar='FILE.csv',
+                        help='videos are kept together that have the same group there, beside '
+                             'their path')
     parser.add_argument('--by_group', metavar='REGEX',
                         help='videos for which this regular expression, or what is in its '
                              'brackets, matches the same in class/name are kept together '

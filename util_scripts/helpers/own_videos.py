@@ -1,15 +1,14 @@
 """Your own videos: found in folders or a list, split by groups, and written as an annotation."""
 
 import math
-import random
 import re
 import sys
 from argparse import Namespace
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets.annotations import usual_path
 from datasets.frames import FrameError, Hdf5Flow
@@ -18,37 +17,15 @@ from opts import STORAGES
 from runtime.errors import InputError
 from util_scripts.helpers.annotation_files import count_frames, first_frame, write_json
 from util_scripts.helpers.files import existing_folder
+from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.video_lists import Line, Part, read_list
 from util_scripts.helpers.videos import is_video, report_left_out, video_stem, why_left_out
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'
-# So many random splits are tried, fewer for large sets, and the one nearest to --val_fraction in
-# every class is taken.
-MAX_TRIES, MAX_PLACED = 100, 500_000
 # So many files tell how a data set is stored.
 N_LOOKED_AT = 1000
-
-
-class Own(NamedTuple):
-    """A video: path below the root without suffix, class, and what must stay together with it.
-
-    `label` may be a list of classes, of any length; None where it is not known. `subset` and `part`
-    are what a list says of them.
-    """
-
-    path: str
-    label: str | list[str] | None
-    group: str
-    subset: str | None = None
-    part: Part | None = None
-
-    @property
-    def labels(self) -> list[str]:
-        if self.label is None:
-            return []
-        return self.label if isinstance(self.label, list) else [self.label]
 
 
 def has_lists(listed: Iterable[Own]) -> bool:
@@ -188,57 +165,6 @@ def is_flow(path: Path) -> bool:
         return False
 
 
-# ---------------------------------------------------------------- training and validation
-
-def split(listed: Sequence[Own], val_fraction: float, seed: int) -> set[str]:
-    """Paths of the videos for validation: whole groups, near to `val_fraction` of every class.
-
-    A class with two groups or more has at least one video there. Depends on the seed alone.
-    """
-    by_group: dict[str, list[Own]] = defaultdict(list)
-    for video in listed:
-        by_group[video.group].append(video)
-    groups = [(videos, count_labels(videos)) for videos in by_group.values()]
-    n_groups = Counter(label for _, counts in groups for label in counts)
-    n_videos = count_labels(listed)
-    wanted = {label: max(val_fraction * n, 1 if val_fraction and n_groups[label] > 1 else 0)
-              for label, n in n_videos.items()}
-    draw = random.Random(seed)
-    tries = []
-    for _ in range(max(1, min(MAX_TRIES, MAX_PLACED // len(groups)))):
-        order = draw.sample(groups, len(groups))
-        tries.append(place(order, wanted))
-    _, chosen = min(tries, key=lambda one: one[0])
-    return {video.path for videos in chosen for video in videos}
-
-
-def count_labels(videos: Iterable[Own]) -> Counter[str | None]:
-    """{label: videos that have it}; None counts those without one, as a class of their own."""
-    counts: Counter[str | None] = Counter()
-    for video in videos:
-        counts.update(video.labels)
-        counts[None] += not video.labels
-    return +counts  # without what counts 0
-
-
-def place(groups: Sequence[tuple[list[Own], Counter[str | None]]],
-          wanted: Mapping[str | None, float]) -> tuple[float, list[list[Own]]]:
-    """(how far it is from what is wanted, the groups taken): each is taken that brings it nearer.
-
-    groups: [(videos, {label: number})]; wanted: {label: number}
-    """
-    missing = dict(wanted)
-    chosen: list[list[Own]] = []
-    for videos, counts in groups:
-        gain = sum(abs(missing[label]) - abs(missing[label] - n) for label, n in counts.items())
-        if gain > 0:
-            chosen.append(videos)
-            for label, n in counts.items():
-                missing[label] -= n
-    # Relative to the class, so that small classes count as much as large ones.
-    return sum(abs(left) / max(wanted[label], 1) for label, left in missing.items()), chosen
-
-
 # ---------------------------------------------------------------- parts of videos
 
 Key = tuple[str, Part]
@@ -301,12 +227,13 @@ def part_name(part: Part | None) -> str:
 
 # ---------------------------------------------------------------- the annotation file
 
-def make_database(listed: Sequence[Own], validation: Collection[str], counts: Mapping[str, int],
+def make_database(listed: Sequence[Own], subsets: Mapping[str, str], counts: Mapping[str, int],
                   first: int, segments: Mapping[Key, tuple[int, int]]
                   ) -> dict[str, dict[str, Any]]:
     """Annotation entries by video id, which is the file's name where no other video has it, and
     where they begin and end after it for several parts of a video.
 
+    subsets:  {path: subset} where a video does not say its own
     segments: those of `part_segments`; parts without one are left out in use
     """
     n_parts = Counter(video.path for video in listed)
@@ -320,7 +247,7 @@ def make_database(listed: Sequence[Own], validation: Collection[str], counts: Ma
         if n_parts[path] > 1:
             video_id += part_name(video.part)
         segment = segments.get((path, video.part)) if video.part else (0, counts[path])
-        subset = video.subset or ('validation' if path in validation else 'training')
+        subset = video.subset or subsets[path]
         entry: dict[str, Any] = {'subset': subset,
                                  'annotations': {} if label is None else {'label': label}}
         if segment and counts[path]:
@@ -331,12 +258,12 @@ def make_database(listed: Sequence[Own], validation: Collection[str], counts: Ma
     return database
 
 
-def print_summary(args: Namespace, listed: Sequence[Own], labels: Sequence[str],
+def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels: Sequence[str],
                   database: Mapping[str, dict[str, Any]]) -> None:
     """What was made, class by class, and how to train with it."""
     n_groups = len({video.group for video in listed})
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
-    print(f'{printable(args.dst_path)}: {len(database)} videos in {n_groups} groups, {n_missing} '
+    print(f'{printable(dst_path)}: {len(database)} videos in {n_groups} groups, {n_missing} '
           'of them without frames and left out in use')
     if listed[0].subset:
         print('training, validation and testing are those of the list')
@@ -350,7 +277,7 @@ def print_summary(args: Namespace, listed: Sequence[Own], labels: Sequence[str],
     print_classes(labels, counts)
     file_type, input_type = STORAGES[args.video_type]
     print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
-          f'{printable(args.dst_path)} --n_classes {len(labels)} --file_type {file_type}'
+          f'{printable(dst_path)} --n_classes {len(labels)} --file_type {file_type}'
           + (' --input_type flow' if input_type == 'flow' else '')
           + (' --multi_label' if is_multi else '')
           + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
@@ -370,7 +297,9 @@ def print_classes(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) 
 
 def find_videos(args: Namespace) -> list[Own]:
     """The videos that the flags of `folder_json` name; fills in --video_path and --video_type."""
-    group_of = grouping(args.by_group)
+    if args.groups is not None and args.by_group is not None:
+        raise InputError('--groups and --by_group both say what is kept together: drop one of them')
+    group_of = group_reader(args.groups) if args.groups else grouping(args.by_group)
     is_csv = args.videos.is_file()
     listed: list[Own] = []
     if is_csv:
@@ -395,11 +324,27 @@ def annotate_videos(args: Namespace) -> None:
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
                          'check the path')
-    validation = set() if listed[0].subset else split(listed, args.val_fraction, args.seed)
     labels = sorted({label for video in listed for label in video.labels})
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')
-    database = make_database(listed, validation, counts, first_frame(args.video_type),
-                             part_segments(args, listed, counts))
-    write_json(args.dst_path, {'labels': labels, 'database': database})
-    print_summary(args, listed, labels, database)
+    segments = part_segments(args, listed, counts)
+    for path, subsets in drawn_subsets(args, listed).items():
+        database = make_database(listed, subsets, counts, first_frame(args.video_type), segments)
+        write_json(path, {'labels': labels, 'database': database})
+        print_summary(args, path, listed, labels, database)
+
+
+def drawn_subsets(args: Namespace, listed: Sequence[Own]) -> dict[Path, dict[str, str]]:
+    """{annotation file: {path of a video: its subset}}: one file, or with --folds one for each.
+
+    Raises InputError where a split is asked for and the list has its own.
+    """
+    if listed[0].subset is None:
+        drawn = draw_subsets(listed, args.val_fraction, args.test_fraction, args.folds, args.seed)
+        return {fold_path(args.dst_path, number, args.folds): subsets
+                for number, subsets in enumerate(drawn, 1)}
+    if args.folds or args.test_fraction:
+        flag = '--folds' if args.folds else '--test_fraction'
+        raise InputError(f'{args.videos}: has a subset for each video, and {flag} draws them: drop '
+                         'the flag, or remove the column')
+    return {args.dst_path: {}}

@@ -1,0 +1,131 @@
+"""Files of flags, options of an earlier run, and the recipes of the repository."""
+
+import json
+
+import pytest
+
+from opts import NOT_REPEATED, as_words, build_parser, parse_opts, to_json
+from runtime.errors import InputError
+from tests.tiny_data import run_main
+
+NEEDED = ['--video_path', 'v', '--annotation_path', 'a.json', '--result_path', 'r']
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file of flags and returns the word that names it."""
+    def write_file(text, name='flags.txt'):
+        (tmp_path / name).write_text(text)
+        return f'@{tmp_path / name}'
+    return write_file
+
+
+# ---------------------------------------------------------------- files of flags
+
+def test_a_file_holds_comments_and_several_words_a_line(write):
+    word = write('# what it is for\n\n--learning_rate 0.01 --nesterov  # why\n'
+                 '--multistep_milestones 5 \'7\'\n')
+    opts = parse_opts([*NEEDED, word])
+    assert (opts.learning_rate, opts.nesterov, opts.multistep_milestones) == (0.01, True, [5, 7])
+    assert opts.given >= {'learning_rate', 'nesterov', 'multistep_milestones'}
+
+
+def test_the_command_line_wins_wherever_it_stands(write):
+    word = write('--learning_rate 0.01 --multistep_milestones 5 7 --n_epochs 8')
+    for argv in ([word, '--lr', '1', '--multistep_milestones', '2'],
+                 ['--lr', '1', '--multistep_milestones', '2', word]):
+        opts = parse_opts([*NEEDED, *argv])
+        assert (opts.learning_rate, opts.multistep_milestones, opts.n_epochs) == (1, [2], 8)
+
+
+def test_of_two_files_the_last_wins(write):
+    first, last = write('--n_epochs 3 --momentum 0', 'a.txt'), write('--n_epochs 4', 'b.txt')
+    opts = parse_opts([*NEEDED, first, last])
+    assert (opts.n_epochs, opts.momentum) == (4, 0)
+
+
+@pytest.mark.parametrize('text, sentence', [
+    ('--n_epochs 4\n\n--lerning_rate 1\n',
+     'line 3: unknown argument --lerning_rate; did you mean --learning_rate?;'),
+    ('--n_epochs some', "line 1: argument --n_epochs/--epochs: 'some' is not a whole number"),
+    ('--multistep_milestones\n4 5', 'line 1: argument --multistep_milestones: expected at least'),
+    ('--n_epochs 4\n5', 'line 2: unknown argument 5'),
+    ('--n_epochs "4', 'line 1: No closing quotation; mend the line'),
+    ('--n_epochs 4\n@other.txt', 'line 2: @other.txt is for the command line alone'),
+    ('--help', 'line 1: --help is for the command line alone')])
+def test_a_mistake_is_named_with_its_line(write, text, sentence):
+    word = write(text)
+    with pytest.raises(InputError) as refused:
+        parse_opts([*NEEDED, word])
+    assert str(refused.value).startswith(f'{word[1:]}, {sentence}')
+
+
+def test_a_file_that_is_not_there(write):
+    word = write('--n_epochs 4', 'finetune.txt')
+    with pytest.raises(InputError, match=r'fintune.txt: no file of flags can be read there \(No '
+                                         r'such file or directory\); did you mean .*finetune.txt'):
+        parse_opts([*NEEDED, word.replace('finetune', 'fintune')])
+
+
+def test_a_file_and_help_need_no_data(write, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_opts([write('--n_epochs 4'), '--help'])
+    assert ended.value.code == 0 and '--opts FILE' in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- options of an earlier run
+
+def test_the_options_of_an_earlier_run(tmp_path):
+    first = parse_opts([
+        *NEEDED, '--root_path', 'data', '--mean', '-1', '2', '.5', '--momentum', '0',
+        '--no-check_paths', '--inference', '--inference_views', '10x3', '--colorjitter',
+        '--pretrain_path', 'p.pth', '--output_topk', '-1'])
+    path = tmp_path / 'opts.json'
+    path.write_text(to_json(first))
+    again = parse_opts(['--opts', str(path)])
+    differing = {name for name, value in vars(first).items() if getattr(again, name) != value}
+    assert differing <= {*NOT_REPEATED, 'given'}
+    assert again.given == first.given - {'root_path'} | {'opts'}
+    evaluated = parse_opts(['--opts', str(path), '--resume_path', 'r/save_best.pth',
+                            '--momentum', '.5', '--root_path', '/other', '--result_path', 'e'])
+    assert (evaluated.pretrain_path, evaluated.momentum) == (None, 0.5)
+    assert str(evaluated.result_path) == '/other/e' and evaluated.video_path.is_absolute()
+    assert 'other' not in str(evaluated.video_path)
+
+
+def test_every_option_survives_its_words():
+    parser = build_parser()
+    defaults = vars(parser.parse_args([]))
+    for name, value in defaults.items():
+        words = as_words(name, value)
+        assert vars(parser.parse_args(words)) == defaults, words
+
+
+@pytest.mark.parametrize('record, sentence', [
+    ({'lerning_rate': 1}, 'unknown argument --lerning_rate; did you mean --learning_rate?'),
+    ({'n_epochs': 'x'}, "argument --n_epochs/--epochs: 'x' is not a whole number"),
+    ([], 'holds no options by name; give the opts.json in the result folder of a run')])
+def test_a_record_that_is_none(tmp_path, record, sentence):
+    (tmp_path / 'opts.json').write_text(json.dumps(record))
+    with pytest.raises(InputError) as refused:
+        parse_opts(['--opts', str(tmp_path / 'opts.json')])
+    assert str(refused.value).startswith(f'--opts {tmp_path}/opts.json: {sentence}')
+
+
+@pytest.mark.slow
+def test_a_recipe_and_a_record_go_on_as_the_flags_do(tiny_data, tmp_path, write):
+    word = write('--learning_rate 0.02 --nesterov')
+    rows = []
+    runs = {'flags': ['--nesterov', '--lr', '.02'], 'recipe': [word]}
+    for name, flags in runs.items():
+        # The command line of the tiny data gives a rate, which would win.
+        argv = tiny_data.argv(tmp_path / name)
+        place = argv.index('--learning_rate')
+        del argv[place:place + 2]
+        for n_epochs in (1, 2):
+            assert run_main([*argv, *flags, '--n_epochs', n_epochs, '--resume_path', 'auto']) == 0
+        rows.append((tmp_path / name / 'train.log').read_text())
+    argv = ['--opts', tmp_path / 'recipe' / 'opts.json', '--result_path', tmp_path / 'record']
+    assert run_main(argv) == 0
+    rows.append((tmp_path / 'record' / 'train.log').read_text())
+    assert rows[0] == rows[1] == rows[2]
