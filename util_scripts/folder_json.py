@@ -2,7 +2,7 @@
 
     python -m util_scripts.folder_json VIDEOS OUT.json [--val_fraction .2] [--by_group REGEX]
 
-VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
+VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of frames. Or
 VIDEOS is a list: a CSV file (with commas, semicolons or tabs) or a text file with blanks between
 the columns path, label and, where they are known, group, subset, and the start and end of parts of
 videos, as line 1 names them. The videos of a group, such as clips cut from one recording, are all
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import STORAGES
-from runtime.arguments import INTEGER, Parser, between
+from runtime.arguments import INTEGER, Parser, add_frame_template, between
 from runtime.errors import run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES
 
@@ -42,6 +42,7 @@ def build_parser() -> Parser:
                         help='what the paths of a CSV file are relative to (default: its folder)')
     parser.add_argument('--video_type', choices=list(STORAGES),
                         help=f'{VIDEO_TYPES} (default: what is found)')
+    add_frame_template(parser.add_argument)
     return parser
 
 

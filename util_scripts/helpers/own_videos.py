@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations import usual_path
+from datasets.frame_folders import holds_frames
 from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import Video, VideoError, find_video
 from opts import STORAGES
@@ -136,7 +137,8 @@ def grouping(regex: str | None) -> Callable[[str], str]:
     return group_of
 
 
-def detect_type(root: Path, paths: Sequence[str] | None = None) -> str:
+def detect_type(root: Path, paths: Sequence[str] | None = None, template: str | None = None
+                ) -> str:
     """How the videos are stored: those of `paths` below `root`, or of the folders of classes."""
     if paths is None:
         entries = (entry for folder in sorted(root.iterdir()) if is_shown_folder(folder)
@@ -145,7 +147,8 @@ def detect_type(root: Path, paths: Sequence[str] | None = None) -> str:
         entries = (Path(entry) for path in paths
                    for entry in (root / path, root / f'{path}.hdf5', find_video(str(root / path)))
                    if entry is not None)
-    found = Counter(kind for entry in islice(entries, N_LOOKED_AT) if (kind := type_of(entry)))
+    found = Counter(kind for entry in islice(entries, N_LOOKED_AT)
+                    if (kind := type_of(entry, template)))
     if len(found) == 1:
         return next(iter(found))
     if not found:
@@ -157,7 +160,7 @@ def detect_type(root: Path, paths: Sequence[str] | None = None) -> str:
 
 def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
     """The error for folders, or the paths of a list, that hold nothing that is known."""
-    kinds = 'no videos, hdf5 files or folders of jpg frames'
+    kinds = 'no videos, hdf5 files or folders of frames'
     if paths is not None:
         return InputError(f'{root}: {kinds} at the paths of the list, such as {paths[0]}; mend '
                           'the list, or give with --video_path the folder that its paths are '
@@ -172,13 +175,13 @@ def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
                       'meant')
 
 
-def type_of(path: Path) -> str | None:
+def type_of(path: Path, template: str | None = None) -> str | None:
     """How the video is stored that a path holds, or None."""
     if is_video(path.name) and path.is_file():
         return 'video'
     if path.suffix == '.hdf5' and path.is_file():
         return 'flow' if is_flow(path) else 'hdf5'
-    return 'jpg' if (path / 'image_00001.jpg').is_file() else None
+    return 'jpg' if path.is_dir() and holds_frames(path, template) else None
 
 
 def is_flow(path: Path) -> bool:
@@ -352,6 +355,7 @@ def print_summary(args: Namespace, listed: Sequence[Own], labels: Sequence[str],
     print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
           f'{printable(args.dst_path)} --n_classes {len(labels)} --file_type {file_type}'
           + (' --input_type flow' if input_type == 'flow' else '')
+          + (f' --frame_template "{printable(args.frame_template)}"' if args.frame_template else '')
           + (' --multi_label' if is_multi else '')
           + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
 
@@ -380,7 +384,8 @@ def find_videos(args: Namespace) -> list[Own]:
     else:
         args.video_path = existing_folder(args.videos, 'the folder of the videos, or a CSV file')
     args.video_type = args.video_type or detect_type(
-        args.video_path, [video.path for video in listed] if is_csv else None)
+        args.video_path, [video.path for video in listed] if is_csv else None,
+        args.frame_template)
     if not is_csv:
         listed = find_listed(args.video_path, args.video_type, group_of)
     if not listed:
@@ -391,7 +396,8 @@ def find_videos(args: Namespace) -> list[Own]:
 def annotate_videos(args: Namespace) -> None:
     """Write the annotation file of the videos that the flags of `folder_json` name."""
     listed = find_videos(args)
-    counts = count_frames(args.video_path, args.video_type, (video.path for video in listed))
+    counts = count_frames(args.video_path, args.video_type, (video.path for video in listed),
+                          args.frame_template)
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
                          'check the path')
