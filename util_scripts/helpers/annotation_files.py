@@ -1,6 +1,7 @@
 """Annotation files: made from the videos that a data set lists and the frames that are stored."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,8 +47,8 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
                  ) -> dict[str, int]:
     """{path below `root`, without suffix: number of frames stored}, with a progress bar.
 
-    A file that cannot be read counts as 0 and is named on stderr, as is what lies among frames and
-    is none.
+    A file that cannot be read counts as 0 and is named on stderr. So is, in a line, what lies among
+    frames and is none, and which videos are not there or have no frames.
     """
     # Here, because it takes seconds: workers that extract frames import this module too.
     from datasets.frames import make_reader, video_path
@@ -59,7 +60,11 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
         whole = video_path(root, path, reader.suffix)
         try:
             left_out.extend((Path(whole, name), why) for name, why in reader.left_out(whole))
-            return reader.count(whole)
+            n_frames = reader.count(whole)
+            if not n_frames:
+                why = 'videos without frames' if os.path.exists(whole) else 'videos not there'
+                left_out.append((Path(path), why))
+            return n_frames
         except InputError as error:
             print(f'warning: {printable(error)}', file=sys.stderr)
             return 0

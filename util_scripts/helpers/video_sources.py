@@ -1,7 +1,6 @@
 """Frames of whatever is named to `predict`: video files, cameras and folders of frames."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +15,8 @@ from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
 from datasets.video import Video, Webcam
 from runtime.errors import InputError, StopSignals
 from spatial_transforms import first_resize
-from util_scripts.helpers.videos import is_video
+from util_scripts.helpers.videos import (LeftOut, below, is_shown_folder, is_video, is_video_file,
+                                         report_left_out)
 
 
 class Frame(NamedTuple):
@@ -195,18 +195,23 @@ def _check_is_video(path: Path) -> None:
 
 
 def _below(folder: Path, fps: float, template: str | None) -> Iterator[tuple[Path, Source]]:
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        videos = sorted(filter(is_video, files))
-        if _are_frames(parent, files, is_alone=not videos, template=template):
-            yield Path(parent), FolderSource(Path(parent), fps, template)
-        for name in videos:
-            yield Path(parent, name), FileSource(Path(parent, name))
+    """Sources in a folder and those in it. Says on stderr what else is there."""
+    left_out: LeftOut = []
+    if _are_frames(folder, template):
+        yield folder, FolderSource(folder, fps, template)
+    for path in below(folder, lambda path: is_video_file(path) or _are_frames(path, template),
+                      left_out):
+        yield path, FileSource(path) if path.is_file() else FolderSource(path, fps, template)
+    report_left_out(folder, left_out)
 
 
-def _are_frames(parent: str, files: Sequence[str], *, is_alone: bool, template: str | None
-                ) -> bool:
-    """True where images are frames, rather than a picture or two beside videos."""
-    if usual_name(1) in files and template is None:
+def _are_frames(folder: Path, template: str | None) -> bool:
+    """True where images are frames, rather than a picture or two beside videos or folders."""
+    if not is_shown_folder(folder):
+        return False
+    if template is None and (folder / usual_name(1)).is_file():
         return True
-    return (is_alone or template is not None) and holds_frames(parent, template)
+    if template is None and any(is_video_file(path) or is_shown_folder(path)
+                                for path in folder.iterdir()):
+        return False
+    return holds_frames(folder, template)
