@@ -15,7 +15,8 @@ from typing import Any
 
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser, SwitchOrValues, between, with_files)
+                               RATE, Parser, SwitchOrValues, add_frame_template, between,
+                               with_files)
 from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
@@ -147,8 +148,9 @@ def _add_data_flags(parser: Parser) -> None:
         help='a video has a list of labels, of any length: train with binary cross entropy, score '
              'each class by a sigmoid, and measure mean average precision (mAP)')
     add('--file_type', default='jpg', choices=FILE_TYPES,
-        help='how the frames are stored: a folder of jpg files or one hdf5 file per video, or the '
+        help='how the frames are stored: a folder of images or one hdf5 file per video, or the '
              'video files themselves; found where it is not given: what lies in the folder')
+    add_frame_template(add)
     add('--input_type', default='rgb', choices=tuple(INPUT_CHANNELS),
         help='rgb (3 channels), or optical flow (2 channels, from hdf5)')
     add('--check_paths', action=argparse.BooleanOptionalAction, default=None,
@@ -635,6 +637,8 @@ def _frame_rules(opts: Options) -> Rules:
          '--input_type flow is read from hdf5: add --file_type hdf5'),
         (opts.fast_decode and opts.file_type == 'video',
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
+        (opts.frame_template is not None and opts.file_type != 'jpg',
+         '--frame_template is for folders of frames: add --file_type jpg, or drop it'),
         (opts.exact_pixels and opts.file_type != 'video',
          '--exact_pixels is for video files: add --file_type video, or drop it'),
     ]

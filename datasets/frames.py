@@ -3,7 +3,9 @@
 `path` is a video's folder or file; `frames` is a sequence of frame numbers.
 """
 
+import io
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +14,10 @@ import h5py
 import numpy as np
 import simplejpeg
 import torch
+from PIL import Image, ImageOps
 
+from datasets.frame_folders import (IMAGE_EXTENSIONS, N_SHOWN, FolderError, FrameFolder,
+                                    find_frames, frame_names, usual_name)
 from datasets.scaling import SHORT_SIDE, Box
 from datasets.video import (VIDEO_EXTENSIONS, EndError, VideoError, count_frames, count_packets,
                             cut_name, find_video, read_crops, read_rgb)
@@ -23,6 +28,14 @@ from spatial_transforms import first_resize
 MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (
     'missing', 'empty', 'truncated', 'undecodable', 'sizes or colours that change',
     'wrong frame count')
+
+
+# What `Reader.left_out` calls a frame that is not there.
+GAP = 'missing between other frames'
+# How a JPEG file begins, and what stands near its beginning where it says how it is turned.
+JPEG_BEGIN, EXIF, EXIF_WITHIN = b'\xff\xd8', b'Exif\0\0', 65_536
+PILLOW_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP')
+OTHER_EXTENSIONS = tuple(name for name in IMAGE_EXTENSIONS if name not in ('.jpg', '.jpeg'))
 
 
 class FrameError(InputError):
@@ -60,6 +73,9 @@ class Reader(Protocol):
     def announced(self, path: str) -> int:
         """The same, as far as it is known without decoding."""
 
+    def left_out(self, path: str) -> list[tuple[str, str]]:
+        """(name, what it is) of what lies among a video's frames and is none of them."""
+
     def check(self, path: str, begin: int, end: int) -> None:
         """Raise FrameError where it is cheap to see that frames begin...end - 1 are not there."""
 
@@ -76,38 +92,80 @@ class Reader(Protocol):
 
 def _decode(images: list[bytes], names: list[str], colorspace: str = 'RGB', is_fast: bool = False,
             min_side: int = 0) -> torch.Tensor:
-    """JPEG images of one size (bytes) -> uint8 (T, C, H, W), channels last in memory.
+    """Images of one size (bytes) -> uint8 (T, C, H, W), channels last in memory.
 
     C is 3 for RGB and 1 for GRAY. Raises FrameError for one that is truncated, and as
     `_check_headers` does.
 
-    is_fast:  colours and cosines are rounded more coarsely
-    min_side: frames may come at half, a quarter ... of their size, with sides of at least this
+    is_fast:  colours and cosines of JPEG images are rounded more coarsely
+    min_side: these may come at half, a quarter ... of their size, with sides of at least this
     """
-    _check_headers(images, names)
+    others = {i: _open_other(data, names[i]) for i, data in enumerate(images)
+              if data and not _is_plain_jpeg(data)}
+    _check_headers(images, names, others)
     options: dict[str, Any] = {'fastdct': is_fast, 'fastupsample': is_fast}
     if min_side:
         options |= {'min_height': min_side, 'min_width': min_side, 'min_factor': 2}
     clip = None
     for i, (data, name) in enumerate(zip(images, names)):
-        try:
-            picture = simplejpeg.decode_jpeg(data, colorspace, **options,
-                                             buffer=None if clip is None else clip[i])
-        except ValueError as error:
-            kind = TRUNCATED if 'Premature end' in str(error) else UNDECODABLE
-            raise _broken_frame(name, kind, error) from None
+        if i in others:
+            converted = others[i].convert('L' if colorspace == 'GRAY' else 'RGB')
+            picture = np.atleast_3d(np.asarray(converted))
+        else:
+            picture = _decode_jpeg(data, name, colorspace=colorspace, **options,
+                                   buffer=None if clip is None else clip[i])
         if clip is None:  # the size that it has now
             clip = np.empty((len(images), *picture.shape), np.uint8)
-            clip[0] = picture
+        if picture.shape != clip[i].shape:  # of a JPEG image that is made smaller, and another
+            raise FrameError(f'{name}: the frame is stored in another way than {names[0]}; '
+                             'extract the video again, or drop --fast_decode', MIXED)
+        if not np.may_share_memory(picture, clip):
+            clip[i] = picture
     return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
-def _check_headers(images: list[bytes], names: list[str]) -> None:
-    """Raise FrameError where a JPEG image is none, of another size than the first, or grey among
-    images in colour."""
-    shape, colours = _header(images[0], names[0])
-    for data, name in zip(images, names):
-        own_shape, own_colours = _header(data, name)
+def _decode_jpeg(data: bytes, name: str, **options: Any) -> np.ndarray:
+    try:
+        return simplejpeg.decode_jpeg(data, **options)
+    except ValueError as error:
+        kind = TRUNCATED if 'Premature end' in str(error) else UNDECODABLE
+        raise _broken_frame(name, kind, error) from None
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """True for a JPEG image that lies in its file as it is shown."""
+    return data[:2] == JPEG_BEGIN and data.find(EXIF, 0, EXIF_WITHIN) < 0
+
+
+def _open_other(data: bytes, name: str) -> Image.Image:
+    """Pillow's image of some bytes, decoded and upright. Raises FrameError."""
+    with warnings.catch_warnings():  # of an EXIF header, or a size, that makes no sense
+        warnings.simplefilter('ignore')
+        try:
+            image: Image.Image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            kind = 'an image' if name.lower().endswith(OTHER_EXTENSIONS) else 'a JPEG image'
+            raise FrameError(f'{name}: the frame is not {kind}; extract the video '
+                             'again', UNDECODABLE) from None
+        try:
+            image = ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            kind = TRUNCATED if 'truncated' in str(error) else UNDECODABLE
+            raise _broken_frame(name, kind, error) from None
+    if image.mode.startswith('I'):  # 16 bits
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
+
+
+def _check_headers(images: list[bytes], names: list[str], others: dict[int, Image.Image]) -> None:
+    """Raise FrameError where an image is none, of another size than the first, or grey among
+    images in colour.
+
+    others: those that are no plain JPEG images, by their places
+    """
+    shape, colours = _header(images[0], names[0], others.get(0))
+    for i, (data, name) in enumerate(zip(images, names)):
+        own_shape, own_colours = _header(data, name, others.get(i))
         if own_shape != shape:
             raise FrameError(f'{name}: the frame is {_size(own_shape)} and {names[0]} is '
                              f'{_size(shape)}; extract the video again', MIXED)
@@ -120,10 +178,12 @@ def _broken_frame(name: str, kind: str, reason: object) -> FrameError:
     return FrameError(f'{name}: the frame is {kind} ({reason}); extract the video again', kind)
 
 
-def _header(data: bytes, name: str) -> tuple[tuple[int, int], str]:
-    """((height, width), colour space) of a JPEG image."""
+def _header(data: bytes, name: str, other: Image.Image | None) -> tuple[tuple[int, int], str]:
+    """((height, width), colour space) of an image as it is shown."""
     if len(data) == 0:
         raise FrameError(f'{name}: the frame is empty; extract the video again', EMPTY)
+    if other is not None:
+        return (other.height, other.width), 'Gray' if other.mode[0] in '1L' else 'RGB'
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -152,6 +212,9 @@ class _JpegFrames:
         the frames' names in errors. Raises FrameError."""
         raise NotImplementedError
 
+    def left_out(self, path: str) -> list[tuple[str, str]]:
+        return []
+
     def read(self, path: str, frames: Sequence[int], n_frames: int | None = None) -> torch.Tensor:
         return self.decode(*self.load(path, frames))
 
@@ -166,14 +229,22 @@ class _JpegFrames:
 
 
 class JpgFrames(_JpegFrames):
-    """One folder per video with image_00001.jpg, image_00002.jpg, ..."""
+    """One folder of images per video, in the order of the numbers in their names; see
+    `frame_folders`.
+
+    template: names of frames, such as frame_%05d.png; None where they tell by themselves
+    """
 
     suffix = ''
     first_frame = 1
 
+    def __init__(self, template: str | None = None, **decode_options: Any) -> None:
+        super().__init__(**decode_options)
+        self.template = template
+
     def count(self, path: str) -> int:
         try:
-            return sum(_is_frame(entry.name) for entry in os.scandir(path))
+            return self._find(path).n
         except (FileNotFoundError, NotADirectoryError):
             return 0
         except OSError as error:
@@ -181,10 +252,20 @@ class JpgFrames(_JpegFrames):
 
     announced = count
 
+    def left_out(self, path: str) -> list[tuple[str, str]]:
+        try:
+            folder = self._find(path)
+        except (FrameError, OSError):
+            return []  # that is said when its frames are counted
+        return ([(name, GAP) for name in folder.missing]
+                + [(name, _kind_of_stray(name)) for name in folder.strays])
+
     def check(self, path: str, begin: int, end: int) -> None:
-        last = _frame_path(path, end - 1)
-        if os.path.isfile(last) and os.path.isfile(_frame_path(path, begin)):
-            return
+        try:
+            if all(map(os.path.isfile, self.files(path, (begin, end - 1)))):
+                return
+        except FrameError:
+            pass
         if not os.path.isdir(path):
             video = find_video(path)
             if video:
@@ -192,17 +273,35 @@ class JpgFrames(_JpegFrames):
                                  '--file_type video, or extract the videos')
             raise FrameError(f'{path}: no such folder of frames; extract the video, or check '
                              '--video_path')
-        n_frames = self.count(path)
-        if n_frames == 0:
-            raise FrameError(f'{path}: the folder has no frames (image_00001.jpg ...); '
-                             'extract the video again', EMPTY)
+        folder = self._find(path)
+        if not folder.n:
+            wanted = self.template or f'{usual_name(1)} ...'
+            raise FrameError(f'{path}: the folder has no frames ({wanted}){_found(folder)}; '
+                             'extract the video again, or say with --frame_template what they are '
+                             'called', EMPTY)
         raise FrameError(f'{path}: the annotation names frames {begin} to {end - 1} and the '
-                         f'folder has {n_frames}; extract the video or make the annotation again',
+                         f'folder has {folder}; extract the video or make the annotation again',
                          WRONG_COUNT)
 
     def load(self, path: str, frames: Sequence[int]) -> tuple[list[list[bytes]], list[str]]:
-        names = [_frame_path(path, frame) for frame in frames]
+        names = self.files(path, frames)
         return [[self._load(name) for name in names]], names
+
+    def files(self, path: str, frames: Sequence[int]) -> list[str]:
+        """Paths of the images of these frames. Raises FrameError."""
+        try:
+            return [f'{path}/{name}' for name in frame_names(path, frames, self.template)]
+        except FolderError as error:
+            raise FrameError(f'{path}: {error}; extract the video or make the annotation again',
+                             WRONG_COUNT) from None
+        except OSError:  # said of the first frame that cannot be read
+            return [f'{path}/{usual_name(frame)}' for frame in frames]
+
+    def _find(self, path: str) -> FrameFolder:
+        try:
+            return find_frames(path, self.template)
+        except FolderError as error:
+            raise FrameError(f'{path}: {error}', MIXED) from None
 
     @staticmethod
     def _load(name: str) -> bytes:
@@ -216,12 +315,17 @@ class JpgFrames(_JpegFrames):
             raise FrameError(f'{name}: cannot be read: {error.strerror}', UNDECODABLE) from None
 
 
-def _frame_path(path: str, frame: int) -> str:
-    return f'{path}/image_{frame:05d}.jpg'
+def _kind_of_stray(name: str) -> str:
+    extension = os.path.splitext(name)[1].lower()
+    if extension in IMAGE_EXTENSIONS:
+        return 'images that are no frames'
+    return f'with extension {extension}' if extension else 'without extension'
 
 
-def _is_frame(name: str) -> bool:
-    return name.startswith('image_') and name.endswith('.jpg')
+def _found(folder: FrameFolder) -> str:
+    """What lies there instead of frames, in words."""
+    shown = ', '.join(folder.strays[:N_SHOWN]) + (', ...' if len(folder.strays) > N_SHOWN else '')
+    return f', but {shown}' if shown else ''
 
 
 class Hdf5Frames(_JpegFrames):
@@ -324,6 +428,9 @@ class VideoFrames:
         except VideoError as error:
             raise _broken_video(file, error) from None
 
+    def left_out(self, path: str) -> list[tuple[str, str]]:
+        return []
+
     def announced(self, path: str) -> int:
         file = find_video(path)
         if file is None:
@@ -398,6 +505,17 @@ def _broken_video(file: str, error: VideoError) -> FrameError:
 READERS: dict[tuple[str, str], type[Reader]] = {
     ('jpg', 'rgb'): JpgFrames, ('hdf5', 'rgb'): Hdf5Frames, ('hdf5', 'flow'): Hdf5Flow,
     ('video', 'rgb'): VideoFrames}
+
+
+def make_reader(storage: tuple[str, str], template: str | None = None) -> Reader:
+    """The reader of --file_type and --input_type, of frames that are called as --frame_template
+    says. Raises InputError for a template of what is stored otherwise."""
+    if template is None:
+        return READERS[storage]()
+    if READERS[storage] is not JpgFrames:
+        raise InputError(f'--frame_template is for folders of frames, and {storage[0]} files are '
+                         'read: drop it')
+    return JpgFrames(template)
 
 
 def video_path(root: str | Path, path: str, suffix: str) -> str:

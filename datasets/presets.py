@@ -101,10 +101,11 @@ def n_crops(opts: Options, split: str) -> int:
 
 
 def decode_options(opts: Options, split: str) -> dict[str, Any]:
-    """What a reader is told of --fast_decode, or of --exact_pixels."""
+    """What a reader is told of --fast_decode, --exact_pixels and --frame_template."""
     if opts.file_type == 'video':
         return {'is_exact': opts.exact_pixels}
+    names = {'template': opts.frame_template} if opts.frame_template else {}
     if not opts.fast_decode:
-        return {}
+        return names
     # A random crop may be much smaller than the frame, so no pixels are left out there.
-    return {'is_fast': True, 'min_side': 0 if split == 'train' else _short_side(opts)}
+    return names | {'is_fast': True, 'min_side': 0 if split == 'train' else _short_side(opts)}

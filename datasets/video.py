@@ -240,6 +240,8 @@ class Video:
         for packet in self._packets():
             for frame in self._decode(packet):
                 n_frames += 1
+                if frame.is_corrupt:
+                    self._complaints.append(f'frame {n_frames} is damaged')
                 if frame.time is not None:
                     begin_sec = frame.time if begin_sec is None else min(begin_sec, frame.time)
                     end_sec = max(end_sec, frame.time)
@@ -556,7 +558,8 @@ def read_rgb(path: str, numbers: Sequence[int], *, size: int = SHORT_SIDE,
     is the one. `n_frames`: how many the file gives, where that is known; otherwise it is decoded
     once to see that each packet is a frame, unless the numbers come before its second key frame.
 
-    Raises EndError where the file ends before the last number, VideoError where nothing decodes.
+    Raises EndError where the file ends before the last number, VideoError where nothing decodes or
+    FFmpeg says that one of these frames is damaged.
     """
     return _read(path, numbers, n_frames,
                  lambda video: Scaler(size, video.pixel_aspect, 'rgb24'))
@@ -602,6 +605,8 @@ def _from_start(video: Video, numbers: Sequence[int],
                 scale.fit(frame)
             yield number, frame
     for number, frame in _pick(fitted(), numbers):
+        if frame.is_corrupt:
+            raise VideoError(f'frame {number} is damaged')
         yield number, _pixels(scale, frame)
 
 

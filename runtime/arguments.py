@@ -89,6 +89,21 @@ def between(kind: Callable[[str], Any], low: float, high: float, *, also: float 
                   f'a number of {low} to {high}{other}')
 
 
+def frame_template(text: str) -> str:
+    """An argparse type: a file name with one %d, or %05d, for the number of a frame."""
+    if len(re.findall('%[0-9]*d', text)) != 1 or '/' in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a file name with one %d for the number, '
+                                         'such as frame_%05d.png')
+    return text
+
+
+def add_frame_template(add: Callable[..., Any]) -> None:
+    """The flag --frame_template, by a parser's or group's `add_argument`."""
+    add('--frame_template', type=frame_template, metavar='NAME',
+        help='what jpg frames are called, where several numbers or kinds of images make that '
+             'unclear, such as "frame_%%05d.png"; %%d is the number, * is anything')
+
+
 POSITIVE = at_least(1)
 COUNT = at_least(0)
 INTEGER = number(int, lambda n: True, 'a whole number')

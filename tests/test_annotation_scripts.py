@@ -379,3 +379,13 @@ def test_remove_dataparallel_refuses_what_is_no_checkpoint(tmp_path, capsys, sta
     with pytest.raises(InputError, match=r'a\.pth'):
         call(remove_dataparallel, path)
     assert list(tmp_path.iterdir()) == [path] and capsys.readouterr().out == ''
+
+
+def test_what_has_no_frames_is_counted_by_reason(tmp_path, capsys):
+    lists = write_files(tmp_path / 'lists', {
+        'classInd.txt': '1 Run\n', 'testlist01.txt': 'Run/b.avi\n',
+        'trainlist01.txt': 'Run/a.avi 1\nRun/c.avi 1\nRun/d.avi 1\nRun/e.avi 1\n'})
+    frames = make_frames(tmp_path / 'jpg', {'Run/a': 3, 'Run/b': 2, 'Run/c': 0})
+    call(ucf101_json, lists, frames, tmp_path)
+    err = capsys.readouterr().err
+    assert '2 videos not there (d, ...)' in err and '1 videos without frames (c)' in err

@@ -69,22 +69,64 @@ def test_what_is_not_taken_is_counted(tmp_path, capsys):
     root = tmp_path / 'v'
     write_video(root / 'a' / 'x.mp4', grey_frames([50]))
     write_video(root / 'a' / 'deeper' / 'y.mp4', grey_frames([50]))
+    (root / 'a' / 'circle').symlink_to(root)
+    (root / 'b').symlink_to(root / 'a' / 'deeper')
     write_video(root / 'loose.mp4', grey_frames([50]))
     (root / 'a' / '.hidden.mp4').touch()
     (root / 'a' / 'link.mp4').symlink_to('nowhere.mp4')
     for name in ('a.txt', 'b.txt'):
         (root / 'a' / name).touch()
     made = call(root, tmp_path / 'own.json')
-    assert made['database'].keys() == {'x'}
+    assert made['database'].keys() == {'x', 'a/deeper/y', 'b/y'}
     found = capsys.readouterr().err
     main_jpgs([str(root), str(tmp_path / 'jpg'), 'ucf101', '--n_jobs', '1'])
     for err in (found, capsys.readouterr().err):
         lines = [line for line in err.splitlines() if 'not taken' in line]
         assert len(lines) == 1
         for part in ('2 with extension .txt (a.txt, ...)', '1 hidden (.hidden.mp4)',
-                     '1 folders inside of others (deeper)', '1 dangling links (link.mp4)',
+                     '1 links in a circle (circle)', '1 dangling links (link.mp4)',
                      '1 videos in no folder of a class (loose.mp4)'):
             assert part in lines[0]
+
+
+@pytest.mark.parametrize('kind', ['video', 'jpg', 'hdf5'])
+def test_the_class_of_videos_that_lie_deeper(tmp_path, capsys, kind):
+    names = ['sports/tennis/a', 'sports/golf/b', 'music/drum/c', 'music/d', 'music/rock/loud/e']
+    root = tmp_path / 'v'
+    if kind == 'video':
+        for name in names:
+            write_video(root / f'{name}.mp4', grey_frames([50, 60]))
+        folder = root
+    elif kind == 'jpg':
+        folder = make_frames(root, dict.fromkeys(names, 2))
+    else:
+        folder = make_hdf5(root, dict.fromkeys(names, 2))
+    made = call(folder, tmp_path / 'own.json')
+    assert '4 videos lie deeper' in capsys.readouterr().err
+    label_of = {name: entry['annotations']['label'] for name, entry in made['database'].items()}
+    assert label_of == {'a': 'sports', 'b': 'sports', 'c': 'music', 'd': 'music', 'e': 'music'}
+    made = call(folder, tmp_path / 'own.json', '--label_from', 'parent')
+    assert 'deeper' not in capsys.readouterr().err
+    label_of = {name: entry['annotations']['label'] for name, entry in made['database'].items()}
+    assert label_of == {'a': 'tennis', 'b': 'golf', 'c': 'drum', 'd': 'music', 'e': 'loud'}
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'training',
+                                    first_frame=0 if kind == 'hdf5' else 1)
+    assert {records.paths[i] for i in range(len(records))} <= set(names)
+
+
+def test_frames_of_videos_that_lie_deeper_lie_as_deep(tmp_path):
+    for name in ('sports/tennis/a', 'music/d'):
+        write_video(tmp_path / 'v' / f'{name}.mp4', grey_frames([50, 60]))
+    main_jpgs([str(tmp_path / 'v'), str(tmp_path / 'jpg'), 'ucf101', '--n_jobs', '1'])
+    made = call(tmp_path / 'jpg', tmp_path / 'own.json', '--label_from', 'parent')
+    assert {name: entry['annotations']['label'] for name, entry in made['database'].items()} == {
+        'a': 'tennis', 'd': 'music'}
+
+
+def test_a_list_says_the_labels_itself(tmp_path):
+    (tmp_path / 'list.csv').write_text('path,label\na/x.mp4,a\n')
+    with pytest.raises(InputError, match='--label_from parent is for folders'):
+        main([str(tmp_path / 'list.csv'), str(tmp_path / 'own.json'), '--label_from', 'parent'])
 
 
 def test_names_that_two_classes_share(tmp_path):

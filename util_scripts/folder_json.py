@@ -2,11 +2,12 @@
 
     python -m util_scripts.folder_json VIDEOS OUT.json [--val_fraction .2] [--by_group REGEX]
 
-VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of jpg frames. Or
-VIDEOS is a list: a CSV file (with commas, semicolons or tabs) or a text file with blanks between
-the columns path, label and, where they are known, group, subset, and the start and end of parts of
-videos, as line 1 names them. The videos of a group, such as clips cut from one recording, are all
-in training, all in validation or all in testing, unless the list has a subset for each.
+VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of frames; with more
+folders between, the class is the first or, with --label_from parent, the last. Or VIDEOS is a list:
+a CSV file (with commas, semicolons or tabs) or a text file with blanks between the columns path,
+label and, where they are known, group, subset, and the start and end of parts of videos, as line 1
+names them. The videos of a group, such as clips cut from one recording, are all in training, all in
+validation or all in testing, unless the list has a subset for each.
 Where any label in a list is several, as in run|jump, each video gets a list of labels, for
 --multi_label; the name of a folder is one label, whatever is in it.
 """
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import STORAGES
-from runtime.arguments import INTEGER, Parser, at_least, between
+from runtime.arguments import INTEGER, Parser, add_frame_template, at_least, between
 from runtime.errors import run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES
 
@@ -47,10 +48,14 @@ def build_parser() -> Parser:
                              'brackets, matches the same in class/name are kept together '
                              '(default: the recordings g01, g02 ... of names as in UCF-101)')
     parser.add_argument('--seed', type=INTEGER, default=1, metavar='N', help='seed of the split')
+    parser.add_argument('--label_from', choices=('root', 'parent'), default='root',
+                        help='which folder is the class of videos that lie deeper: the one below '
+                             'VIDEOS, or the one that the video is in')
     parser.add_argument('--video_path', type=Path, metavar='DIR',
                         help='what the paths of a CSV file are relative to (default: its folder)')
     parser.add_argument('--video_type', choices=list(STORAGES),
                         help=f'{VIDEO_TYPES} (default: what is found)')
+    add_frame_template(parser.add_argument)
     return parser
 
 

@@ -229,9 +229,11 @@ def remove(path: Path) -> None:
 # ---------------------------------------------------------------- a data set
 
 def destination_of(video: Path, args: Namespace, storage: Any) -> Path:
-    """dst_path/label/stem or, for ActivityNet, dst_path/v_ID."""
+    """dst_path/label/stem, with the folders between that there are, or, for ActivityNet,
+    dst_path/v_ID."""
     if DATASETS[args.dataset]:
-        return storage.destination(args.dst_path / video.parent.name, video.stem)
+        folder = video.parent.relative_to(args.dir_path)
+        return storage.destination(args.dst_path / folder, video.stem)
     stem = video.stem if video.stem.startswith('v_') else f'v_{video.stem}'
     return storage.destination(args.dst_path, stem)
 

@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     splits, labels = read_splits(existing_folder(args.dir_path, f'the folder of {FILES}'))
     write_annotations({args.dst_dir_path / f'hmdb51_{number}.json': listed
                        for number, listed in splits.items()},
-                      labels, args.video_path, args.video_type)
+                      labels, args.video_path, args.video_type,
+                      args.frame_template)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import STORAGES
-from runtime.arguments import INTEGER, Parser
+from runtime.arguments import INTEGER, Parser, add_frame_template
 from runtime.errors import InputError, run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES, Listed, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_text
@@ -58,6 +58,7 @@ def build_parser() -> Parser:
                              'video_path/test/...')
     parser.add_argument('video_type', choices=list(STORAGES), help=VIDEO_TYPES)
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
+    add_frame_template(parser.add_argument)
     return parser
 
 
@@ -72,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # In the order of the training list, as the networks released for Kinetics have their classes.
     labels = list(dict.fromkeys(video.label for video in listed
                                 if video.subset == 'training' and video.label is not None))
-    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type)
+    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type,
+                      args.frame_template)
 
 
 if __name__ == '__main__':

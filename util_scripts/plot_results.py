@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import FILE_TYPES
-from runtime.arguments import Parser, between
+from runtime.arguments import Parser, add_frame_template, between
 from runtime.errors import run
 
 
@@ -28,6 +28,7 @@ def build_parser() -> Parser:
                         help='folder of the frames, for the picture of the worst mistakes')
     parser.add_argument('--file_type', default='jpg', choices=FILE_TYPES,
                         help='how the frames are stored')
+    add_frame_template(parser.add_argument)
     parser.add_argument('--n_mistakes', type=between(int, 1, 100), default=12, metavar='N',
                         help='mistakes in that picture, 1 to 100')
     parser.add_argument('--groups', type=Path, metavar='FILE.csv',

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.scaling import DEFAULT_FPS
-from runtime.arguments import COUNT, POSITIVE, Parser
+from runtime.arguments import COUNT, POSITIVE, Parser, add_frame_template
 from runtime.errors import InputError, run
 
 
@@ -42,6 +42,7 @@ def build_parser() -> Parser:
              '.mp4, or a folder for several')
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
+    add_frame_template(add)
     add('--no_cuda', action='store_true', help='run on the CPU')
     return parser
 

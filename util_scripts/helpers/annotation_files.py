@@ -1,6 +1,7 @@
 """Annotation files: made from the videos that a data set lists and the frames that are stored."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opts import STORAGES
-from runtime.arguments import Parser
+from runtime.arguments import Parser, add_frame_template
 from runtime.errors import InputError
 from runtime.files import replacing
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.jobs import n_processors
 from util_scripts.helpers.text import printable
+from util_scripts.helpers.videos import report_left_out
 
 VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files with optical flow, '
                'or the video files themselves, which are decoded to count their frames')
@@ -28,9 +30,10 @@ class Listed(NamedTuple):
 
 
 def add_video_type(parser: Parser) -> None:
-    """The flag --video_type of the scripts that had none in the 2020 code."""
+    """The flags of how frames are stored, for the scripts that had none in the 2020 code."""
     parser.add_argument('--video_type', choices=list(STORAGES), default='jpg',
                         help=VIDEO_TYPES)
+    add_frame_template(parser.add_argument)
 
 
 def first_frame(video_type: str) -> int:
@@ -40,19 +43,28 @@ def first_frame(video_type: str) -> int:
     return int(reader.first_frame)
 
 
-def count_frames(root: Path, video_type: str, paths: Iterable[str]) -> dict[str, int]:
+def count_frames(root: Path, video_type: str, paths: Iterable[str], template: str | None = None
+                 ) -> dict[str, int]:
     """{path below `root`, without suffix: number of frames stored}, with a progress bar.
 
-    A file that cannot be read counts as 0 and is named on stderr.
+    A file that cannot be read counts as 0 and is named on stderr. So is, in a line, what lies among
+    frames and is none, and which videos are not there or have no frames.
     """
     # Here, because it takes seconds: workers that extract frames import this module too.
-    from datasets.frames import READERS, video_path
+    from datasets.frames import make_reader, video_path
     from runtime.logs import Progress
-    reader: Any = READERS[STORAGES[video_type]]()
+    reader = make_reader(STORAGES[video_type], template)
+    left_out: list[tuple[Path, str]] = []
 
     def count(path: str) -> int:
+        whole = video_path(root, path, reader.suffix)
         try:
-            return reader.count(video_path(root, path, reader.suffix))
+            left_out.extend((Path(whole, name), why) for name, why in reader.left_out(whole))
+            n_frames = reader.count(whole)
+            if not n_frames:
+                why = 'videos without frames' if os.path.exists(whole) else 'videos not there'
+                left_out.append((Path(path), why))
+            return n_frames
         except InputError as error:
             print(f'warning: {printable(error)}', file=sys.stderr)
             return 0
@@ -65,6 +77,7 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str]) -> dict[str,
                 progress.update(1)
     finally:
         threads.shutdown(cancel_futures=True)
+    report_left_out(root, sorted(left_out))
     return counts
 
 
@@ -91,14 +104,14 @@ def make_database(listed: Iterable[Listed], counts: Mapping[str, int], first: in
 
 
 def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[str],
-                      video_path: Path, video_type: str) -> None:
+                      video_path: Path, video_type: str, template: str | None = None) -> None:
     """Count frames and write one annotation file per split, {path: [Listed]}, each told in a line.
 
     Raises InputError where no video of any split has frames below `video_path`: none is written.
     """
     existing_folder(video_path, 'the folder of the frames')
     counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
-                                                   for video in listed))
+                                                   for video in listed), template)
     databases = {path: make_database(listed, counts, first_frame(video_type))
                  for path, listed in splits.items()}
     n_listed = sum(map(len, databases.values()))

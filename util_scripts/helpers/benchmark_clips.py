@@ -19,8 +19,8 @@ from datasets.video import VideoError, count_frames
 from runtime.errors import InputError
 from spatial_transforms import RandomResizedCrop
 from util_scripts.helpers.bench import Bench
-from util_scripts.helpers.benchmark_extraction import find_below
 from util_scripts.helpers.timing import Row, now, timed_row, times_ours
+from util_scripts.helpers.videos import find_below
 
 DURATION, SIZE = 16, 112
 # path, first frame of the clip from 1, frames of the file -> uint8 (T, C, SIZE, SIZE)

@@ -15,13 +15,12 @@ import numpy as np
 from datasets.video import open_file, reason
 from runtime.errors import InputError
 from util_scripts.helpers.bench import Bench
-from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.plain_extraction import check_commands, extract_plain
 from util_scripts.helpers.text import n_of
 from util_scripts.helpers.timing import Row, moving_frames, now_of_children, timed_row, times_ours
 from util_scripts.helpers.video_io import QUALITY
 from util_scripts.helpers.video_writing import write_avi
-from util_scripts.helpers.videos import is_video
+from util_scripts.helpers.videos import find_below
 
 # Videos from this length on are long ones.
 LONG_SEC = 60
@@ -99,15 +98,6 @@ def make_videos(folder: Path) -> list[Path]:
             paths.append(folder / f'{len(paths)}.avi')
             write_avi(paths[-1], n_times * list(moving_frames(MADE_FRAMES, rng)))
     return paths
-
-
-def find_below(folder: Path) -> list[Path]:
-    """Paths of the videos in a folder and those in it. Raises InputError where there are none."""
-    folder = existing_folder(folder, 'a folder of videos').resolve()
-    videos = sorted(path for path in folder.rglob('*') if is_video(path.name) and path.is_file())
-    if not videos:
-        raise InputError(f'{folder}: no video in it or in its folders; check --videos')
-    return videos
 
 
 def by_length(videos: Sequence[Path]) -> dict[str, list[Path]]:

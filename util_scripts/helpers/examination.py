@@ -4,11 +4,12 @@ import hashlib
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations import SUBSETS, read_annotation
-from datasets.frames import (PROBLEMS, READERS, TRUNCATED, UNDECODABLE, WRONG_COUNT, FrameError,
-                             video_path)
+from datasets.frames import (GAP, PROBLEMS, READERS, TRUNCATED, UNDECODABLE, WRONG_COUNT,
+                             FrameError, make_reader, video_path)
 from datasets.loading import build_records
 from datasets.video import Video, VideoError, find_video
 from defaults import resolved
@@ -17,6 +18,7 @@ from runtime.files import write_text
 from runtime.logs import Progress
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.text import printable
+from util_scripts.helpers.videos import report_left_out
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'
 KINDS = (*PROBLEMS, TOO_SHORT, NO_VIDEOS, IN_BOTH)
@@ -28,7 +30,8 @@ N_SHOWN = 20  # problems that are printed
 class Job(NamedTuple):
     """A sample to read: frames begin...end - 1 of a video that has video_end - 1 at the last.
 
-    storage: --file_type and --input_type
+    storage:  --file_type and --input_type
+    template: --frame_template
     """
 
     subset: str
@@ -37,6 +40,7 @@ class Job(NamedTuple):
     begin: int
     end: int
     video_end: int
+    template: str | None = None
 
 
 class Problem(NamedTuple):
@@ -49,10 +53,12 @@ class Problem(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What reading a sample gave: (kind, why) or None, and what is the same for equal videos."""
+    """What reading a sample gave: (kind, why) or None, what is the same for equal videos, and what
+    lies among its frames and is none, (name, what it is)."""
 
     problem: tuple[str, str] | None
     digest: bytes | None
+    left_out: Sequence[tuple[str, str]] = ()
 
 
 LOST = Finding((UNDECODABLE, 'the process that decoded it died: out of memory, or the decoder '
@@ -63,13 +69,14 @@ LOST = Finding((UNDECODABLE, 'the process that decoded it died: out of memory, o
 
 def examine(job: Job) -> Finding:
     """Job -> Finding: all its frames are decoded."""
-    reader: Any = READERS[job.storage]()
+    reader = make_reader(job.storage, job.template)
     read = examine_video if job.storage[0] == 'video' else examine_images
     try:
         reader.check(job.path, job.begin, job.end)
-        return read(reader, job)
+        finding = read(reader, job)
     except FrameError as error:
-        return Finding((error.kind, str(error)), None)
+        finding = Finding((error.kind, str(error)), None)
+    return finding._replace(left_out=reader.left_out(job.path))
 
 
 def examine_images(reader: Any, job: Job) -> Finding:
@@ -134,7 +141,8 @@ def jobs_of(opts: Options, subset: str, records: Any, storage: tuple[str, str]) 
     """One Job for each sample."""
     reader: Any = READERS[storage]
     rows = zip(records.begins.tolist(), records.ends.tolist(), records.video_ends.tolist())
-    return [Job(subset, video_path(opts.video_path, records.paths[i], reader.suffix), storage, *row)
+    return [Job(subset, video_path(opts.video_path, records.paths[i], reader.suffix), storage, *row,
+                opts.frame_template)
             for i, row in enumerate(rows)]
 
 
@@ -198,11 +206,15 @@ def find_problems(opts: Options) -> tuple[list[Problem], Counter[str]]:
     for split, subset in wanted_splits(opts).items():
         def note(path: str, error: FrameError, subset: str = subset) -> None:
             problems.append(Problem(error.kind, subset, path, str(error)))
-        records_by_split[split] = build_records(opts, split, annotation, READERS[storage](), note)
+        records_by_split[split] = build_records(opts, split, annotation,
+                                                make_reader(storage, opts.frame_template), note)
     del annotation  # it is large, and so are the jobs
     jobs = [job for split, subset in wanted_splits(opts).items()
             for job in jobs_of(opts, subset, records_by_split[split], storage)]
     findings = examine_all(jobs, max(1, opts.n_threads))
+    report_left_out(opts.video_path, sorted({(Path(job.path, name), why)
+                                             for job, finding in findings.items()
+                                             for name, why in finding.left_out if why != GAP}))
     problems += [Problem(finding.problem[0], job.subset, job.path, finding.problem[1])
                  for job, finding in findings.items() if finding.problem]
     problems += find_short(opts, jobs)

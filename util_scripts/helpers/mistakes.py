@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_annotation,
                                   taxonomy_records)
-from datasets.frames import READERS, FrameError, video_path
+from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
@@ -91,7 +91,7 @@ def mistaken_clips(mistakes: list[Mistake], truth: Truth, annotation: Annotation
                    subset: str) -> list[Clip]:
     """A `Clip` for each of the worst mistakes whose frames can be read, up to --n_mistakes."""
     root = existing_folder(args.video_path, 'the folder of the frames')
-    reader = READERS[args.file_type, 'rgb']()
+    reader = make_reader((args.file_type, 'rgb'), args.frame_template)
     records, numbers = find_records(annotation, subset, root, reader)
     clips: list[Clip] = []
     error: Exception | None = None

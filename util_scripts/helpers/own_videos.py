@@ -1,6 +1,7 @@
 """Your own videos: found in folders or a list, split by groups, and written as an annotation."""
 
 import math
+import os
 import re
 import sys
 from argparse import Namespace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations import usual_path
+from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import Video, VideoError, find_video
 from opts import STORAGES
@@ -20,7 +22,8 @@ from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.video_lists import Line, Part, read_list
-from util_scripts.helpers.videos import is_video, report_left_out, video_stem, why_left_out
+from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown_folder, is_video_file,
+                                         report_left_out, video_stem)
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'
@@ -35,37 +38,55 @@ def has_lists(listed: Iterable[Own]) -> bool:
 
 # ---------------------------------------------------------------- what there is
 
-def find_listed(root: Path, video_type: str, group_of: Callable[[str], str]) -> list[Own]:
-    """Videos of a folder for each class, sorted. Says in a line on stderr what else is there."""
-    listed: list[Own] = []
-    left_out = [(path, why_left_out(path, in_class=False)) for path in sorted(root.iterdir())
-                if not is_shown_folder(path)]
-    for folder in sorted(path for path in root.iterdir() if is_shown_folder(path)):
-        named = [(path, stem_of(path, video_type)) for path in sorted(folder.iterdir())]
-        left_out += [(path, why_left_out(path, in_class=True)) for path, stem in named
-                     if stem is None]
-        stems = Counter(stem for _, stem in named if stem is not None)
-        twice = [stem for stem, n in stems.items() if n > 1]
-        if twice:
-            raise InputError(f'{folder}: several files are called {twice[0]}, but for the '
-                             'extension; remove all but one')
-        listed += [Own(f'{folder.name}/{stem}', folder.name, group_of(f'{folder.name}/{stem}'))
-                   for stem in sorted(stems)]
+def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
+                label_from: str = 'root') -> list[Own]:
+    """Videos of a folder for each class, at any depth below it. Says in a line on stderr what else
+    is there.
+
+    label_from: 'root' takes the folder below the root for the class, 'parent' the video's own
+    """
+    left_out: LeftOut = []
+    stems = Counter(stem_of(path.relative_to(root), video_type)
+                    for path in in_classes(root, IS_VIDEO[video_type], left_out))
+    twice = [stem for stem, n in stems.items() if n > 1]
+    if twice:
+        raise InputError(f'{root / twice[0].parent}: several files are called {twice[0].name}, but '
+                         'for the extension; remove all but one')
     report_left_out(root, left_out)
+    listed = [Own(str(stem), stem.parent.name if label_from == 'parent' else stem.parts[0],
+                  group_of(str(stem))) for stem in sorted(stems)]
+    deep = [stem for stem in sorted(stems) if len(stem.parts) > 2]
+    if deep and label_from == 'root':
+        print(printable(f'{root}: {len(deep)} videos lie deeper, such as {deep[0]}: their class is '
+                        f'{deep[0].parts[0]}; for {deep[0].parent.name} add --label_from parent'),
+              file=sys.stderr)
     return listed
 
 
-def is_shown_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith('.')
+def is_frames_folder(path: Path) -> bool:
+    """True for a folder that holds a video's frames, rather than folders of more videos."""
+    if not is_shown_folder(path):
+        return False
+    if (path / usual_name(1)).is_file():
+        return True
+    with os.scandir(path) as entries:
+        return not any(entry.is_dir() and not entry.name.startswith('.') for entry in entries)
 
 
-def stem_of(path: Path, video_type: str) -> str | None:
-    """Name of the video that a path holds, or None."""
+def is_hdf5_file(path: Path) -> bool:
+    return path.suffix == '.hdf5' and path.is_file()
+
+
+# What is a video, by how videos are stored.
+IS_VIDEO: dict[str, Callable[[Path], bool]] = {
+    'jpg': is_frames_folder, 'video': is_video_file, 'hdf5': is_hdf5_file, 'flow': is_hdf5_file}
+
+
+def stem_of(path: Path, video_type: str) -> Path:
+    """What a video is called in annotations, by its path below the root."""
     if video_type == 'jpg':
-        return path.name if is_shown_folder(path) else None
-    if video_type == 'video':
-        return video_stem(path.name) if is_video(path.name) and path.is_file() else None
-    return path.stem if path.suffix == '.hdf5' else None
+        return path
+    return path.with_name(video_stem(path.name) if video_type == 'video' else path.stem)
 
 
 def read_listed(path: Path, root: Path, group_of: Callable[[str], str]) -> list[Own]:
@@ -113,16 +134,18 @@ def grouping(regex: str | None) -> Callable[[str], str]:
     return group_of
 
 
-def detect_type(root: Path, paths: Sequence[str] | None = None) -> str:
+def detect_type(root: Path, paths: Sequence[str] | None = None, template: str | None = None
+                ) -> str:
     """How the videos are stored: those of `paths` below `root`, or of the folders of classes."""
+    entries: Iterable[Path]
     if paths is None:
-        entries = (entry for folder in sorted(root.iterdir()) if is_shown_folder(folder)
-                   for entry in folder.iterdir())
+        entries = in_classes(root, lambda path: type_of(path, template) is not None, [])
     else:
         entries = (Path(entry) for path in paths
                    for entry in (root / path, root / f'{path}.hdf5', find_video(str(root / path)))
                    if entry is not None)
-    found = Counter(kind for entry in islice(entries, N_LOOKED_AT) if (kind := type_of(entry)))
+    found = Counter(kind for entry in islice(entries, N_LOOKED_AT)
+                    if (kind := type_of(entry, template)))
     if len(found) == 1:
         return next(iter(found))
     if not found:
@@ -134,7 +157,7 @@ def detect_type(root: Path, paths: Sequence[str] | None = None) -> str:
 
 def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
     """The error for folders, or the paths of a list, that hold nothing that is known."""
-    kinds = 'no videos, hdf5 files or folders of jpg frames'
+    kinds = 'no videos, hdf5 files or folders of frames'
     if paths is not None:
         return InputError(f'{root}: {kinds} at the paths of the list, such as {paths[0]}; mend '
                           'the list, or give with --video_path the folder that its paths are '
@@ -149,13 +172,13 @@ def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
                       'meant')
 
 
-def type_of(path: Path) -> str | None:
+def type_of(path: Path, template: str | None = None) -> str | None:
     """How the video is stored that a path holds, or None."""
-    if is_video(path.name) and path.is_file():
+    if is_video_file(path):
         return 'video'
-    if path.suffix == '.hdf5' and path.is_file():
+    if is_hdf5_file(path):
         return 'flow' if is_flow(path) else 'hdf5'
-    return 'jpg' if (path / 'image_00001.jpg').is_file() else None
+    return 'jpg' if is_frames_folder(path) and holds_frames(path, template) else None
 
 
 def is_flow(path: Path) -> bool:
@@ -279,6 +302,7 @@ def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels
     print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
           f'{printable(dst_path)} --n_classes {len(labels)} --file_type {file_type}'
           + (' --input_type flow' if input_type == 'flow' else '')
+          + (f' --frame_template "{printable(args.frame_template)}"' if args.frame_template else '')
           + (' --multi_label' if is_multi else '')
           + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
 
@@ -302,6 +326,9 @@ def find_videos(args: Namespace) -> list[Own]:
     group_of = group_reader(args.groups) if args.groups else grouping(args.by_group)
     is_csv = args.videos.is_file()
     listed: list[Own] = []
+    if is_csv and args.label_from != 'root':
+        raise InputError(f'--label_from {args.label_from} is for folders, and {args.videos} is a '
+                         'list, which says the labels: drop it')
     if is_csv:
         args.video_path = existing_folder(args.video_path or args.videos.parent,
                                           'the folder that the paths are relative to')
@@ -309,9 +336,10 @@ def find_videos(args: Namespace) -> list[Own]:
     else:
         args.video_path = existing_folder(args.videos, 'the folder of the videos, or a CSV file')
     args.video_type = args.video_type or detect_type(
-        args.video_path, [video.path for video in listed] if is_csv else None)
+        args.video_path, [video.path for video in listed] if is_csv else None,
+        args.frame_template)
     if not is_csv:
-        listed = find_listed(args.video_path, args.video_type, group_of)
+        listed = find_listed(args.video_path, args.video_type, group_of, args.label_from)
     if not listed:
         raise InputError(f'{args.videos}: no videos in it; they are looked for as class/video')
     return listed
@@ -320,7 +348,8 @@ def find_videos(args: Namespace) -> list[Own]:
 def annotate_videos(args: Namespace) -> None:
     """Write the annotation file of the videos that the flags of `folder_json` name."""
     listed = find_videos(args)
-    counts = count_frames(args.video_path, args.video_type, (video.path for video in listed))
+    counts = count_frames(args.video_path, args.video_type, (video.path for video in listed),
+                          args.frame_template)
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
                          'check the path')

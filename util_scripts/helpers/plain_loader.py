@@ -46,7 +46,8 @@ class PlainClips(Dataset[Any]):
                 for clip in clips[key.begin_clip:key.end_clip]], int(records.targets([key.index]))
 
     def _open(self, index: int, frame: int) -> Image.Image:
-        with open(f'{self.dataset.path(index)}/image_{frame:05d}.jpg', 'rb') as file:
+        path, = self.dataset.reader.files(self.dataset.path(index), [frame])
+        with open(path, 'rb') as file:
             return Image.open(file).convert('RGB')
 
     def _random_crop(self, size: tuple[int, int]) -> Callable[[Image.Image], Image.Image]:

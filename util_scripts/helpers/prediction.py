@@ -389,7 +389,7 @@ def load_network(args: Namespace) -> tuple[nn.Module, Any]:
 def predict_files(args: Namespace) -> int:
     """Predict what the flags of `predict` name; the exit status. Raises InputError and Stopped."""
     sources: list[Source] = ([CameraSource(args.webcam)] if args.webcam is not None
-                             else find_sources(args.files, args.fps))
+                             else find_sources(args.files, args.fps, args.frame_template))
     network, info = load_network(args)
     if args.topk is not None and args.topk > len(info.class_names):
         say(f'--topk {args.topk}: there are {len(info.class_names)} classes, and all are given',

@@ -1,6 +1,5 @@
 """Frames of whatever is named to `predict`: video files, cameras and folders of frames."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -10,12 +9,14 @@ from typing import NamedTuple
 import av
 import torch
 
+from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, JpgFrames
 from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
 from datasets.video import Video, Webcam
 from runtime.errors import InputError, StopSignals
 from spatial_transforms import first_resize
-from util_scripts.helpers.videos import is_video
+from util_scripts.helpers.videos import (LeftOut, below, is_shown_folder, is_video, is_video_file,
+                                         report_left_out)
 
 
 class Frame(NamedTuple):
@@ -125,35 +126,37 @@ class CameraSource(FileSource):
 
 
 class FolderSource:
-    """A folder of frames, image_00001.jpg ..., of so many frames a second."""
+    """A folder of frames of so many a second.
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path, self.fps = path, fps
+    template: what they are called; None where their names tell
+    """
+
+    def __init__(self, path: Path, fps: float, template: str | None = None) -> None:
+        self.path, self.fps, self._reader = path, fps, JpgFrames(template)
 
     def length_sec(self) -> float:
         """By the number of frames, 0 where they cannot be counted."""
         try:
-            return JpgFrames().count(str(self.path)) / self.fps
+            return self._reader.count(str(self.path)) / self.fps
         except FrameError:
             return 0.0
 
     @contextmanager
     def opened(self, transform: Transform | None = None, every: int = 1) -> Iterator[Opened]:
         """As FileSource has it, of frames as they are stored."""
-        n_frames = JpgFrames().count(str(self.path))
+        n_frames = self._reader.count(str(self.path))
         yield self._frames(n_frames, transform, every), self.fps, lambda: None
 
     def _frames(self, n_frames: int, transform: Transform | None, every: int) -> Iterator[Frame]:
-        reader = JpgFrames()
         for number in range(1, n_frames + 1, every):
-            pixels = reader.read(str(self.path), [number])[0]
+            pixels = self._reader.read(str(self.path), [number])[0]
             yield Frame(number, (number - 1) / self.fps, transform(pixels) if transform else pixels)
 
 
 Source = FileSource | FolderSource
 
 
-def find_sources(paths: Iterable[Path], fps: float) -> list[Source]:
+def find_sources(paths: Iterable[Path], fps: float, template: str | None = None) -> list[Source]:
     """A source for each video and folder of frames that is named or below a named folder.
 
     Raises InputError for a path that is not there, for a folder with neither in it, and for a file
@@ -167,10 +170,10 @@ def find_sources(paths: Iterable[Path], fps: float) -> list[Source]:
             continue
         if not path.exists():
             raise InputError(f'{path}: no such file; give videos, or folders of videos or frames')
-        found = dict(_below(path, fps))
+        found = dict(_below(path, fps, template))
         if not found:
-            raise InputError(f'{path}: no video and no frames (image_00001.jpg) in it or below; '
-                             'give another folder')
+            raise InputError(f'{path}: no video and no frames ({template or "image_00001.jpg"}) in '
+                             'it or below; give another folder')
         sources.update(found)
     return list(sources.values())
 
@@ -191,10 +194,24 @@ def _check_is_video(path: Path) -> None:
                          'frames (image_00001.jpg ...)')
 
 
-def _below(folder: Path, fps: float) -> Iterator[tuple[Path, Source]]:
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        if 'image_00001.jpg' in files:
-            yield Path(parent), FolderSource(Path(parent), fps)
-        for name in sorted(filter(is_video, files)):
-            yield Path(parent, name), FileSource(Path(parent, name))
+def _below(folder: Path, fps: float, template: str | None) -> Iterator[tuple[Path, Source]]:
+    """Sources in a folder and those in it. Says on stderr what else is there."""
+    left_out: LeftOut = []
+    if _are_frames(folder, template):
+        yield folder, FolderSource(folder, fps, template)
+    for path in below(folder, lambda path: is_video_file(path) or _are_frames(path, template),
+                      left_out):
+        yield path, FileSource(path) if path.is_file() else FolderSource(path, fps, template)
+    report_left_out(folder, left_out)
+
+
+def _are_frames(folder: Path, template: str | None) -> bool:
+    """True where images are frames, rather than a picture or two beside videos or folders."""
+    if not is_shown_folder(folder):
+        return False
+    if template is None and (folder / usual_name(1)).is_file():
+        return True
+    if template is None and any(is_video_file(path) or is_shown_folder(path)
+                                for path in folder.iterdir()):
+        return False
+    return holds_frames(folder, template)

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from datasets.video import VIDEO_EXTENSIONS
@@ -23,18 +23,50 @@ def video_stem(name: str) -> str:
     return stem if extension.lower() in VIDEO_EXTENSIONS else name
 
 
-def why_left_out(path: Path, in_class: bool) -> str:
-    """Why a scan does not take something, as `report_left_out` counts it.
+# Paths that a scan does not take, and why.
+LeftOut = list[tuple[Path, str]]
 
-    in_class: True for what lies in the folder of a class, False beside these folders
+
+def is_shown_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith('.')
+
+
+def below(folder: Path, is_wanted: Callable[[Path], bool], left_out: LeftOut,
+          above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Paths that are wanted in a folder and in the folders in it: its own sorted, then theirs.
+
+    Links are followed. What is not taken is added to `left_out`; what is wanted is not looked into.
+
+    above: the folders above it, without links
     """
+    above |= {folder.resolve()}
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        left_out.append((folder, 'folders that cannot be listed'))
+        return
+    wanted = [path for path in entries if is_wanted(path)]
+    yield from wanted
+    for path in sorted(set(entries) - set(wanted)):
+        if not is_shown_folder(path):
+            left_out.append((path, why_left_out(path)))
+        elif path.resolve() in above:
+            left_out.append((path, 'links in a circle'))
+        else:
+            yield from below(path, is_wanted, left_out, above)
+
+
+def why_left_out(path: Path) -> str:
+    """Why a scan does not take something, as `report_left_out` counts it."""
     if path.is_symlink() and not path.exists():
         return 'dangling links'
     if path.name.startswith('.'):
         return 'hidden'
     if path.is_dir():
         return 'folders inside of others'
-    if is_video(path.name) and not in_class:
+    if not path.is_file():
+        return 'that are no files'
+    if is_video(path.name):
         return 'videos in no folder of a class'
     return f'with extension {path.suffix}' if path.suffix else 'without extension'
 
@@ -52,34 +84,56 @@ def report_left_out(root: Path, left_out: Iterable[tuple[Path, str]]) -> None:
         print(printable(f'{root}: not taken: {listed}'), file=sys.stderr)
 
 
+def is_video_file(path: Path) -> bool:
+    return is_video(path.name) and path.is_file()
+
+
+def in_classes(root: Path, is_wanted: Callable[[Path], bool], left_out: LeftOut) -> Iterator[Path]:
+    """As `below`, of the folders of classes in `root`. Raises InputError where it cannot be
+    listed."""
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        raise InputError(f'{root}: cannot be listed: {error.strerror}; mend its permissions'
+                         ) from None
+    left_out += [(path, why_left_out(path)) for path in entries if not is_shown_folder(path)]
+    for folder in filter(is_shown_folder, entries):
+        yield from below(folder, is_wanted, left_out, frozenset({root.resolve()}))
+
+
 def find_videos(dir_path: Path, *, has_labels: bool) -> list[Path]:
-    """Paths of the videos, sorted: those of dir_path/label/ or, without labels, of dir_path.
+    """Paths of the videos, sorted: those of dir_path/label/, at any depth, or, without labels, of
+    dir_path alone.
 
     Says in a line on stderr what else is there.
     Raises InputError where there are none.
     """
     dir_path = existing_folder(dir_path, 'the folder of the videos')
-    left_out: list[tuple[Path, str]] = []
-    videos: list[Path] = []
-    try:
-        folders = [dir_path]
-        if has_labels:
-            entries = sorted(dir_path.iterdir())
-            folders = [path for path in entries if path.is_dir()]
-            left_out += [(path, why_left_out(path, in_class=False)) for path in entries
-                         if not path.is_dir()]
-        for folder in folders:
-            for path in sorted(folder.iterdir()):
-                if is_video(path.name) and path.is_file():
-                    videos.append(path)
-                else:
-                    left_out.append((path, why_left_out(path, in_class=True)))
-    except OSError as error:
-        raise InputError(f'{error.filename}: cannot be listed: {error.strerror}; mend its '
-                         'permissions') from None
+    left_out: LeftOut = []
+    if has_labels:
+        videos = list(in_classes(dir_path, is_video_file, left_out))
+    else:
+        videos = list(below(dir_path, lambda path: is_video_file(path) or is_shown_folder(path),
+                            left_out))
+        left_out += [(path, why_left_out(path)) for path in videos if path.is_dir()]
+        videos = list(filter(is_video_file, videos))
     if not videos:
         where = 'in its label folders (dir_path/label/video)' if has_labels else 'in it'
         raise InputError(f'{dir_path}: no video {where}; looked for {", ".join(VIDEO_EXTENSIONS)}: '
                          'check dir_path and the name of the data set')
     report_left_out(dir_path, left_out)
+    return videos
+
+
+def find_below(folder: Path) -> list[Path]:
+    """Paths of the videos in a folder and those in it; says on stderr what else is there.
+
+    Raises InputError where there are none.
+    """
+    folder = existing_folder(folder, 'a folder of videos').resolve()
+    left_out: LeftOut = []
+    videos = list(below(folder, is_video_file, left_out))
+    if not videos:
+        raise InputError(f'{folder}: no video in it or in its folders; check --videos')
+    report_left_out(folder, left_out)
     return videos
