@@ -10,7 +10,7 @@ from typing import Any
 
 from metrics import Sums
 from optim import Optimization, schedule_name
-from opts import TRAINING_FLAGS, Options, build_parser, check, replace
+from opts import TRAINING_FLAGS, Options, check, parsed_record, replace
 from runtime.arguments import python
 from runtime.errors import InputError
 from weights import Weights
@@ -79,16 +79,10 @@ def _recorded(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(state['options'], Mapping):
         raise error
     record = {name: value for name, value in state['options'].items() if name in TRAINING_FLAGS}
-    argv: list[str] = []
-    for name, value in record.items():
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if value is not False:
-            argv += [f'--{name}', *(str(value) for value in values if value is not True)]
-    try:  # as a command line, so that a value that no flag takes is found
-        parsed = vars(build_parser().parse_args(argv))
+    try:
+        return parsed_record(record)
     except InputError:
         raise error from None
-    return {name: parsed[name] for name in record}
 
 
 def _told(opts: Options, state: Mapping[str, Any], path: Path,
@@ -147,7 +141,8 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
         optimization.load_state_dict(training_state(weights), n_steps,
                                      # The 2020 code saved before the schedule's step.
                                      is_one_epoch_behind=not weights.is_ours)
-    except (ValueError, KeyError):
+    # torch's optimisers fail in any of these ways on the state of another one.
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
                          'trained now; give the --ft_begin_module it was trained with') from None
 
