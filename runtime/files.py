@@ -38,7 +38,7 @@ def file_size(file: str | Path | int) -> int:
     try:
         status = os.stat(file)
     except ValueError:  # a NUL in it
-        raise FileNotFoundError(errno.ENOENT, 'no such file', file) from None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file) from None
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
     if not stat.S_ISREG(status.st_mode):
@@ -50,9 +50,20 @@ def file_size(file: str | Path | int) -> int:
 
 def read_file(path: str | Path) -> bytes:
     """The bytes of a file. Raises OSError as `file_size` does."""
-    file_size(path)
-    with open(path, 'rb', buffering=0) as file:
-        return file.read()
+    try:
+        # One that is no file does not keep this waiting, and `file_size` says so.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except ValueError:  # a NUL in it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    try:
+        data = os.read(descriptor, file_size(descriptor) + 1)
+        parts = [data]
+        while data:  # it has grown, or is longer than one call reads
+            data = os.read(descriptor, 2 ** 20)
+            parts.append(data)
+        return parts[0] if len(parts) == 2 else b''.join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def parse_json(text: bytes | str) -> Any:
@@ -165,7 +176,12 @@ def open_result_folder(folder: str | Path, is_new_training: bool) -> None:
 def write_opts(folder: str | Path, text: str) -> None:
     """Write opts.json; one that says something else is kept as opts.1.json, opts.2.json, ..."""
     path = Path(folder) / 'opts.json'
-    if path.exists() and path.read_text() != text:
+    try:
+        is_other = path.exists() and read_file(path) != text.encode()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read: {error.strerror}; move it away, or give another '
+                         '--result_path') from None
+    if is_other:
         keep_copy(path)
     write_text(path, text)
 

@@ -41,8 +41,10 @@ def whole(low: int, high: int = MAX_WHOLE) -> Check:
 
 
 def is_number(value: Any) -> bool:
-    """True for a finite int or float, and no bool."""
-    return type(value) in (int, float) and math.isfinite(value)
+    """True for a finite float, or an int that is one, and no bool."""
+    if type(value) is int:
+        return abs(value) < 2 ** 1000
+    return type(value) is float and math.isfinite(value)
 
 
 TEXT = plain(lambda value: isinstance(value, str), 'a text')
