@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from runtime.errors import InputError
 from runtime.files import writing_whole
-from weights import CheckpointError, error_text, load
+from weights import CheckpointError, error_text, read
 
 EPOCH_NAME = re.compile(r'save_\d+\.pth')
 
@@ -103,14 +104,22 @@ class CheckpointSaver:
             self._warn(f'warning: {error}; the run goes on')
 
 
-def newest(folder: str | Path) -> Path | None:
-    """Path of the newest checkpoint in a folder that loads, None where there is none."""
+def newest(folder: str | Path, warn: Callable[[str], object]) -> Path | None:
+    """Path of the newest checkpoint in a folder that can be gone on with, None where there is none.
+
+    warn: told of each newer one that is passed over, and why
+    """
     for path in _newest_first(folder):
         try:
-            load(path)
-            return path
-        except CheckpointError:
+            weights = read(path)
+        except InputError as error:
+            warn(f'passed over: {error}')
             continue
+        if weights.training is None or weights.not_finite:
+            held = 'no state of a training' if weights.training is None else 'nan or infinity'
+            warn(f'passed over: {path}: holds {held}')
+            continue
+        return path
     return None
 
 

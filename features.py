@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.files import replacing
+from runtime.files import file_size, replacing
 
 if TYPE_CHECKING:
     import torch  # slow to import
@@ -109,13 +109,32 @@ def unpack(packed: dict[str, Any]) -> 'tuple[torch.Tensor, torch.Tensor]':
 def read_features(path: str | Path) -> Features:
     """`Features` of a file. Raises InputError where it is none."""
     try:
+        n_bytes = file_size(path)
         with h5py.File(path, 'r') as file:
-            return Features(file['features'][:], list(file['video_ids'].asstr()[:]),
-                            file['segments'][:], file['labels'][:],
-                            list(file['class_names'].asstr()[:]))
+            for name in Features._fields:
+                # Rows that are not stored are made of a fill value: any number of them.
+                if file[name].size * max(1, file[name].dtype.itemsize) > n_bytes:
+                    raise ValueError(f'{name} claims more than the file has')
+            content = Features(file['features'][:], list(file['video_ids'].asstr()[:]),
+                               file['segments'][:], file['labels'][:],
+                               list(file['class_names'].asstr()[:]))
+        _check_shapes(content)
+        return content
     except FileNotFoundError:
         raise InputError(f'{path}: no such file; make it with main.py --inference '
                          '--output_features') from None
-    except (OSError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged file fails in any way there is
         raise InputError(f'{path}: not a file of features ({error}); make it with main.py '
                          '--inference --output_features') from None
+
+
+def _check_shapes(content: Features) -> None:
+    """Raise ValueError unless there are as many rows of each, of numbers, as there should be."""
+    n_rows = len(content.features)
+    wanted = {'features': (2, 'f'), 'segments': (2, 'iu'), 'labels': (content.labels.ndim, 'iu')}
+    for name, (n_dims, kinds) in wanted.items():
+        values = getattr(content, name)
+        if len(values) != n_rows or values.ndim != n_dims or values.dtype.kind not in kinds:
+            raise ValueError(f'its {name} are no {n_rows} rows of numbers')
+    if len(content.video_ids) != n_rows:
+        raise ValueError(f'it names {len(content.video_ids)} videos for {n_rows} rows')

@@ -110,7 +110,7 @@ def find_resumed(opts: Options, world: distributed.World, log: logs.RunLog) -> O
     if opts.resume_path is None or opts.resume_path.name != 'auto':
         return opts
     path = distributed.from_main(
-        checkpoint.newest(opts.result_path) if world.is_main else None, world)
+        checkpoint.newest(opts.result_path, log.warn) if world.is_main else None, world)
     log.say(f'--resume_path auto: {path or "no checkpoint yet, a new training begins"}')
     return replace(opts, resume_path=path, pretrain_path=None if path else opts.pretrain_path)
 

@@ -20,6 +20,9 @@ from spatial_transforms import Normalize
 from tasks import TASKS
 from weights import Weights, WeightsError, read
 
+# The numbers of a network that a file describes are at most so many for each that it has, and a few
+# more: those of --attention may be new.
+MAX_NETWORK_RATIO, FEW_NUMBERS = 8, 10_000_000
 # How many tensors or names an error about a file of weights lists.
 LISTED = 4
 
@@ -100,9 +103,24 @@ def _check_finite(weights: Weights) -> None:
 
 
 def _network_for(opts: Options, weights: Weights) -> Classifier:
-    """A new network as the options and, beyond flags, the file have it."""
-    return build_network(opts, **{name: value for name, value in weights.network.items()
-                                  if name not in NETWORK_FLAGS})
+    """A new network as the options and, beyond flags, the file have it.
+
+    Raises WeightsError where the file describes a much larger network than it has numbers for: a
+    small file could take all memory.
+    """
+    more = {name: value for name, value in weights.network.items() if name not in NETWORK_FLAGS}
+    is_of_file = opts.n_classes == weights.network['n_classes']
+    try:
+        with torch.device('meta'):
+            described = build_network(opts if is_of_file else replace(opts, n_classes=1), **more)
+        n_described = sum(tensor.numel() for tensor in described.state_dict().values())
+    except (RuntimeError, TypeError, ValueError, OverflowError):  # a size that no tensor can have
+        n_described = sys.maxsize
+    n_numbers = sum(tensor.numel() for tensor in weights.state_dict.values())
+    if n_described > MAX_NETWORK_RATIO * n_numbers + FEW_NUMBERS:
+        raise WeightsError(f'{weights.path}: describes a network of {n_described} numbers and has '
+                           f'{n_numbers}; check the network flags, or give an unchanged file')
+    return build_network(opts, **more)
 
 
 def _fitting(network: nn.Module, state_dict: Mapping[str, torch.Tensor],
@@ -114,8 +132,11 @@ def _fitting(network: nn.Module, state_dict: Mapping[str, torch.Tensor],
     extra = [f'{name} {_shape(given[name])}' for name in given if name not in own]
     other = [f'{name} {_shape(given[name])} instead of {_shape(own[name])}'
              for name in own if name in given and own[name].shape != given[name].shape]
+    types = [f'{name} {_type(given[name])} instead of {_type(own[name])}' for name in own
+             if name in given and given[name].is_floating_point() != own[name].is_floating_point()]
     faults = [f'{len(names)} {kind} ({_first(names)})' for kind, names in
-              (('missing', missing), ('too many', extra), ('of another shape', other)) if names]
+              (('missing', missing), ('too many', extra), ('of another shape', other),
+               ('of another type', types)) if names]
     if faults:
         raise WeightsError(f'{path}: its tensors do not fit the network: {"; ".join(faults)}; '
                            'check the network flags')
@@ -131,6 +152,10 @@ def _counters_missing(own: Mapping[str, torch.Tensor],
 
 def _shape(tensor: torch.Tensor) -> str:
     return 'x'.join(map(str, tensor.shape)) or 'scalar'
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix('torch.')
 
 
 def _first(names: Sequence[str]) -> str:

@@ -302,6 +302,11 @@ class Optimization:
         own = [{key: value for key, value in group.items() if key != 'params'}
                for group in self._groups]
         self._optimizer.load_state_dict(dict(state['optimizer']))
+        for parameter, values in self._optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and value.dim() and (
+                        value.shape != parameter.shape):
+                    raise ValueError(f'{name} is of another shape than its parameter')
         rates = state['scheduler'].get('rates', [group['lr'] for group in self._groups])
         self._scheduled = [
             _rescaled(rate, group.get('initial_lr'), settings['initial_lr'])

@@ -62,6 +62,9 @@ STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'fl
             'video': ('video', 'rgb')}
 FILE_TYPES = tuple(dict.fromkeys(file_type for file_type, _ in STORAGES.values()))
 
+# Values of one flag that a file may record.
+MAX_RECORDED = 1000
+
 # Pairs of: is this rule broken, and the sentence that says so.
 Rules = list[tuple[Any, str]]
 
@@ -550,6 +553,26 @@ def as_words(name: str, value: Any) -> list[str]:
         value = 'x'.join(map(str, value))
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return [f'--{name}', *(str(value) for value in values if value is not True)]
+
+
+def parsed_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """{flag: value} as a file records them, each as its flag takes it. Raises InputError where
+    one has a value that its flag does not take."""
+    argv = []
+    for name, value in record.items():
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if len(values) > MAX_RECORDED or not all(
+                item is None or type(item) in (bool, int, float) or type(item) is str
+                and not item.startswith('--') for item in values):
+            raise InputError(f'argument --{name}: a {type(value).__name__} is no value of a flag')
+        argv += as_words(name, value)
+    parsed = vars(build_parser().parse_args(argv))
+    for name, value in record.items():
+        is_list = isinstance(value, (list, tuple))
+        if is_list != isinstance(parsed[name], (list, tuple)) or (
+                (value is None or isinstance(value, bool)) and value is not parsed[name]):
+            raise InputError(f'argument --{name}: {value} is not a value of it')
+    return {name: parsed[name] for name in record}
 
 
 def check(opts: Options) -> None:

@@ -32,11 +32,15 @@ from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, Options
 from runtime import distributed
 from runtime.distributed import World
 from runtime.errors import InputError
-from runtime.files import write_json, write_text
+from runtime.files import file_size, parse_json, write_json, write_text
 from runtime.logs import RunLog
+from runtime.schema import OBJECT, TEXT, fields, list_of, whole
 
 # A file of another format is of other settings.
 FORMAT = 1
+# A line of a file of partial results.
+ROW = fields({'video': TEXT, 'result': list_of(OBJECT)},
+             {'features': fields({'segments': list_of(list_of(whole(0))), 'float32': TEXT})})
 # A sentence names both values of a setting unless they are longer, such as hashes.
 SHOWN_LENGTH = 60
 
@@ -71,6 +75,7 @@ class PartialResults:
         rows: dict[str, Any] = {}
         for path in self._files():
             try:
+                file_size(path)
                 rows |= {row['video']: row for row in self._rows(path)}
             except OSError as error:
                 mend = 'mend its permissions, or ' if isinstance(error, PermissionError) else ''
@@ -127,8 +132,13 @@ class PartialResults:
                 return
             for line in file:
                 # One that was cut short when its process was killed is no JSON.
-                with suppress(ValueError):
-                    yield json.loads(line)
+                try:
+                    row = parse_json(line)
+                except ValueError:
+                    continue
+                if fault := ROW(row):
+                    raise InputError(f'{path}: a row of it{fault}; move it away to begin afresh')
+                yield row
 
     def _opened(self) -> FileIO:
         """The file of this process, to append to: as it is, or a new one."""

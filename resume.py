@@ -11,7 +11,7 @@ from typing import Any
 from averaging import WeightAverage
 from metrics import Sums
 from optim import Optimization, schedule_name
-from opts import TRAINING_FLAGS, Options, as_words, build_parser, check, replace
+from opts import TRAINING_FLAGS, Options, check, parsed_record, replace
 from runtime.arguments import python
 from runtime.errors import InputError
 from weights import Weights
@@ -85,12 +85,10 @@ def _recorded(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(state['options'], Mapping):
         raise error
     record = {name: value for name, value in state['options'].items() if name in TRAINING_FLAGS}
-    argv = [word for name, value in record.items() for word in as_words(name, value)]
-    try:  # as a command line, so that a value that no flag takes is found
-        parsed = vars(build_parser().parse_args(argv))
+    try:
+        return parsed_record(record)
     except InputError:
         raise error from None
-    return {name: parsed[name] for name in record}
 
 
 def _told(opts: Options, state: Mapping[str, Any], path: Path,
@@ -149,7 +147,8 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
         optimization.load_state_dict(training_state(weights), n_steps,
                                      # The 2020 code saved before the schedule's step.
                                      is_one_epoch_behind=not weights.is_ours)
-    except (ValueError, KeyError):
+    # torch's optimisers fail in any of these ways on the state of another one.
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
                          'trained now; give the --ft_begin_module, --layer_decay, '
                          '--head_lr_factor and --no_norm_decay it was trained with') from None

@@ -6,11 +6,13 @@
 
 import errno
 import json
+import mmap
 import pickle
 import platform
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,8 +27,11 @@ from models.base import Classifier
 from models.identify import unrecorded_stem_planes
 from models.released import kind_of, state_dict_keys
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser,
-                  normalization)
+                  normalization, parsed_record)
 from runtime.errors import InputError
+from runtime.files import file_size, parse_json
+from runtime.schema import (BOOL, NUMBER, OBJECT, REAL, TEXT, fields, list_of, mapping, optional,
+                            shown, whole)
 
 # A file of a later format is refused; one without the number was not written by this code.
 FORMAT_VERSION = 1
@@ -36,6 +41,26 @@ RECORD = 'checkpoint'
 MODULE_PREFIX = re.compile(r'(module\.)+')
 # What wrappers of other projects put before names, in any nesting.
 WRAPPERS = re.compile(r'((module|_orig_mod|model|backbone|network)\.)+')
+# How deep values of a file may lie in each other, and how many there may be.
+MAX_DEPTH, MAX_VALUES = 32, 10_000_000
+# Bytes of all tensors together, for each byte of the file: some share theirs, such as tied weights.
+MAX_SHARING = 8
+# Of a clip and of a stem that a file describes: more than any network here has been trained with.
+MAX_CLIP_BYTES, MAX_PLANES = 2 ** 31, 65_536
+# What a zip archive begins with.
+ZIP_MAGIC = b'PK\x03\x04'
+
+# What the fields of a file are, if it has them: the state of a training, and what ours record.
+TRAINING = fields(
+    {'epoch': whole(0), 'scheduler': OBJECT,
+     'optimizer': fields({'state': mapping(whole(0), OBJECT), 'param_groups': list_of(fields(
+         {'params': list_of(whole(0)), 'lr': NUMBER}, {'initial_lr': NUMBER}))})},
+    {'position': fields({'epoch': whole(1), 'batch': whole(0), 'sums': mapping(TEXT, REAL)},
+                        {'lr': optional(NUMBER), 'batch_size': whole(1)}),
+     'options': OBJECT, 'best_epoch': whole(0), 'scaler': optional(OBJECT)})
+OWN_FIELDS = fields({}, {
+    'arch': TEXT, 'epoch': whole(0), 'versions': mapping(TEXT, TEXT), 'multi_label': BOOL,
+    'class_names': optional(list_of(TEXT, is_unique=True)), 'behind_module': BOOL})
 
 
 class CheckpointError(InputError):
@@ -125,8 +150,13 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
     if is_average:
         _check_state_dict(file['ema_state_dict'], path)
         file = {**file, 'state_dict': file['ema_state_dict']}
-    says = _our_record(file, path) if 'format_version' in file else _told(file, path, hints)
+    is_ours = 'format_version' in file
     has_training = 'optimizer' in file and 'scheduler' in file
+    fault = (OWN_FIELDS(file) if is_ours else '') or (TRAINING(file) if has_training else '')
+    if fault and is_ours:
+        raise WeightsError(f'{path}: its {fault.removeprefix(".")}; give an unchanged file')
+    has_training = has_training and not fault
+    says = _our_record(file, path) if is_ours else _told(file, path, hints)
     training = {key: value for key, value in file.items() if key != 'state_dict'}
     arch, epoch = file.get('arch'), file.get('epoch')
     return Weights(path=path, training=training if has_training else None,
@@ -168,14 +198,16 @@ def load(path: str | Path) -> dict[str, Any]:
     Tensors are on the CPU. Nothing in the file is run (weights_only). Raises CheckpointError.
     """
     path = Path(path)
-    file = _unpickled(path)
+    file, n_bytes = _content(path)
     if not isinstance(file, dict):
         raise CheckpointError(f'{path}: not a checkpoint: it holds a {type(file).__name__}; give '
                               'a .pth file with a state_dict of weights')
     version = file.get('format_version', 0)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(f'{path}: is of format {version}, and this code reads formats up to '
+    if type(version) is not int or version > FORMAT_VERSION:
+        said = version if isinstance(version, str) else shown(version)
+        raise CheckpointError(f'{path}: is of format {said}, and this code reads formats up to '
                               f'{FORMAT_VERSION}; update the code')
+    _check_tensors(file, n_bytes, path)
     key = next((key for key in state_dict_keys() if isinstance(file.get(key), dict)), None)
     state_dict = file if key is None else file[key]
     _check_state_dict(state_dict, path)
@@ -206,22 +238,32 @@ def _in_fp32(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def _unpickled(path: Path) -> Any:
-    """What is in a file, or a CheckpointError."""
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
+def _content(path: Path) -> tuple[Any, int]:
+    """What is in a file, and its size in bytes. Raises CheckpointError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of forms that are refused below
-            return torch.load(path, map_location='cpu', weights_only=True)
+        n_bytes = file_size(path)
+        return (_read_safetensors if path.suffix == '.safetensors' else _unpickled)(path), n_bytes
     except FileNotFoundError:
         raise CheckpointError(f'{path}: no such checkpoint; check the path and '
                               '--root_path') from None
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be read ({error_text(error)}); give a .pth '
+                              'file') from None
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch.save put into a file. Raises CheckpointError, and OSError as `open` does."""
+    try:
+        _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of forms that are refused below
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # bytes that are no checkpoint fail in any way there is
         # EINVAL comes from a jump to where the end of the file should be.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise CheckpointError(f'{path}: cannot be read ({error_text(error)}); give a .pth '
-                                  'file') from None
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         wanted = _code_in(error)
         if wanted:
             raise CheckpointError(f'{path}: refused, since loading it would run code from the file '
@@ -230,18 +272,97 @@ def _unpickled(path: Path) -> Any:
                               '.pth file') from None
 
 
+def _check_archive(path: Path) -> None:
+    """Raise CheckpointError where a file does not hold what torch.save wrote, by its checksums, or
+    asks for more memory than it has bytes. Whatever else is raised comes of a file that is none.
+
+    torch.load sees neither.
+    """
+    with open(path, 'rb') as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            n_bytes = len(content)
+            if content.find(b'bytearray') >= 0:
+                raise CheckpointError(f'{path}: refused, since it asks for a bytearray, which may '
+                                      'be of any size; give a file that holds only weights')
+            if content[:len(ZIP_MAGIC)] != ZIP_MAGIC:
+                return
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            n_unpacked = sum(entry.file_size for entry in entries)
+            if n_unpacked > n_bytes or any(entry.compress_type for entry in entries):
+                raise CheckpointError(f'{path}: is packed, which torch.save never does, and '
+                                      f'unpacks to {n_unpacked} bytes; give the file as torch.save '
+                                      'wrote it')
+            # torch.save leaves all of them 0 where it is told to make none.
+            broken = archive.testzip() if any(entry.CRC for entry in entries) else None
+            if broken is not None:
+                raise CheckpointError(f'{path}: is damaged: its part {broken} is not what was '
+                                      'written, by its checksum; give another copy')
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """Tensors, and all else that `write_safetensors` put beside them, or a CheckpointError."""
+    """Tensors, and all else that `write_safetensors` put beside them. Raises CheckpointError."""
     try:
         with safe_open(path, framework='pt') as file:
-            record = json.loads((file.metadata() or {}).get(RECORD, '{}'))
+            record = parse_json((file.metadata() or {}).get(RECORD, '{}'))
             return {**record, 'state_dict': {name: file.get_tensor(name) for name in file.keys()}}
-    except FileNotFoundError:
-        raise CheckpointError(f'{path}: no such checkpoint; check the path and '
-                              '--root_path') from None
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f'{path}: not a .safetensors file, or one that is cut short '
                               f'({str(error).splitlines()[0]}); give another file') from None
+
+
+def _tensors(file: Any, path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(where, tensor) of all that lie anywhere in a file. Raises CheckpointError for one with more
+    than any training has."""
+    waiting: list[tuple[str, Any, int]] = [('', file, 0)]
+    seen, n_values = set(), 0
+    while waiting:
+        where, value, depth = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield where, value
+        elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))
+            n_values += len(value)
+            if depth > MAX_DEPTH or n_values > MAX_VALUES:
+                raise CheckpointError(f'{path}: holds more values, or values nested deeper, than '
+                                      'any training; give a file of weights')
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f'{where}.{key}' if isinstance(key, (str, int)) else where, item,
+                         depth + 1) for key, item in items]
+
+
+def _check_tensors(file: Any, n_bytes: int, path: Path) -> None:
+    """Raise CheckpointError unless the tensors of a file are plain ones that lie in its bytes."""
+    n_claimed = 0
+    for where, tensor in _tensors(file, path):
+        name, own = where.removeprefix('.').removeprefix('state_dict.'), 0
+        kind = _odd_kind(tensor)
+        if not kind:
+            own = tensor.numel() * tensor.element_size()
+            if own > tensor.untyped_storage().nbytes():
+                kind = 'expanded beyond the numbers that it has'
+        if kind:
+            raise CheckpointError(f'{path}: its tensor {name} is {kind}; give a file of plain '
+                                  'weights')
+        n_claimed += own
+    if n_claimed > MAX_SHARING * n_bytes:
+        raise CheckpointError(f'{path}: claims {n_claimed} bytes of tensors and has {n_bytes}; '
+                              'give a file of plain weights')
+
+
+def _odd_kind(tensor: torch.Tensor) -> str:
+    """What makes a tensor no plain one of real numbers, '' for nothing."""
+    if tensor.is_nested:
+        return 'nested'
+    if tensor.layout != torch.strided:
+        return 'sparse'
+    if tensor.is_quantized:
+        return 'quantised'
+    if tensor.is_meta:
+        return 'without values'
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return f'a {type(tensor).__name__}'
+    return 'of complex numbers' if tensor.is_complex() else ''
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, Any]) -> list[str]:
@@ -322,43 +443,70 @@ def _told(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any]) -> dict
 def _our_record(file: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The fields of `Weights` for one of our checkpoints."""
     defaults = vars(build_parser().parse_args([]))
-    # A flag that came after the file was written has its default.
-    network = {**{name: defaults[name] for name in NETWORK_FLAGS},
-               **_flags_of(file, 'network_options', [*NETWORK_FLAGS, 'stem_planes'],
-                           {**defaults, 'stem_planes': 64}, path)}
+    record = file.get('network_options')
+    model = record.get('model') if isinstance(record, dict) else None
     try:
-        options = models.options_of(network['model'])
+        options = models.options_of(model if isinstance(model, str) else defaults['model'])
     except InputError as error:
         raise WeightsError(f'{path}: {error}') from None
-    if 'stem_planes' in options and 'stem_planes' not in network:
-        network['stem_planes'] = unrecorded_stem_planes(file['state_dict'], network)
+    # A flag that came after the file was written has its default.
+    network = {**{name: defaults[name] for name in NETWORK_FLAGS},
+               **_flags_of(file, 'network_options', NETWORK_FLAGS, path)}
+    known = models.depths(network['model'])
+    if known and network['model_depth'] not in known:
+        raise WeightsError(f'{path}: its network_options say {network["model"]} of depth '
+                           f'{network["model_depth"]}, which there is not; give an unchanged file')
+    if 'stem_planes' in options:
+        network['stem_planes'] = _stem_planes(file, network, path)
     names = file.get('class_names')
+    clip = _flags_of(file, 'clip_options', CLIP_FLAGS, path)
+    _check_clips(clip, path)
     return {'state_dict': file['state_dict'],
             'network': {name: value for name, value in network.items() if name in options},
-            'clip': _flags_of(file, 'clip_options', CLIP_FLAGS, defaults, path),
-            'class_names': None if names is None else tuple(map(str, names)),
+            'clip': clip, 'class_names': None if names is None else tuple(names),
             'multi_label': bool(file.get('multi_label', False)), 'origin': OURS,
             'format_version': file['format_version'], 'versions': file.get('versions', {})}
 
 
+def _stem_planes(file: Mapping[str, Any], network: Mapping[str, Any], path: Path) -> int:
+    """The width of the stem, which has no flag."""
+    planes = file['network_options'].get('stem_planes')
+    if planes is None:
+        return unrecorded_stem_planes(file['state_dict'], network)
+    if fault := whole(1, MAX_PLANES)(planes):
+        raise WeightsError(f'{path}: its network_options.stem_planes{fault}; give an unchanged '
+                           'file')
+    return planes
+
+
+def _check_clips(clip: Mapping[str, Any], path: Path) -> None:
+    """Raise WeightsError where clips of these flags would be of more memory than any have."""
+    n_bytes = 3 * clip.get('sample_duration', 1) * max(
+        clip.get('sample_size', 1), clip.get('sample_resize', 1)) ** 2
+    if n_bytes > MAX_CLIP_BYTES:
+        raise WeightsError(f'{path}: its clip_options ask for clips of {n_bytes} bytes, and at '
+                           f'most {MAX_CLIP_BYTES} are read; give an unchanged file')
+
+
 def _flags_of(file: Mapping[str, Any], key: str, names: Sequence[str],
-              defaults: Mapping[str, Any], path: Path) -> dict[str, Any]:
+              path: Path) -> dict[str, Any]:
     """{flag: value} of those flags that one of our checkpoints records under a key."""
     record = file.get(key)
     if not isinstance(record, dict):
         raise WeightsError(f'{path}: its {key} are no record of flags; give an unchanged file')
     record = {name: record[name] for name in names if name in record}
+    try:
+        return parsed_record(record)
+    except InputError:
+        raise WeightsError(f'{path}: its {key} say {_refused_entry(record)}; give an unchanged '
+                           'file') from None
+
+
+def _refused_entry(record: Mapping[str, Any]) -> str:
+    """The first entry of a record that its flag does not take, and its value."""
     for name, value in record.items():
-        if not _is_like(value, defaults[name]):
-            raise WeightsError(f'{path}: its {key} say {name} {value!r}; give an unchanged file')
-    return record
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    """True if a value is of the kind of a flag's default; None stands for three numbers."""
-    if default is None:
-        return value is None or (isinstance(value, (list, tuple)) and len(value) == 3
-                                 and all(isinstance(number, (int, float)) for number in value))
-    if isinstance(default, (bool, str)):
-        return isinstance(value, type(default))
-    return isinstance(value, (int, float)) and (value > 0 or value == default)
+        try:
+            parsed_record({name: value})
+        except InputError:
+            return f'{name} {shown(value)}'
+    return 'values that do not go together'

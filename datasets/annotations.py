@@ -5,8 +5,8 @@ tens of megabytes, which loader processes share.
 """
 
 import hashlib
-import json
 import math
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,13 +17,18 @@ from typing import Any
 import torch
 
 from runtime.errors import InputError
+from runtime.files import parse_json, read_file
+from runtime.schema import TEXT, fields, is_number, list_of, plain
 
 # Names of the subsets on the command line and in the files.
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 # ActivityNet marks segments in seconds; one shorter than this many frames is widened.
 MIN_SEGMENT_FRAMES = 8
 MAX_FRAME = 2 ** 31 - 1  # what fits into a column of the records
+# A node of a taxonomy, which has a number or a text; the topmost one has no parent.
+ID = plain(lambda value: value is None or isinstance(value, (int, str)), 'a number or a text')
 NO_LABEL = -1  # the class number of a sample without label
+TAXONOMY = list_of(fields({'nodeName': TEXT, 'nodeId': ID, 'parentId': ID}))
 
 Indices = Sequence[int]  # of samples in the records
 
@@ -208,7 +213,7 @@ def read_annotation(path: str | Path) -> Annotation:
     """Annotation from a JSON file of either schema. Raises AnnotationError."""
     path = Path(path)
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(read_file(path))
     except FileNotFoundError:
         raise AnnotationError(f'{path}: no such annotation file; check --annotation_path and '
                               '--root_path, or make it with one of util_scripts\' *_json') from None
@@ -246,12 +251,11 @@ def _labels(data: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 
 def _leaves(data: dict[str, Any], path: Path) -> tuple[str, ...]:
-    try:
-        parents = {node['parentId'] for node in data['taxonomy']}
-        return tuple(node['nodeName'] for node in data['taxonomy'] if node['nodeId'] not in parents)
-    except (TypeError, KeyError):
+    if TAXONOMY(data['taxonomy']):
         raise AnnotationError(f'{path}: its "taxonomy" is not a list of nodes with nodeName, '
-                              'nodeId and parentId; take the published file') from None
+                              'nodeId and parentId; take the published file')
+    parents = {node['parentId'] for node in data['taxonomy']}
+    return tuple(node['nodeName'] for node in data['taxonomy'] if node['nodeId'] not in parents)
 
 
 def select_subset(annotation: Annotation, subset: str) -> dict[str, Any]:
@@ -309,7 +313,12 @@ def _path(entry: dict[str, Any], usual: str, where: str) -> str:
     if not isinstance(path, str):
         raise AnnotationError(f'{where}: "video_path" {path!r} is not the path of its frames; '
                               'mend it')
-    return path
+    try:
+        if b'\0' not in os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    raise AnnotationError(f'{where}: no file can have the path {path!r}; mend it')
 
 
 def _class_numbers(label: Any, numbers: dict[str, int], where: str, subset: str,
@@ -333,7 +342,7 @@ def _listed(label: Any, numbers: dict[str, int], where: str) -> int:
 
 def _frame_segment(segment: Any, first_frame: int, where: str) -> list[int]:
     is_pair = isinstance(segment, list) and len(segment) == 2 and all(
-        isinstance(frame, int) for frame in segment)
+        type(frame) is int for frame in segment)  # true and false are ints too
     if not is_pair or not first_frame <= segment[0] < segment[1] <= MAX_FRAME:
         raise AnnotationError(f'{where}: segment {segment!r} is not [first frame, last frame + 1] '
                               f'with frames counted from {first_frame}; mend it')
@@ -381,14 +390,14 @@ def _marks(entry: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 def _timed_segment(segment_sec: Any, fps: Any, where: str) -> tuple[int, int]:
     """[begin, end] in seconds -> first frame and last frame + 1, counted from 1."""
-    if not isinstance(fps, (int, float)) or fps <= 0:
+    if not is_number(fps) or fps <= 0:
         raise AnnotationError(f'{where} has no "fps"; add it with '
                               'util_scripts.add_fps_into_activitynet_json')
-    try:
-        begin, end = (math.floor(sec * fps) + 1 for sec in segment_sec)
-    except (TypeError, ValueError, OverflowError):
+    if not isinstance(segment_sec, list) or len(segment_sec) != 2 or not all(
+            is_number(sec) and sec * fps < MAX_FRAME for sec in segment_sec):
         raise AnnotationError(f'{where}: segment {segment_sec!r} is not [begin, end] in seconds; '
-                              'mend it') from None
+                              'mend it')
+    begin, end = (math.floor(sec * fps) + 1 for sec in segment_sec)
     return max(1, begin), end
 
 

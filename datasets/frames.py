@@ -22,12 +22,17 @@ from datasets.scaling import SHORT_SIDE, Box
 from datasets.video import (VIDEO_EXTENSIONS, EndError, VideoError, count_frames, count_packets,
                             cut_name, find_video, read_crops, read_rgb)
 from runtime.errors import InputError
+from runtime.files import file_size, read_file
 from spatial_transforms import first_resize
 
 # What can be wrong with a video's frames.
 MISSING, EMPTY, TRUNCATED, UNDECODABLE, MIXED, WRONG_COUNT = PROBLEMS = (
     'missing', 'empty', 'truncated', 'undecodable', 'sizes or colours that change',
     'wrong frame count')
+# Of one frame: more than any video has, 8K included, and more than an image of it takes.
+MAX_PIXELS, MAX_IMAGE_BYTES = 2 ** 26, 2 ** 26
+# What a chunk of an HDF5 data set holds for each row of bytes, which lie elsewhere in the file.
+HDF5_ROW = np.dtype([('length', '<u4'), ('address', '<u8'), ('index', '<u4')])
 
 
 # What `Reader.left_out` calls a frame that is not there.
@@ -189,6 +194,9 @@ def _header(data: bytes, name: str, other: Image.Image | None) -> tuple[tuple[in
     except ValueError:
         raise FrameError(f'{name}: the frame is not a JPEG image; extract the video '
                          'again', UNDECODABLE) from None
+    if height * width > MAX_PIXELS:
+        raise FrameError(f'{name}: the frame claims {width}x{height} pixels, and at most '
+                         f'{MAX_PIXELS} are read; extract the video again', UNDECODABLE)
     return (height, width), colours
 
 
@@ -306,8 +314,7 @@ class JpgFrames(_JpegFrames):
     @staticmethod
     def _load(name: str) -> bytes:
         try:
-            with open(name, 'rb', buffering=0) as file:
-                return file.read()
+            return read_file(name)
         except FileNotFoundError:
             raise FrameError(f'{name}: no such frame; extract the video or make the annotation '
                              'again') from None
@@ -354,17 +361,23 @@ class Hdf5Frames(_JpegFrames):
 
     def _open(self, path: str) -> dict[str, h5py.Dataset]:
         try:
+            file_size(path)
             file = h5py.File(path, 'r')
-            return {name: file[name] for name in self.datasets}
+            stored = {name: file[name] for name in self.datasets}
+            is_right = all(map(_is_column_of_bytes, stored.values()))
         except FileNotFoundError:
             raise FrameError(f'{path}: no such file; make it with '
                              'util_scripts.generate_video_hdf5, or check --video_path') from None
-        except OSError as error:
-            kind = TRUNCATED if 'truncated' in str(error) else UNDECODABLE
-            raise FrameError(f'{path}: not a readable HDF5 file; make it again', kind) from None
         except KeyError:
             raise FrameError(f'{path}: has no dataset {" and ".join(self.datasets)}; '
                              'make the file again', EMPTY) from None
+        except Exception as error:  # a damaged file fails in any way there is
+            kind = TRUNCATED if 'truncated' in str(error) else UNDECODABLE
+            raise FrameError(f'{path}: not a readable HDF5 file; make it again', kind) from None
+        if not is_right:
+            raise FrameError(f'{path}: its {" and ".join(self.datasets)} are no frames, a row of '
+                             'bytes each; make the file again', UNDECODABLE)
+        return stored
 
     @staticmethod
     def _load(data: h5py.Dataset, run: range, path: str) -> list[bytes]:
@@ -373,11 +386,34 @@ class Hdf5Frames(_JpegFrames):
             raise FrameError(f'{path}: frame {max(run.start, len(data))}: the file has {len(data)} '
                              'frames (from 0); make the file or the annotation again', WRONG_COUNT)
         try:
+            _check_row_sizes(data, run)
             return [np.asarray(image, np.uint8).tobytes() for image in data[run.start:run.stop]]
-        except OSError:
+        except Exception:  # as in `_open`
             frames = f'frame {run.start}' + (f' to {run.stop - 1}' if len(run) > 1 else '')
             raise FrameError(f'{path}: {frames}: cannot be read from the file; make it again',
                              UNDECODABLE) from None
+
+
+def _is_column_of_bytes(data: object) -> bool:
+    """True for the data set of an HDF5 file whose rows are bytes, and lie in the file itself."""
+    return (isinstance(data, h5py.Dataset) and data.ndim == 1 and not data.is_virtual
+            and not data.external and h5py.check_vlen_dtype(data.dtype) == np.uint8)
+
+
+def _check_row_sizes(data: h5py.Dataset, run: range) -> None:
+    """Raise ValueError where a row of a data set in chunks claims more bytes than a frame has.
+
+    The library would take the memory first.
+    """
+    if data.chunks is None or data.compression or data.id.get_num_chunks() == 0:
+        return
+    size = data.chunks[0]
+    for begin in range(run.start // size * size, run.stop, size):
+        _, chunk = data.id.read_direct_chunk((begin,))
+        lengths = np.frombuffer(chunk, HDF5_ROW)['length'][max(0, run.start - begin):
+                                                           run.stop - begin]
+        if len(lengths) and lengths.max() > MAX_IMAGE_BYTES:
+            raise ValueError(f'a row claims {lengths.max()} bytes')
 
 
 def _runs(frames: Sequence[int]) -> Iterator[range]:

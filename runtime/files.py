@@ -1,9 +1,13 @@
-"""Files that are written whole or not at all, and the folder that the results of a run go to."""
+"""Files that are looked at before they are read, files that are written whole or not at all, and
+the folder that the results of a run go to."""
 
+import errno
 import json
 import os
 import platform
+import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +21,67 @@ RUN_FILES = ('save_*.pth', '*.log', '*.json', '*.partial.*.jsonl', TRACE_NAME,
              'events.out.tfevents.*')
 # Bytes of a name that its temporary name begins with: a file system takes 255 of the whole.
 NAME_LENGTH = 150
+
+
+KINDS_OF_FILES = ((stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'),
+                  (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
+
+
+# ---------------------------------------------------------------- looked at, then read
+
+def file_size(file: str | Path | int) -> int:
+    """The bytes of a file, given by its path or descriptor, which is not opened for that.
+
+    Raises OSError where there is none, and where it is a folder, pipe, socket or device: reading
+    such a one might never end. A path that no file can have is one of none.
+    """
+    try:
+        status = os.stat(file)
+    except ValueError:  # a NUL in it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for is_kind, kind in KINDS_OF_FILES if is_kind(status.st_mode)),
+                    'no file')
+        raise OSError(errno.ENOTSUP, f'it is {kind}, not a file')
+    return status.st_size
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file. Raises OSError as `file_size` does."""
+    try:
+        # One that is no file does not keep this waiting, and `file_size` says so.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except ValueError:  # a NUL in it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    try:
+        data = os.read(descriptor, file_size(descriptor) + 1)
+        parts = [data]
+        while data:  # it has grown, or is longer than one call reads
+            data = os.read(descriptor, 2 ** 20)
+            parts.append(data)
+        return parts[0] if len(parts) == 2 else b''.join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of a JSON text; ValueError where it is none, where an object has a name twice, and
+    where it is nested too deeply for Python."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except RecursionError:
+        raise ValueError('nested too deeply') from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of names and values; ValueError where two have one name."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        (twice, _), = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f'{twice!r} is there twice')
+    return value
 
 
 # ---------------------------------------------------------------- whole or not at all
@@ -111,7 +176,12 @@ def open_result_folder(folder: str | Path, is_new_training: bool) -> None:
 def write_opts(folder: str | Path, text: str) -> None:
     """Write opts.json; one that says something else is kept as opts.1.json, opts.2.json, ..."""
     path = Path(folder) / 'opts.json'
-    if path.exists() and path.read_text() != text:
+    try:
+        is_other = path.exists() and read_file(path) != text.encode()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read: {error.strerror}; move it away, or give another '
+                         '--result_path') from None
+    if is_other:
         keep_copy(path)
     write_text(path, text)
 

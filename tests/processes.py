@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +27,21 @@ def wait_for(condition, process=None):
         time.sleep(0.01)
 
 
+def _wait_for_pipes():
+    """Let whoever reads a frame that is a pipe wait until that is filled, and have what is in it:
+    a disk that does not answer. Without this, what is no file is refused."""
+    opened = os.open
+
+    def open_late(path, flags, *more, **options):
+        if not (flags & os.O_NONBLOCK and Path(path).is_fifo()):
+            return opened(path, flags, *more, **options)
+        with tempfile.TemporaryFile() as file:
+            file.write(Path(path).read_bytes())
+            file.seek(0)
+            return os.dup(file.fileno())
+    os.open = open_late
+
+
 def _run(argv, output, file_limit, variables):
     """The body of a process: main.py with its output in a file."""
     import resource
@@ -34,6 +50,7 @@ def _run(argv, output, file_limit, variables):
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ.update(variables, OMP_NUM_THREADS='1')
+    _wait_for_pipes()
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         _, highest = resource.getrlimit(resource.RLIMIT_FSIZE)

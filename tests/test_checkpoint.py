@@ -12,6 +12,11 @@ from checkpoint import CheckpointError
 
 WEIGHTS = {'fc.weight': torch.arange(6.).reshape(2, 3), 'fc.bias': torch.zeros(2)}
 
+# A training of no network in particular: `newest` builds none.
+TRAINING = {'state_dict': WEIGHTS, 'format_version': 1, 'network_options': {}, 'clip_options': {},
+            'epoch': 1, 'optimizer': {'state': {}, 'param_groups': []}, 'scheduler': {},
+            'options': {}}
+
 
 # ---------------------------------------------------------------- writing
 
@@ -53,17 +58,42 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 def write_all(folder, *names):
     now = time.time()
     for age, name in enumerate(reversed(names)):
-        checkpoint.save(folder / name, {'state_dict': WEIGHTS})
+        checkpoint.save(folder / name, TRAINING)
         os.utime(folder / name, (now - age, now - age))
 
 
-def test_the_newest_that_loads(tmp_path):
-    assert checkpoint.newest(tmp_path) is None and checkpoint.newest(tmp_path / 'gone') is None
-    write_all(tmp_path, 'save_9.pth', 'save_2.pth', 'save_last.pth')
-    assert checkpoint.newest(tmp_path).name == 'save_last.pth'
-    path = tmp_path / 'save_last.pth'
-    path.write_bytes(path.read_bytes()[:-10])
-    assert checkpoint.newest(tmp_path).name == 'save_2.pth'
+def test_the_newest_that_can_be_gone_on_with(tmp_path):
+    """Those that are passed over are named, with what is wrong; weights alone are no training."""
+    told = []
+    assert checkpoint.newest(tmp_path, told.append) is None
+    assert checkpoint.newest(tmp_path / 'gone', told.append) is None and not told
+    write_all(tmp_path, 'save_9.pth', 'save_2.pth', 'save_3.pth', 'save_last.pth')
+    assert checkpoint.newest(tmp_path, told.append).name == 'save_last.pth' and not told
+    (tmp_path / 'save_last.pth').write_bytes((tmp_path / 'save_last.pth').read_bytes()[:-10])
+    flip(tmp_path / 'save_3.pth', WEIGHTS['fc.weight'].numpy().tobytes())
+    assert checkpoint.newest(tmp_path, told.append).name == 'save_2.pth'
+    told.sort()
+    assert 'save_3.pth: is damaged' in told[0] and 'cut short' in told[1] and len(told) == 2
+    now = time.time()
+    for name, change in {'save_4.pth': {'class_names': 5}, 'save_5.pth': {'options': 3},
+                         'save_6.pth': {'position': {'epoch': 0}}}.items():
+        checkpoint.save(tmp_path / name, {**TRAINING, **change})
+    torch.save({'state_dict': WEIGHTS}, tmp_path / 'save_7.pth')
+    for name in ('save_4.pth', 'save_5.pth', 'save_6.pth', 'save_7.pth'):
+        os.utime(tmp_path / name, (now + 9, now + 9))
+    told.clear()
+    assert checkpoint.newest(tmp_path, told.append).name == 'save_2.pth'
+    assert len(told) == 6 and sorted(word for word in ('class_names is 5', 'options is 3',
+                                                       'position.', 'no state of a training')
+                                     if word in ' '.join(told)) == [
+        'class_names is 5', 'no state of a training', 'options is 3', 'position.']
+
+
+def flip(path, content):
+    """Change one bit of some content of a file."""
+    data = bytearray(path.read_bytes())
+    data[data.index(content) + 1] ^= 4
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize('keep, kept', [

@@ -89,7 +89,7 @@ def read_results(path: Path, video_ids: Collection[str], n_classes: int, k: int,
         clips = {(video_id, number): mean_scores(window) for video_id in scores
                  if 'result' in results[video_id][0]
                  for number, window in enumerate(windows_of(results[video_id]))}
-    except (TypeError, LookupError):
+    except (TypeError, LookupError, ArithmeticError):  # an int may be too large for a score
         raise InputError(f'{path}: its "results" are not lists of label and score a video; give '
                          f'{RESULT_FILE}') from None
     check_scores_finite(path, scores)

@@ -1,10 +1,11 @@
 """Folders and files that a user names: found, made and read, or an InputError."""
 
-import json
+import io
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from runtime.files import parse_json, read_file
 
 
 def existing_folder(path: Path | str, what: str) -> Path:
@@ -28,7 +29,7 @@ def make_folder(path: Path | str) -> None:
 def read_text(path: Path | str, what: str) -> str:
     """A text file, UTF-8 with or without byte order mark. Raises InputError."""
     try:
-        return Path(path).read_text(encoding='utf-8-sig')
+        return io.TextIOWrapper(io.BytesIO(read_file(path)), encoding='utf-8-sig').read()
     except FileNotFoundError:
         raise InputError(f'{path}: no such file; {what} is needed there') from None
     except UnicodeDecodeError:
@@ -53,7 +54,7 @@ def malformed(path: Path | str, number: int, line: str, form: str) -> InputError
 def read_json(path: Path | str, what: str) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError."""
     try:
-        data = json.loads(read_text(path, what))
+        data = parse_json(read_text(path, what))
     except ValueError as error:
         raise InputError(f'{path}: not JSON ({error}); {what} is needed there') from None
     if not isinstance(data, dict):

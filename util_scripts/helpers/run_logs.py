@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import InputError
+from runtime.files import read_file
 
 LOGS = {'training': 'train.log', 'validation': 'val.log'}
 Table = dict[str, np.ndarray]  # a column (rows,) by its name
@@ -18,7 +19,7 @@ def read_log(path: Path) -> Table:
     Raises InputError where there is no such file, or no row in it, or what is no number.
     """
     try:
-        header, *rows = [line.split('\t') for line in Path(path).read_text().splitlines()]
+        header, *rows = [line.split('\t') for line in read_file(path).decode().splitlines()]
         table = np.array([[float(value) for value in row] for row in rows]).reshape(-1, len(header))
     except (OSError, ValueError) as error:
         raise InputError(f'{path}: not a log of a run ({error}); '
@@ -42,7 +43,7 @@ def read_run(folder: Path) -> dict[str, Table]:
 
 
 def _has_rows(path: Path) -> bool:
-    return len(path.read_text(errors='replace').splitlines()) > 1
+    return not path.is_file() or len(path.read_text(errors='replace').splitlines()) > 1
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
