@@ -40,7 +40,8 @@ from util_scripts.helpers.captions import draw_scores
 from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, printable
-from util_scripts.helpers.video_sources import CameraSource, FileSource, Frame, Source, find_sources
+from util_scripts.helpers.video_sources import (CameraSource, FileSource, Frame, Source,
+                                                find_sources, paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4
 
 DRAWN_LABELS = 3
@@ -240,14 +241,7 @@ def annotated_paths(sources: Sequence[Source], path: Path) -> dict[Source, Path]
                              'videos; give a folder')
         paths = {sources[0]: path}
     else:
-        paths = {}
-        for source in sources:
-            target = path / f'{source.path.name.removesuffix(source.path.suffix)}.mp4'
-            number = 1
-            while target in paths.values():
-                number += 1
-                target = target.with_stem(f'{source.path.stem}_{number}')
-            paths[source] = target
+        paths = paths_in_folder(sources, path, '.mp4')
     originals = {source.path.resolve() for source in sources}
     for target in paths.values():
         if target.resolve() in originals:
