@@ -38,7 +38,7 @@ ALLOWED = {
              'checkpoint', 'runtime', 'metrics', 'features', 'results', 'tasks', 'weights',
              *TRANSFORMS, *LOOPS},
     'hubconf': {'model', 'models'},
-    'util_scripts': {'defaults', 'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint',
+    'util_scripts': {'defaults', 'optim', 'opts', 'overview', 'datasets', 'model', 'models', 'checkpoint',
                      'runtime', 'metrics', 'features', 'results', 'tasks', 'util_scripts',
                      'weights',
                      *TRANSFORMS, *LOOPS},
