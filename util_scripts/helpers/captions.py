@@ -13,6 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 MIN_SHORT_SIDE = 360
 TEXT_SHARE = 1 / 20  # height of the type, of the short side
 BACKGROUND, BAR, INK = (12, 14, 18, 190), (42, 120, 214, 230), (255, 255, 255, 255)
+# Of Okabe and Ito, which all people tell apart; events have their names too.
+COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66),
+           (213, 94, 0))
+MAX_LANES = 6
 GROUND, LINE, NOW = (12, 14, 18), (86, 160, 240), (255, 196, 64)
 
 
@@ -86,6 +90,40 @@ def draw_curve(picture: np.ndarray, label: str, scores: Sequence[tuple[float, fl
     draw.text((left, middle), _cut(text, font, right - left - font.getlength(time) - pad),
               font=font, fill=INK, anchor='lm')
     draw.text((right, middle), time, font=font, fill=INK, anchor='rm')
+    return np.asarray(whole)
+
+
+def draw_events(picture: np.ndarray, events: Sequence[tuple[str, float, float]], sec: float,
+                end_sec: float) -> np.ndarray:
+    """uint8 (H, W, 3) -> the same with a bar below: (label, begin, end) of events on the time from
+    0 to `end_sec`, a lane for each label, and where in it `sec` is.
+
+    Labels after the first MAX_LANES share the last lane.
+    """
+    labels = list(dict.fromkeys(label for label, _, _ in events))
+    lanes = {label: min(number, MAX_LANES - 1) for number, label in enumerate(labels)}
+    pixels = max(12, round(min(picture.shape[:2]) * TEXT_SHARE))
+    font, pad, line = _font(pixels), pixels // 2, round(pixels * 1.5)
+    n_lanes = max(1, min(len(labels), MAX_LANES))
+    height, width = picture.shape[:2]
+    whole = Image.new('RGB', (width, height + n_lanes * line + pad), GROUND)
+    whole.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(whole)
+
+    def place(at_sec: float) -> float:
+        return pad + (width - 2 * pad) * min(1, at_sec / max(end_sec, 1e-6))
+    for lane in range(n_lanes):
+        foot = height + (lane + 1) * line
+        draw.line([(pad, foot - 2), (width - pad, foot - 2)], fill=(90, 94, 102))
+    for label, begin, end in events:
+        lane = lanes[label]
+        top, left, right = height + lane * line, place(begin), max(place(end), place(begin) + 2)
+        draw.rectangle((left, top + 3, right, top + line - 3), fill=COLOURS[lane])
+        if right - left > pixels:
+            draw.text((left + 3, top + line / 2), _cut(label, font, right - left), font=font,
+                      fill=GROUND, anchor='lm')
+    x = place(sec)
+    draw.line([(x, height), (x, whole.height)], fill=(255, 255, 255), width=max(2, pixels // 8))
     return np.asarray(whole)
 
 
