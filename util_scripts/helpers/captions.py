@@ -84,7 +84,7 @@ def draw_curve(picture: np.ndarray, label: str, scores: Sequence[tuple[float, fl
     draw.line(points, fill=LINE, width=max(2, pixels // 8))
     x = place(begin_sec)[0]
     draw.line([(x, top), (x, foot)], fill=NOW, width=max(2, pixels // 8))
-    score = float(np.interp(begin_sec, *zip(*scores)))
+    score = float(np.interp(begin_sec, [sec for sec, _ in scores], [own for _, own in scores]))
     text, time = f'{score:.2f}  {label}', clock(begin_sec)
     middle = image.height + line / 2
     draw.text((left, middle), _cut(text, font, right - left - font.getlength(time) - pad),

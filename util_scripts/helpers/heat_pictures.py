@@ -95,9 +95,9 @@ def heat_of_video(source: Source, network: Classifier, info: Any, *, class_name:
     none = torch.zeros_like(next(iter(sums.values())))
     mean = torch.stack([sums[place] / counts[place] if place in sums else none
                         for place in range(max(sums) + 1)])
-    maps = (mean / mean.max().clamp(min=1e-12)).numpy()
-    return Heat(label, _score_of(prediction.result, label), maps, list(_scores(prediction, label)),
-                prediction.end_sec, cam.module_name, len(maps))
+    relative = mean / mean.max().clamp(min=1e-12)
+    return Heat(label, _score_of(prediction.result, label), relative.numpy(),
+                list(_scores(prediction, label)), prediction.end_sec, cam.module_name, len(mean))
 
 
 def _maps_of_windows(frames: Iterable[Frame], cam: GradCam, info: Any, size: int, stride: int

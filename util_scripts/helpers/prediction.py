@@ -30,6 +30,7 @@ from datasets.video import VideoError, reason
 from inference import ranked
 from model import load_model, preprocessing_line
 from models import network_name
+from models.base import Classifier
 from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
@@ -412,7 +413,7 @@ def rules_of(args: Namespace, info: Any) -> Rules:
     return replace(rules, low_threshold=LOW_SHARE * rules.threshold if low is None else low)
 
 
-def load_network(args: Namespace) -> tuple[nn.Module, Any]:
+def load_network(args: Namespace) -> tuple[Classifier, Any]:
     """(network, its info) of --weights; what it is, is said. Raises InputError."""
     network, info = load_model(args.weights, pick_device(args.no_cuda),
                                read_labels(args.labels) if args.labels else None)

@@ -163,7 +163,7 @@ def mistakes_of(run: RunData, args: Namespace) -> tuple[list[Clip], str]:
         return [], ''
     video_path = args.video_path or newest.get('video_path')
     annotation_path = args.annotation_path or newest.get('annotation_path')
-    if not video_path:
+    if not (video_path and annotation_path):
         return [], 'no folder of frames is known; give --video_path'
     if newest.get('input_type') == 'flow':
         return [], 'optical flow is not drawn'
