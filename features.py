@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def module_named(network: 'nn.Module', name: str, flag: str) -> 'nn.Module':
+    """The module `name` of a network; InputError, which begins with `flag`, for one it has not."""
+    modules = dict(network.named_modules())
+    if name not in modules:
+        near = difflib.get_close_matches(name, modules, n=3)
+        known = near or [part for part, _ in network.named_children()]
+        raise InputError(f'{flag} {name}: no such module; the network has {", ".join(known)} ...')
+    return modules[name]
+
+
 class FeatureTap:
     """Within it, catches what the module `name` of a network gives in each pass.
 
@@ -35,13 +45,8 @@ class FeatureTap:
     """
 
     def __init__(self, network: 'nn.Module', name: str = '') -> None:
-        modules = dict(network.named_modules())
-        module = modules.get(name or str(network.classifier_name))
-        if module is None:
-            near = difflib.get_close_matches(name, modules, n=3)
-            known = near or [part for part, _ in network.named_children()]
-            raise InputError(f'--feature_module {name}: no such module; the network has '
-                             f'{", ".join(known)} ...')
+        module = module_named(network, name or str(network.classifier_name),
+                              '--feature_module')
         self._module, self._is_input = module, not name
         # Convolutions have their channels first, also in transformers.
         self._channel_axis = 1 if type(module).__name__ == 'Conv3d' else network.channel_axis

@@ -29,8 +29,8 @@ from overview import data_line, extraction_lines, network_line, wrapped
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
-from runtime.files import open_result_folder, write_opts
-from runtime.hardware import check_smallest_batch, make_parallel, pick_device_of_run
+from runtime.files import open_result_folder, write_json, write_opts
+from runtime.hardware import check_smallest_batch, environment, make_parallel, pick_device_of_run
 from runtime.profiler import StepTrace
 from spatial_transforms import Normalize
 from tasks import TASKS
@@ -88,6 +88,7 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
     if world.is_main:
         open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
         write_opts(opts.result_path, to_json(opts))
+        write_json(opts.result_path / 'environment.json', environment(device))
         log.options({name: value for name, value in vars(opts).items() if name != 'given'})
     in_precision = prepare_network(opts, network, device)
     mean, std = normalization(opts)

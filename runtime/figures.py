@@ -1,22 +1,36 @@
-"""Figures that several commands draw: confusion matrices, and strips of frames.
+"""Figures that several commands draw: confusion matrices, strips of frames, heat over frames.
 
 Nothing here touches pyplot: a figure is an object, drawn by Agg and gone when it is saved, so that
 these functions work without a screen and inside any other program.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from runtime.files import replacing
+
 INK, FAINT = '#222222', '#8a8a8a'
+DPI = 120
+# Of heat: dark to bright, in print too, whatever colours a reader sees.
+HEAT_COLOURS = 'inferno'
+HEAT_SHARE = 0.75  # of the colour where heat is 1
 # Cells of fewer inches have no number, and below the second limit no share.
 NUMBERED_INCH, SHARED_INCH = 0.28, 0.5
 STRIP_INCH = 10.0  # width of a strip
 TITLE_INCH = FOOT_INCH = 0.24  # above and below a strip
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the picture in the format that its suffix names, at once or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
 
 
 def as_pixels(figure: Figure, dpi: int = 80) -> np.ndarray:
@@ -119,6 +133,20 @@ def label_frames(axes: Axes, frame_numbers: Sequence[int], width: int, strip_wid
     step = (strip_width - width) / max(len(frame_numbers) - 1, 1)
     axes.set_xticks([place * step + width / 2 for place in range(len(frame_numbers))],
                     list(map(str, frame_numbers)), fontsize=7, color=FAINT)
+
+
+def titled(axes: Axes, title: str, note: str) -> None:
+    """A title above a strip, and a note at its right end."""
+    axes.set_title(title, loc='left', fontsize=10, pad=3, color=INK)
+    axes.set_title(note, loc='right', fontsize=8, pad=3, color=FAINT)
+
+
+def heat_over(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) and (H, W) in 0...1 -> the frame in grey, with the heat in colour over it."""
+    grey = frame.mean(axis=2, keepdims=True) * np.ones(3)
+    colours = matplotlib.colormaps[HEAT_COLOURS](heat)[..., :3] * 255
+    share = HEAT_SHARE * np.clip(heat, 0, 1)[..., None]
+    return (grey * (1 - share) + colours * share).round().astype(np.uint8)
 
 
 def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8,

@@ -1,6 +1,9 @@
 """Devices, precision, memory format and parallel wrapping: what a network runs on, and how."""
 
 import copy
+import os
+import platform
+from importlib import metadata
 
 import torch
 from torch import nn
@@ -43,6 +46,16 @@ def pick_device_of_run(world: World, *, no_cuda: bool, sync_batchnorm: bool) -> 
     if world.size > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // world.local_size))
     return device
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """{what: which} of what a run is computed with: Python, libraries, the device, the machine."""
+    libraries = {name: metadata.version(name) for name in ('torch', 'torchvision', 'numpy', 'av')}
+    name = (torch.cuda.get_device_name(device) if device.type == 'cuda' else
+            f'CPU, {os.cpu_count()} cores')
+    cuda = {'CUDA': str(torch.version.cuda)} if device.type == 'cuda' else {}
+    return {'Python': platform.python_version(), **libraries, **cuda, 'device': name,
+            'system': platform.platform()}
 
 
 # ---------------------------------------------------------------- precision and memory format

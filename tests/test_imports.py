@@ -41,9 +41,9 @@ ALLOWED = {
              'checkpoint', 'runtime', 'metrics', 'features', 'results', 'tasks', 'weights',
              *TRANSFORMS, *LOOPS},
     'hubconf': {'model', 'models'},
-    'util_scripts': {'defaults', 'optim', 'opts', 'datasets', 'model', 'models', 'checkpoint',
-                     'runtime', 'metrics', 'features', 'results', 'tasks', 'util_scripts',
-                     'weights',
+    'util_scripts': {'defaults', 'optim', 'opts', 'overview', 'datasets', 'model', 'models',
+                     'checkpoint', 'runtime', 'metrics', 'features', 'results', 'tasks',
+                     'util_scripts', 'weights',
                      *TRANSFORMS, *LOOPS},
 }
 FILES = [path for path in sorted(ROOT.rglob('*.py'))

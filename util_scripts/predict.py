@@ -1,6 +1,7 @@
 """Say what is done in any video: no annotation, no extraction of frames.
 
     python -m util_scripts.predict clips/ a.mp4 --weights results/save_200.pth --timeline
+    python -m util_scripts.predict a.mp4 --weights results/save_200.pth --events --vtt a.vtt
 """
 
 from argparse import Namespace
@@ -8,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.scaling import DEFAULT_FPS
-from runtime.arguments import COUNT, POSITIVE, Parser, add_frame_template
+from runtime.arguments import (COUNT, FRACTION, POSITIVE, RATE, Parser, add_frame_template,
+                               number)
 from runtime.errors import InputError, run
 
 
@@ -36,15 +38,42 @@ def build_parser() -> Parser:
         help='windows that the network sees at once')
     add('--timeline', action='store_true', help='also what each window says, with its seconds')
     add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
-    add('--csv', type=Path, metavar='FILE', help='write them as a table, one row per label')
+    add('--csv', type=Path, metavar='FILE',
+        help='write them as a table, one row per label, with --events one row per event')
     add('--annotate', type=Path, metavar='OUT',
         help='write the video, with its sound, with the running top 3 and the time drawn on it: a '
              '.mp4, or a folder for several')
+    add_event_flags(parser)
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
     add_frame_template(add)
     add('--no_cuda', action='store_true', help='run on the CPU')
     return parser
+
+
+def add_event_flags(parser: Parser) -> None:
+    """What scores make an event."""
+    add = parser.add_argument
+    add('--events', action='store_true',
+        help='also say what happens from when to when: windows become events')
+    add('--vtt', type=Path, metavar='OUT',
+        help='write the events as subtitles (WebVTT): a .vtt, or a folder for several videos')
+    add('--threshold', type=FRACTION, metavar='SCORE',
+        help='an event has a window that scores at least so much (default: 0.5)')
+    add('--low_threshold', type=FRACTION, metavar='SCORE',
+        help='and lasts while scores are at least this (default: 0.8 of --threshold)')
+    add('--smooth', type=number(int, lambda n: n > 0 and n % 2, 'an odd number above 0'),
+        metavar='WINDOWS', help='average scores over so many windows first (default: 1)')
+    add('--min_sec', type=RATE, metavar='SEC',
+        help='events that are shorter are none (default: 0)')
+    add('--max_gap_sec', type=RATE, metavar='SEC',
+        help='lower scores for so long do not end an event (default: 0.5)')
+    add('--none_class', metavar='NAME',
+        help='a class that means that nothing happens, such as background')
+
+
+EVENT_FLAGS = ('vtt', 'threshold', 'low_threshold', 'smooth', 'min_sec', 'max_gap_sec',
+               'none_class')
 
 
 def check(args: Namespace) -> None:
@@ -54,6 +83,11 @@ def check(args: Namespace) -> None:
         (args.files and args.webcam is not None, 'files and --webcam are both given: drop one'),
         (args.annotate and args.webcam is not None,
          '--annotate reads a video twice, which a camera is not: drop it'),
+        *((not args.events and getattr(args, name) is not None,
+           f'--{name} is about events: add --events') for name in EVENT_FLAGS),
+        (args.low_threshold is not None and args.low_threshold > (args.threshold or 0.5),
+         f'--low_threshold {args.low_threshold}: is above --threshold, which begins an event; give '
+         'a lower one'),
         (not 0 < args.fps < 1e6, f'--fps {args.fps}: give a number of frames above 0'),
     ]
     for broken, sentence in rules:

@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from runtime.figures import FAINT, INK, confusion_figure, film_strip, label_frames, strips_figure
-from runtime.files import replacing
+from runtime.figures import (FAINT, INK, confusion_figure, film_strip, label_frames, save_figure,
+                             strips_figure)
 from util_scripts.helpers.run_logs import Table
 
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
 RIGHT, WRONG = '#1d6b34', '#c0232c'
-DPI = 120
 # Of more classes than these together, so many of the worst and of the best are drawn.
 SHOWN_CLASSES = 40, 20
 
@@ -47,12 +46,6 @@ class Clip:
     predicted: str
     score: float
     name: str = ''
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the picture in the format that its suffix names, at once or not at all."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
 
 
 def _style(axes: Axes, title: str) -> None:
@@ -103,7 +96,7 @@ def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
             axes.legend(frameon=False, fontsize=9)
     if len(runs) > 1:
         _add_legend_of_runs(figure, runs)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def best_row(logs: Mapping[str, Table]) -> int | None:
@@ -147,7 +140,7 @@ def _add_legend_of_runs(figure: Figure, runs: Iterable[str]) -> None:
 
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix as `confusion_figure` does."""
-    save(confusion_figure(np.asarray(counts), class_names), path)
+    save_figure(confusion_figure(np.asarray(counts), class_names), path)
 
 
 def draw_classes(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
@@ -196,7 +189,7 @@ def draw_bars(shares: np.ndarray, totals: np.ndarray, notes: Sequence[str],
     axes.tick_params(length=0, labelsize=8, colors=INK)
     axes.spines[:].set_visible(False)
     axes.set_title(f'{title}; mean {mean:.1%} (line)', loc='left', fontsize=11, color=INK)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_clips(clips: Sequence[Clip], path: Path) -> None:
@@ -206,7 +199,7 @@ def draw_clips(clips: Sequence[Clip], path: Path) -> None:
     for axes, clip, strip in zip(all_axes, clips, strips):
         _caption(axes, clip)
         label_frames(axes, clip.frame_numbers, clip.frames.shape[2], strip.shape[1])
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _caption(axes: Axes, clip: Clip) -> None:

@@ -13,7 +13,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,22 +30,27 @@ from datasets.video import VideoError, reason
 from inference import ranked
 from model import load_model, preprocessing_line
 from models import network_name
+from models.base import Classifier
 from runtime.errors import InputError, Stopped, StopSignals
-from runtime.files import replacing
+from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
 from runtime.logs import Progress
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
-from util_scripts.helpers.captions import draw_scores
+from util_scripts.helpers.captions import draw_events, draw_scores
+from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Rules, as_webvtt,
+                                         event_lines, finished, in_order)
 from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
-from util_scripts.helpers.text import n_of, printable
-from util_scripts.helpers.video_sources import CameraSource, FileSource, Frame, Source, find_sources
+from util_scripts.helpers.text import n_of, nearest, printable
+from util_scripts.helpers.video_sources import (CameraSource, FileSource, Frame, Source,
+                                                find_sources, paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4
 
 DRAWN_LABELS = 3
 DEFAULT_TOPK = 5
 CSV_COLUMNS = ('video', 'window', 'begin_sec', 'end_sec', 'rank', 'label', 'score')
+EVENT_COLUMNS = ('video', 'label', 'begin_sec', 'end_sec', 'peak_sec', 'score')
 
 
 # ---------------------------------------------------------------- scores
@@ -91,6 +96,7 @@ class Prediction:
 
     result:  [{'label', 'score'}, ...] of the scores averaged over the windows, best first
     windows: [{'segment', 'begin_sec', 'end_sec', 'result'}, ...]
+    events:  in the order of time; None where none were looked for
     damage:  what was wrong with the file, None for nothing
     is_whole: False where a request to stop ended it
     """
@@ -98,6 +104,7 @@ class Prediction:
     path: Path
     result: list[dict[str, Any]] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] | None = None
     end_sec: float = 0.0
     damage: str | None = None
     is_whole: bool = True
@@ -105,11 +112,13 @@ class Prediction:
 
 def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 5,
                   stride: int = 16, batch_size: int = 16, kept: KeptWindows | None = None,
+                  finder: EventFinder | None = None,
                   on_window: Callable[[dict[str, Any]], None] | None = None,
                   is_stopped: Callable[[], object] = lambda: False) -> Prediction:
     """The `Prediction` of a source; `on_window` is called with each entry of its windows.
 
     kept:       the windows in it are taken over, and others are added
+    finder:     finds the events, if there is one
     is_stopped: once it is true, the windows so far are all
 
     Raises VideoError or FrameError where no frame can be read, InputError for scores that are not
@@ -118,9 +127,12 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
     total = torch.zeros(len(info.class_names), dtype=torch.float64)
+    notes: list[Note] = []
 
     def add(window: Window) -> None:
         total.add_(window.scores)
+        if finder:
+            notes.extend(finder.add(window.begin_sec, window.end_sec, window.scores))
         entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
                  'end_sec': round(window.end_sec, 3),
                  'result': ranked(window.scores, info.class_names, topk)}
@@ -147,6 +159,8 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
             if prediction.is_whole:
                 prediction.damage = damage()
                 kept.end(source.path, prediction.damage)
+    if finder:
+        prediction.events = in_order(finished([*notes, *finder.finish()]))
     mean = total / max(1, len(prediction.windows))
     prediction.result = ranked(mean, info.class_names, topk) if prediction.windows else []
     return prediction
@@ -161,6 +175,8 @@ def as_lines(prediction: Prediction, timeline: bool) -> list[str]:
     lines += [f'    {entry["score"]:.3f}  {entry["label"]}' for entry in prediction.result]
     if timeline:
         lines += [window_line(window) for window in prediction.windows]
+    if prediction.events is not None:
+        lines += ['  events:', *event_lines(prediction.events, prediction.end_sec)]
     return lines
 
 
@@ -183,23 +199,37 @@ def csv_rows(prediction: Prediction, timeline: bool) -> Iterator[tuple[Any, ...]
                    f'{entry["score"]:.6f}')
 
 
-def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool) -> None:
-    """One row per label; file names that are no UTF-8 are written with escapes."""
+def event_rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
+    """Rows of EVENT_COLUMNS."""
+    for event in prediction.events or ():
+        yield (prediction.path, *event.as_json().values())
+
+
+def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool,
+              has_events: bool = False) -> None:
+    """One row per label, or with `has_events` per event; file names that are no UTF-8 are written
+    with escapes."""
     with replacing(path) as temporary:
         with open(temporary, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
             writer = csv.writer(file)
-            writer.writerow(CSV_COLUMNS)
+            writer.writerow(EVENT_COLUMNS if has_events else CSV_COLUMNS)
             for prediction in predictions:
-                writer.writerows(csv_rows(prediction, timeline))
+                writer.writerows(event_rows(prediction) if has_events else
+                                 csv_rows(prediction, timeline))
 
 
 def write_json(path: Path, predictions: Sequence[Prediction], failures: dict[str, str],
                timeline: bool) -> None:
-    """`results` as main.py's inference has them, `failed`, and with `timeline` the windows."""
+    """`results` as main.py's inference has them, `failed`, with `timeline` the windows, and the
+    events that were looked for."""
     results = {str(prediction.path): prediction.result for prediction in predictions}
     data: dict[str, Any] = {'results': results, 'failed': failures}
     if timeline:
         data['timeline'] = {str(prediction.path): prediction.windows for prediction in predictions}
+    events = {str(prediction.path): [event.as_json() for event in prediction.events]
+              for prediction in predictions if prediction.events is not None}
+    if events:
+        data['events'] = events
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1) + '\n')
 
@@ -211,47 +241,44 @@ def annotate(source: Source, prediction: Prediction, path: Path,
 
     Raises Stopped where `is_stopped` is true before it is complete: then there is no file.
     """
+    bars = [(event.label, event.begin_sec, event.end_sec) for event in prediction.events or ()]
     middles = [sum(window['segment']) / 2 for window in prediction.windows]
 
     def pictures(frames: Iterable[Frame]) -> Iterator[tuple[float, np.ndarray]]:
-        nearest = 0
+        at = 0
         for frame in frames:
             if is_stopped():
                 raise Stopped(0, '')
-            while (nearest + 1 < len(middles)
-                   and sum(middles[nearest:nearest + 2]) / 2 < frame.number):
-                nearest += 1
-            entries = prediction.windows[nearest]['result'][:DRAWN_LABELS]
-            yield frame.begin_sec, draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries,
-                                               frame.begin_sec)
+            while at + 1 < len(middles) and sum(middles[at:at + 2]) / 2 < frame.number:
+                at += 1
+            entries = prediction.windows[at]['result'][:DRAWN_LABELS]
+            picture = draw_scores(frame.pixels.permute(1, 2, 0).numpy(), entries, frame.begin_sec)
+            if prediction.events is not None:
+                picture = draw_events(picture, bars, frame.begin_sec, prediction.end_sec)
+            yield frame.begin_sec, picture
     sound_path = source.path if isinstance(source, FileSource) else None
     with replacing(path) as temporary, source.opened() as (frames, fps, _):
         return write_mp4(temporary, pictures(frames), fps, sound_path)
 
 
-def annotated_paths(sources: Sequence[Source], path: Path) -> dict[Source, Path]:
-    """{source: file}: `path` itself for one video, else one file per video in the folder `path`.
+def output_paths(sources: Sequence[Source], path: Path, suffix: str, flag: str
+                 ) -> dict[Source, Path]:
+    """{source: file}: `path` itself if it has the suffix, of one video, else one file per video in
+    the folder `path`.
 
     Raises InputError for one file of several videos, and where a video would replace itself.
     """
-    if path.suffix.lower() == '.mp4':
+    if path.suffix.lower() == suffix:
         if len(sources) > 1:
-            raise InputError(f'--annotate {path}: is one file, and there are {len(sources)} '
+            raise InputError(f'{flag} {path}: is one file, and there are {len(sources)} '
                              'videos; give a folder')
         paths = {sources[0]: path}
     else:
-        paths = {}
-        for source in sources:
-            target = path / f'{source.path.name.removesuffix(source.path.suffix)}.mp4'
-            number = 1
-            while target in paths.values():
-                number += 1
-                target = target.with_stem(f'{source.path.stem}_{number}')
-            paths[source] = target
+        paths = paths_in_folder(sources, path, suffix)
     originals = {source.path.resolve() for source in sources}
     for target in paths.values():
         if target.resolve() in originals:
-            raise InputError(f'--annotate {path}: would replace {target}, which is one of the '
+            raise InputError(f'{flag} {path}: would replace {target}, which is one of the '
                              'videos; give another place')
         make_folder(target.parent)
     return paths
@@ -300,7 +327,10 @@ class Predicting:
         self._sources, self._network, self._info, self._args = sources, network, info, args
         self._kept, self._is_stopped = kept, is_stopped
         self._is_camera = args.webcam is not None
-        self._targets = annotated_paths(sources, args.annotate) if args.annotate else {}
+        self._targets = (output_paths(sources, args.annotate, '.mp4', '--annotate')
+                         if args.annotate else {})
+        self._subtitles = output_paths(sources, args.vtt, '.vtt', '--vtt') if args.vtt else {}
+        self._rules = rules_of(args, info) if args.events else None
         self.predictions: list[Prediction] = []
         self.failures: dict[str, str] = {}
         self.written: list[Path] = []
@@ -325,11 +355,12 @@ class Predicting:
 
     def _predict(self, source: Source) -> None:
         args = self._args
+        finder = EventFinder(self._info.class_names, self._rules) if self._rules else None
         try:
             prediction = predict_video(
                 source, self._network, self._info, topk=args.topk, stride=args.stride,
                 batch_size=1 if self._is_camera else args.batch_size, kept=self._kept,
-                on_window=self._on_window, is_stopped=self._is_stopped)
+                finder=finder, on_window=self._on_window, is_stopped=self._is_stopped)
         except (VideoError, FrameError, av.error.FFmpegError) as error:
             self.failures[str(source.path)] = reason(error)
             return
@@ -338,6 +369,9 @@ class Predicting:
         self.predictions.append(prediction)
         for line in as_lines(prediction, args.timeline and not self._is_camera):
             say(line)
+        if source in self._subtitles:
+            write_text(self._subtitles[source], as_webvtt(prediction.events or ()))
+            self.written.append(self._subtitles[source])
         if source in self._targets and prediction.is_whole:
             self._annotate(source, prediction)
 
@@ -366,7 +400,20 @@ class Predicting:
         return self._n_clips / (time.monotonic() - self._begin)
 
 
-def load_network(args: Namespace) -> tuple[nn.Module, Any]:
+def rules_of(args: Namespace, info: Any) -> Rules:
+    """What the flags say of events. Raises InputError for a class that is not there."""
+    if args.none_class is not None and args.none_class not in info.class_names:
+        raise InputError(f'--none_class {args.none_class}: no such class'
+                         + nearest(args.none_class, info.class_names))
+    given = {name: getattr(args, name) for name in ('threshold', 'smooth', 'min_sec',
+                                                    'max_gap_sec', 'none_class')
+             if getattr(args, name) is not None}
+    rules = Rules(**given)
+    low = args.low_threshold
+    return replace(rules, low_threshold=LOW_SHARE * rules.threshold if low is None else low)
+
+
+def load_network(args: Namespace) -> tuple[Classifier, Any]:
     """(network, its info) of --weights; what it is, is said. Raises InputError."""
     network, info = load_model(args.weights, pick_device(args.no_cuda),
                                read_labels(args.labels) if args.labels else None)
@@ -410,7 +457,7 @@ def predict_files(args: Namespace) -> int:
     if args.json:
         write_json(args.json, work.predictions, work.failures, args.timeline)
     if args.csv:
-        write_csv(args.csv, work.predictions, args.timeline)
+        write_csv(args.csv, work.predictions, args.timeline, args.events)
     if work.written or outputs:
         say(f'written: {", ".join(map(str, [*work.written, *outputs]))}')
     if stop and stop.signum:

@@ -215,3 +215,16 @@ def _are_frames(folder: Path, template: str | None) -> bool:
                                 for path in folder.iterdir()):
         return False
     return holds_frames(folder, template)
+
+
+def paths_in_folder(sources: Iterable[Source], folder: Path, suffix: str) -> dict[Source, Path]:
+    """{source: a file of its own in the folder}, named as its video."""
+    paths: dict[Source, Path] = {}
+    for source in sources:
+        target = folder / f'{source.path.name.removesuffix(source.path.suffix)}{suffix}'
+        number = 1
+        while target in paths.values():
+            number += 1
+            target = target.with_stem(f'{source.path.stem}_{number}')
+        paths[source] = target
+    return paths

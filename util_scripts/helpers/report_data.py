@@ -1,0 +1,176 @@
+"""What runs left in their folders, read for a page: options, environment, logs, results."""
+
+import shlex
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.annotations import SUBSETS, read_annotation
+from opts import build_parser
+from runtime.errors import InputError
+from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
+from util_scripts.helpers.files import existing_folder, read_json
+from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
+from util_scripts.helpers.neighbours import read_groups
+from util_scripts.helpers.own_videos import grouping
+from util_scripts.helpers.plotting import Clip
+from util_scripts.helpers.run_logs import LOGS, Table, read_run, run_names
+
+# Options that say where and how a run was made and not what it is; and those that paths are joined
+# with already.
+NOT_REPEATED = {'root_path'}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the inference of a run found, and what is right.
+
+    groups: (n,) of each video of `truth`; None where they are not known
+    """
+
+    path: Path
+    subset: str
+    class_names: tuple[str, ...]
+    truth: Truth
+    scores: Scores
+    has_lists: bool
+    groups: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A folder's content; `options` are those of each command that ran there, the newest last."""
+
+    name: str
+    folder: Path
+    logs: dict[str, Table]
+    options: list[dict[str, Any]]
+    environment: dict[str, Any]
+    results: Results | None
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The options of the newest training, or else of whatever ran last; {} where none says."""
+        trainings = [options for options in self.options if not options.get('no_train')]
+        return (trainings or self.options or [{}])[-1]
+
+
+def read_runs(args: Namespace) -> list[RunData]:
+    """A RunData per folder of `report`. Raises InputError."""
+    for folder in args.folders:
+        existing_folder(folder, 'the --result_path of a run')
+    return [_read_run(folder, name, args)
+            for folder, name in zip(args.folders, run_names(args.folders))]
+
+
+def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
+    has_logs = any((folder / log).exists() for log in LOGS.values())
+    options = list(_options(folder))
+    path = _result_path(folder, options)
+    if not has_logs and path is None:
+        raise InputError(f'{folder}: holds no train.log, val.log or results of --inference; give '
+                         'the --result_path of a run')
+    results = _read_results(path, options, args) if path else None
+    environment = folder / 'environment.json'
+    return RunData(name, folder, read_run(folder) if has_logs else {}, options,
+                   read_json(environment, 'what main.py wrote') if environment.exists() else {},
+                   results)
+
+
+def _options(folder: Path) -> Iterator[dict[str, Any]]:
+    """opts.1.json, opts.2.json, ..., opts.json, in the order in which they were written."""
+    kept = sorted(folder.glob('opts.*.json'), key=lambda path: (len(path.name), path.name))
+    for path in [*kept, folder / 'opts.json']:
+        if path.exists():
+            yield read_json(path, 'the options of a run')
+
+
+def _result_path(folder: Path, options: list[dict[str, Any]]) -> Path | None:
+    subsets = [entry.get('inference_subset') for entry in options[::-1] if entry.get('inference')]
+    paths = (folder / f'{subset}.json' for subset in dict.fromkeys([*subsets, 'val', 'test']))
+    return next((path for path in paths if path.exists()), None)
+
+
+def _read_results(path: Path, options: list[dict[str, Any]], args: Namespace) -> Results:
+    newest = options[-1] if options else {}
+    annotation_path = args.annotation_path or newest.get('annotation_path')
+    if not annotation_path:
+        raise InputError(f'{path.parent}: has no opts.json that names the annotation file; give '
+                         '--annotation_path')
+    subset = SUBSETS.get(path.stem, path.stem)
+    class_names, truth, has_lists = read_truth(Path(annotation_path), subset,
+                                               bool(newest.get('multi_label')))
+    scores, _ = read_results(path, truth, len(class_names), 1, has_lists)
+    check_overlap(truth, scores, class_names, Namespace(
+        result_path=path, ground_truth_path=annotation_path, subset=subset))
+    return Results(path, subset, class_names, truth, scores, has_lists,
+                   _groups(list(truth), args.groups))
+
+
+def _groups(video_ids: list[str], path: Path | None) -> np.ndarray | None:
+    """(n,) numbers by the table, or by names; None where each video is a group by itself."""
+    if path:
+        return read_groups(path, np.array(video_ids))
+    groups = np.unique(list(map(grouping(None), video_ids)), return_inverse=True)[1]
+    return groups if 1 < len(np.unique(groups)) < len(video_ids) else None
+
+
+# ---------------------------------------------------------------- what is shown of options
+
+def changed(options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{flag: (value, default)} of the options that are not the default."""
+    defaults = {name: str(value) if isinstance(value, Path) else value
+                for name, value in vars(build_parser().parse_args([])).items()}
+    return {name: (value, defaults.get(name)) for name, value in options.items()
+            if name not in NOT_REPEATED and value != defaults.get(name)}
+
+
+def command(options: Mapping[str, Any]) -> list[str]:
+    """The words of a command line of main.py that has these options."""
+    words = ['python', 'main.py']
+    for name, (value, _) in changed(options).items():
+        if value is True:
+            words.append(f'--{name}')
+        elif name == 'inference_views' and value:
+            words += [f'--{name}', 'x'.join(map(str, value))]
+        elif isinstance(value, list):
+            words += [f'--{name}', *map(str, value)]
+        elif value is not None and value is not False:
+            words += [f'--{name}', str(value)]
+    return words
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A value as it stands on a command line."""
+    return shlex.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# ---------------------------------------------------------------- mistakes
+
+def mistakes_of(run: RunData, args: Namespace) -> tuple[list[Clip], str]:
+    """(clips of the worst mistakes, why there are none: '' where there are, or no mistakes)."""
+    results = run.results
+    newest = run.options[-1] if run.options else {}
+    if results is None or not args.n_mistakes:
+        return [], ''
+    find = surest_wrong if results.has_lists else worst_mistakes
+    wrong = spread(find(results.truth, results.scores), args.groups)
+    if not wrong:
+        return [], ''
+    video_path = args.video_path or newest.get('video_path')
+    annotation_path = args.annotation_path or newest.get('annotation_path')
+    if not (video_path and annotation_path):
+        return [], 'no folder of frames is known; give --video_path'
+    if newest.get('input_type') == 'flow':
+        return [], 'optical flow is not drawn'
+    wanted = Namespace(video_path=Path(video_path), n_mistakes=args.n_mistakes,
+                       file_type=newest.get('file_type', 'jpg'))
+    try:
+        return mistaken_clips(wrong, results.truth, read_annotation(Path(annotation_path)), wanted,
+                              results.subset), ''
+    except InputError as error:
+        return [], str(error)
