@@ -41,7 +41,7 @@ TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_fr
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride',
                    'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
-                   'feature_module', 'multi_label', 'precision', 'tf32')
+                   'feature_module', 'multi_label', 'precision', 'tf32', 'backend')
 # How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
 # are in datasets.frames.READERS.
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
@@ -333,6 +333,9 @@ def _add_hardware_flags(parser: Parser) -> None:
              'fp32 without --tf32 on GPUs')
     add('--tf32', action='store_true',
         help='let GPUs round the inputs of fp32 products to 10 bits of mantissa')
+    add('--backend', default='auto', choices=('auto', 'openvino'),
+        help='what runs a network with --no_train: torch, and for an exported file what its ending '
+             'says (auto), or OpenVINO, on the CPU, also for a checkpoint')
     add('--compile', action='store_true',
         help='compile the network (torch.compile); the first steps take long')
     add('--grad_checkpointing', action='store_true',
@@ -415,6 +418,9 @@ def _run_rules(opts: Options) -> Rules:
          'it, or add --no_train'),
         (opts.random_weights and (opts.resume_path or opts.pretrain_path),
          '--random_weights evaluates a new network, and weights were given too: drop one of them'),
+        (opts.backend != 'auto' and not opts.no_train,
+         f'--backend {opts.backend} runs networks and does not train them: add --no_train, or drop '
+         'it'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
         (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,

@@ -11,7 +11,7 @@ import platform
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from models.identify import unrecorded_stem_planes
 from models.released import kind_of, state_dict_keys
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser,
                   normalization)
+from runtime.engines import Engine, is_exported, open_engine
 from runtime.errors import InputError
 
 # A file of a later format is refused; one without the number was not written by this code.
@@ -65,6 +66,7 @@ class Weights:
     versions:       {library: version} that wrote one of our files
     behind_module:  True if its names began with DataParallel's `module.`
     not_finite:     names of the tensors that hold nan or infinity
+    engine:         what runs an exported network, whose file has no state dict; None for others
     """
 
     path: Path
@@ -82,6 +84,7 @@ class Weights:
     versions: Mapping[str, str] | None = None
     behind_module: bool = False
     not_finite: tuple[str, ...] = ()
+    engine: Engine | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -106,7 +109,10 @@ def read(path: str | Path, hints: Mapping[str, Any] = {}) -> Weights:
     Raises CheckpointError for what is no weights file, WeightsError for weights of no network here
     and for a damaged record.
     """
-    return interpret(load(path), Path(path), hints)
+    if not is_exported(path):
+        return interpret(load(path), Path(path), hints)
+    engine = open_engine(path)
+    return replace(interpret({**engine.record, 'state_dict': {}}, Path(path), hints), engine=engine)
 
 
 def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}) -> Weights:

@@ -125,6 +125,8 @@ def check_smallest_batch(network: nn.Module, clip_shape: tuple[int, ...], n_clip
 def make_parallel(network: nn.Module, device: torch.device, n_processes: int = 1,
                   sync_batchnorm: bool = False) -> nn.Module:
     """The network as it is trained: over several processes, or over all GPUs of this one."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        return network  # one that only runs, as exported ones do
     if n_processes > 1:
         if sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)

@@ -23,8 +23,8 @@ def build_parser() -> Parser:
         help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
     add('--webcam', type=COUNT, metavar='N', help='camera N, from 0, until Ctrl-C')
     add('--weights', type=Path, required=True, metavar='FILE',
-        help='checkpoint of main.py, or released weights; what it says of class names, clips and '
-             'normalisation is taken')
+        help='checkpoint of main.py, released weights, or a file of util_scripts.export; what it '
+             'says of class names, clips and normalisation is taken')
     add('--labels', type=Path, metavar='FILE',
         help='class names for weights that hold none, in the order of their classes: a text file '
              'with a name per line, an annotation .json, or the .csv of the training videos, '
@@ -42,6 +42,9 @@ def build_parser() -> Parser:
              '.mp4, or a folder for several')
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
+    add('--backend', default='auto', choices=('auto', 'openvino'),
+        help='what runs the network: torch, and for an exported file what its ending says (auto), '
+             'or OpenVINO on the CPU, also for a checkpoint')
     add('--no_cuda', action='store_true', help='run on the CPU')
     return parser
 
