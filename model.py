@@ -1,5 +1,6 @@
 """From options, or from a file of weights, to a network; what is frozen."""
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,15 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from checkpoint import fingerprint
 from models.attention import is_attention
 from models.base import Classifier
-from opts import NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser, normalization, replace
+from models.exported import ExportedNetwork
+from opts import (NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser, clip_shape,
+                  normalization, replace)
+from runtime.engines import Engine, contents_of
 from runtime.errors import InputError
+from runtime.exporting import compiled_network
 from runtime.hardware import InPrecision, in_precision
 from spatial_transforms import Normalize
 from tasks import TASKS
@@ -53,10 +59,34 @@ def load_network(opts: Options, weights: Weights) -> Classifier:
     This and the next two raise WeightsError for weights that do not fit the network; this and the
     next for weights that are not finite.
     """
+    if weights.engine:
+        return _exported_network(opts, weights, weights.engine)
     network = _network_for(opts, weights)
     _check_finite(weights)
     network.load_state_dict(_fitting(network, weights.state_dict, weights.path))
-    return network
+    return network if opts.backend == 'auto' else on_openvino(opts, network)
+
+
+def _exported_network(opts: Options, weights: Weights, engine: Engine) -> ExportedNetwork:
+    engine.compile(opts.precision, opts.backend)
+    prepared = None
+    if engine.record['exported'].get('preprocess'):
+        prepared = (*normalization(opts), float(opts.value_scale))
+    return ExportedNetwork(engine, contents_of(weights.path), weights.network, prepared=prepared,
+                           is_sigmoid=weights.multi_label)
+
+
+def on_openvino(opts: Options, network: Classifier) -> ExportedNetwork:
+    """The network as OpenVINO runs it on the CPU, for any number of clips of the options' sizes.
+
+    What is made of it is kept in the user's cache, by its weights and sizes. Raises InputError
+    where OpenVINO is not installed, or the network cannot be exported.
+    """
+    key = {'weights': fingerprint(network.state_dict()), 'network': network.options,
+           'clip': clip_shape(opts), 'torch': str(torch.__version__)}
+    run = compiled_network(network, clip_shape(opts), json.dumps(key, sort_keys=True),
+                           opts.precision)
+    return ExportedNetwork(run, json.dumps(key).encode(), network.options)
 
 
 def load_pretrained(opts: Options, weights: Weights,
@@ -186,9 +216,10 @@ class ModelInfo:
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu',
-               class_names: Sequence[str] | None = None, use_ema: bool | None = None
-               ) -> tuple[Classifier, ModelInfo]:
-    """(network, ModelInfo) of a checkpoint or of released weights, the network ready to be used.
+               class_names: Sequence[str] | None = None, use_ema: bool | None = None, *,
+               backend: str = 'auto', precision: str = 'fp32') -> tuple[Classifier, ModelInfo]:
+    """(network, ModelInfo) of a checkpoint, of released weights or of an exported file, the network
+    ready to be used.
 
         network, info = load_model('results/save_200.pth')
         logits = network(info.normalize(clips))  # uint8 (N, C, T, H, W) -> (N, n_classes)
@@ -196,7 +227,8 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu',
 
     Released weights get the preprocessing that they were trained with; their `class_names` are to
     be given, or are '0', '1', ... Of a file with a moving average of its weights (EMA) that is
-    taken, or with `use_ema` False the weights of the last step. Raises WeightsError where names
+    taken, or with `use_ema` False the weights of the last step. `backend` and `precision` are as
+    main.py's flags; the second is for exported files and OpenVINO. Raises WeightsError where these
     contradict the file, or it has no average and `use_ema` is True, and CheckpointError where there
     is none.
     """
@@ -205,7 +237,7 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu',
     defaults = Options(**{**vars(build_parser().parse_args([])), 'file_type': 'hdf5'},
                        given=frozenset())
     opts = adopt_options(defaults, weights, warn=lambda line: None)
-    opts = replace(opts, **weights.clip)
+    opts = replace(opts, **weights.clip, backend=backend, precision=precision)
     network = load_network(opts, weights).to(device).eval()
     mean, std = normalization(opts)
     names = _names_of_classes(weights, opts.n_classes, class_names)
@@ -237,10 +269,19 @@ def read_weights(path: Path, opts: Options) -> Weights:
     """What a weights file says of itself, for a run with these options. See `weights.read`.
 
     A training goes on with the weights of its last step; all else takes what --use_ema says.
+    Raises WeightsError for an exported network where it would be trained or give features.
     """
     goes_on = opts.resume_path is not None and not opts.no_train
     use_ema = False if goes_on else {'auto': None, 'yes': True, 'no': False}[opts.use_ema]
-    return read(path, {name: getattr(opts, name) for name in opts.given}, use_ema)
+    weights = read(path, {name: getattr(opts, name) for name in opts.given}, use_ema)
+    if weights.engine and not opts.no_train:
+        raise WeightsError(f'{path}: is an exported network, which is not trained; give the '
+                           'checkpoint it was made of, or add --no_train')
+    if weights.engine and (opts.pretrain_path or opts.output_features):
+        flag = '--pretrain_path' if opts.pretrain_path else '--output_features'
+        raise WeightsError(f'{path}: is an exported network, and {flag} needs the layers of the '
+                           'checkpoint it was made of; give that')
+    return weights
 
 
 def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,

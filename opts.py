@@ -52,7 +52,7 @@ TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride',
                    'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
-                   'feature_module', 'multi_label', 'precision', 'tf32')
+                   'feature_module', 'multi_label', 'precision', 'tf32', 'backend')
 # Options of a run that another does not take from its opts.json: one that went on with a checkpoint
 # is not repeated by going on with it, and its paths have --root_path in front already.
 NOT_REPEATED = ('opts', 'resume_path', 'root_path')
@@ -431,6 +431,9 @@ def _add_hardware_flags(parser: Parser) -> None:
              'fp32 without --tf32 on GPUs')
     add('--tf32', action='store_true',
         help='let GPUs round the inputs of fp32 products to 10 bits of mantissa')
+    add('--backend', default='auto', choices=('auto', 'openvino'),
+        help='what runs a network with --no_train: torch, and for an exported file what its ending '
+             'says (auto), or OpenVINO, on the CPU, also for a checkpoint')
     add('--compile', action='store_true',
         help='compile the network (torch.compile); the first steps take long')
     add('--grad_checkpointing', action='store_true',
@@ -599,6 +602,9 @@ def _run_rules(opts: Options) -> Rules:
         (opts.use_ema != 'auto' and not opts.resume_path and not opts.pretrain_path,
          '--use_ema chooses among the weights of a file: give --resume_path or --pretrain_path, or '
          'drop it'),
+        (opts.backend != 'auto' and not opts.no_train,
+         f'--backend {opts.backend} runs networks and does not train them: add --no_train, or drop '
+         'it'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
         (opts.conv1_t_size % 2 == 0,

@@ -13,7 +13,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from models.identify import unrecorded_stem_planes
 from models.released import kind_of, state_dict_keys
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser,
                   normalization, parsed_record)
+from runtime.engines import Engine, is_exported, open_engine
 from runtime.errors import InputError
 from runtime.files import file_size, parse_json
 from runtime.schema import (BOOL, NUMBER, OBJECT, REAL, TEXT, fields, list_of, mapping, optional,
@@ -92,6 +93,7 @@ class Weights:
     not_finite:     names of the tensors that hold nan or infinity
     is_average:     True if `state_dict` is the moving average of the weights over the steps (EMA)
                     that the file holds beside those of the last step
+    engine:         what runs an exported network, whose file has no state dict; None for others
     """
 
     path: Path
@@ -110,6 +112,7 @@ class Weights:
     behind_module: bool = False
     not_finite: tuple[str, ...] = ()
     is_average: bool = False
+    engine: Engine | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -136,7 +139,11 @@ def read(path: str | Path, hints: Mapping[str, Any] = {}, use_ema: bool | None =
     Raises CheckpointError for what is no weights file, WeightsError for weights of no network here
     for a damaged record, and for one that is to hold an average and does not.
     """
-    return interpret(load(path), Path(path), hints, use_ema)
+    if not is_exported(path):
+        return interpret(load(path), Path(path), hints, use_ema)
+    engine = open_engine(path)
+    file = {**engine.record, 'state_dict': {}}
+    return replace(interpret(file, Path(path), hints, use_ema), engine=engine)
 
 
 def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {},

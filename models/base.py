@@ -133,6 +133,8 @@ class Classifier(nn.Module):
 
     classifier_name = 'fc'
     channel_axis = 1  # of what its modules give; -1 where channels come last, as in transformers
+    # Of 'time' and 'size', those that are the example's in an exported network.
+    fixed_axes: tuple[str, ...] = ()
     frozen: Sequence[nn.Module] = ()  # modules whose batch norms keep their statistics in training
 
     def train(self, mode: bool = True) -> 'Classifier':

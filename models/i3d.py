@@ -31,14 +31,16 @@ POOLED = {'Mixed_4b': ('MaxPool3d_4a_3x3', 3), 'Mixed_5b': ('MaxPool3d_5a_2x2', 
 def pad_same(x: torch.Tensor, kernel_size: tuple, stride: tuple) -> torch.Tensor:
     """(N, C, t, h, w) padded with zeros as TensorFlow's SAME is: the end gets the odd one.
 
-    A convolution or pool of this kernel and stride then gives ceil(size / stride) places. Pools
-    here see what a ReLU gave, so that zeros are as good as minus infinity.
+    A convolution or pool of this kernel and stride then gives ceil(size / stride) places. No stride
+    is longer than its kernel here. Pools see what a ReLU gave, so that zeros are as good as minus
+    infinity.
     """
     padding: list[int] = []
     for size, kernel, step in zip(x.shape[2:], kernel_size, stride):
-        missing = max(0, (-(-size // step) - 1) * step + kernel - size)
+        # Of numbers above 0 alone: ONNX divides those below otherwise than Python.
+        missing = kernel - 1 - (size - 1) % step
         padding = [missing // 2, missing - missing // 2, *padding]
-    return F.pad(x, padding) if any(padding) else x
+    return F.pad(x, padding)
 
 
 class SameMaxPool3d(nn.Module):
@@ -117,6 +119,7 @@ class I3D(Classifier):
 
     classifier_name = 'logits.conv3d'
     num_features = 1024
+    fixed_axes = ('size',)  # the head treats large maps otherwise than small ones
 
     def __init__(self, *, n_classes: int = 400, n_input_channels: int = 3) -> None:
         super().__init__()
@@ -140,7 +143,7 @@ class I3D(Classifier):
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, T, H, W) float clips -> (N, F, t, h, w) feature map."""
         n_frames, *sides = x.shape[2:]
-        if n_frames < MIN_FRAMES or min(sides) < MIN_SIZE:
+        if n_frames < MIN_FRAMES or any(side < MIN_SIZE for side in sides):
             raise InputError(f'i3d takes clips of at least {MIN_FRAMES} frames and {MIN_SIZE} '
                              f'pixels, and these are of {n_frames} frames and {min(sides)} pixels; '
                              'give a larger --sample_duration or --sample_size')
@@ -155,7 +158,7 @@ class I3D(Classifier):
         the logits.
         """
         n_frames, *sides = features.shape[2:]
-        if min(sides) >= HEAD_SIDE:
+        if all(side >= HEAD_SIDE for side in sides):
             features = F.avg_pool3d(features, (min(2, n_frames), HEAD_SIDE, HEAD_SIDE), stride=1)
         pooled = features.mean(dim=(2, 3, 4))
         return pooled if pre_logits else self.logits(pooled)

@@ -91,7 +91,7 @@ class S3D(TorchvisionNetwork):
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, T, H, W) float clips -> (N, 1024, t, h, w) feature map."""
         n_frames, *sides = x.shape[2:]
-        if n_frames < 14 or min(sides) < 224:
+        if n_frames < 14 or any(side < 224 for side in sides):
             raise InputError(f'{self.name} takes clips of at least 14 frames and 224 pixels, and '
                              f'these are of {n_frames} frames and {min(sides)} pixels; give a '
                              'larger --sample_duration or --sample_size')
@@ -118,6 +118,7 @@ class MViT(TorchvisionNetwork):
 
     first = 'conv_proj'
     block = MultiscaleBlock
+    fixed_axes = ('time', 'size')
     classifier_name = 'head.1'
     channel_axis = -1
 

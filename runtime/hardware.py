@@ -141,6 +141,8 @@ def make_parallel(network: nn.Module, device: torch.device, n_processes: int = 1
 
     has_unused: some of its parameters get no gradients in some steps
     """
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        return network  # one that only runs, as exported ones do
     if n_processes > 1:
         if sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)

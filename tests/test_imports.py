@@ -29,7 +29,7 @@ ALLOWED = {
     'run': {'features', 'models', 'opts', 'runtime', 'tasks', 'weights'},
     'datasets': {'opts', 'datasets', 'runtime', *TRANSFORMS},
     'models': {'models', 'runtime'},
-    'model': {'opts', 'models', 'weights', 'runtime', 'spatial_transforms', 'tasks'},
+    'model': {'checkpoint', 'opts', 'models', 'weights', 'runtime', 'spatial_transforms', 'tasks'},
     'validation': {'metrics', 'run', 'runtime', 'tasks'},
     'inference': {'features', 'results', 'run', 'runtime', 'tasks'},
     'averaging': set(),

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.scaling import DEFAULT_FPS
-from runtime.arguments import (COUNT, FRACTION, POSITIVE, RATE, Parser, add_frame_template,
-                               number)
+from runtime.arguments import COUNT, FRACTION, POSITIVE, RATE, Parser, add_frame_template, number
 from runtime.errors import InputError, run
 
 
@@ -25,8 +24,8 @@ def build_parser() -> Parser:
         help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
     add('--webcam', type=COUNT, metavar='N', help='camera N, from 0, until Ctrl-C')
     add('--weights', type=Path, required=True, metavar='FILE',
-        help='checkpoint of main.py, or released weights; what it says of class names, clips and '
-             'normalisation is taken')
+        help='checkpoint of main.py, released weights, or a file of util_scripts.export; what it '
+             'says of class names, clips and normalisation is taken')
     add('--labels', type=Path, metavar='FILE',
         help='class names for weights that hold none, in the order of their classes: a text file '
              'with a name per line, an annotation .json, or the .csv of the training videos, '
@@ -47,6 +46,9 @@ def build_parser() -> Parser:
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
     add_frame_template(add)
+    add('--backend', default='auto', choices=('auto', 'openvino'),
+        help='what runs the network: torch, and for an exported file what its ending says (auto), '
+             'or OpenVINO on the CPU, also for a checkpoint')
     add('--no_cuda', action='store_true', help='run on the CPU')
     return parser
 

@@ -14,10 +14,9 @@ from datasets.sampling import Key, sample_draw
 from datasets.videodataset import Batch, VideoDataset, collate
 from opts import AUGMENTATION_FLAGS, Options, replace
 from runtime.errors import InputError
-from runtime.figures import clips_figure
+from runtime.figures import clips_figure, save_figure
 from temporal_transforms import as_clips
 from util_scripts.helpers.files import make_folder
-from util_scripts.helpers.plotting import save
 from util_scripts.helpers.text import n_of, printable
 
 # Flags that change training clips; those that are given are named.
@@ -53,7 +52,7 @@ def draw_augmentations(opts: Options) -> None:
     figure = clips_figure(torch.stack([row.clip for row in rows]).numpy(),
                           [printable(row.title) for row in rows],
                           frame_numbers=[row.frame_numbers for row in rows])
-    save(figure, opts.output)
+    save_figure(figure, opts.output)
     print(f'augmentation: {_flags(opts) or "the default crops and flips"}')
     print(printable(f'written: {opts.output}, {n_of(len(videos), "clip")} before and '
                     f'{n_of(opts.n_draws, "draw")} after; --manual_seed draws others'))

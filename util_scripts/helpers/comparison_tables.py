@@ -111,8 +111,8 @@ def draw(rows: Sequence[dict[str, Any]], found: Sequence[Found], path: Path) -> 
     """A line per recipe: its runs as dots, their mean and deviation."""
     from matplotlib.figure import Figure  # here, because it takes long
 
-    from runtime.figures import FAINT, INK
-    from util_scripts.helpers.plotting import COLOURS, save
+    from runtime.figures import FAINT, INK, save_figure
+    from util_scripts.helpers.plotting import COLOURS
     figure = Figure(figsize=(8, 1.3 + 0.42 * len(rows)), layout='constrained')
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
@@ -131,4 +131,4 @@ def draw(rows: Sequence[dict[str, Any]], found: Sequence[Found], path: Path) -> 
     axes.grid(axis='x', color='#e4e4e4', linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
-    save(figure, path)
+    save_figure(figure, path)

@@ -416,7 +416,8 @@ def rules_of(args: Namespace, info: Any) -> Rules:
 def load_network(args: Namespace) -> tuple[Classifier, Any]:
     """(network, its info) of --weights; what it is, is said. Raises InputError."""
     network, info = load_model(args.weights, pick_device(args.no_cuda),
-                               read_labels(args.labels) if args.labels else None)
+                               read_labels(args.labels) if args.labels else None,
+                               backend=args.backend)
     if info.opts.input_type == 'flow':
         raise InputError(f'{args.weights}: takes optical flow, which videos do not hold; give '
                          'weights of an rgb network')

@@ -1,0 +1,224 @@
+"""Engines: what runs an exported network, by the ending of its file.
+
+    engine = open_engine('r3d.onnx')
+    engine.record['class_names'], engine.shape   # what it says of itself; (C, T, H, W)
+    engine.compile()
+    logits = engine(clips)                       # (N, C, T, H, W) -> (N, n_classes)
+"""
+
+import importlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.errors import InputError
+
+# Of the record that travels in a file; one of a later version is refused.
+EXPORT_VERSION = 1
+# What the record is called in the metadata of a file.
+RECORD = 'checkpoint'
+INPUT = 'clips'
+# Modules of other projects -> what pip calls the package that has them.
+EXTRAS = {'onnx': 'onnx', 'onnxruntime': 'onnxruntime', 'onnxscript': 'onnxscript',
+          'openvino': 'openvino', 'nncf': 'nncf'}
+INSTALL = 'pip install -r requirements-export.txt'
+# Of the sizes of a clip, what a file with any of them has in its shape.
+ANY = 0
+
+
+def extra(name: str, purpose: str) -> Any:
+    """The module of a library that only exported networks need. Raises InputError without it."""
+    # NNCF and OpenVINO would tell their makers of each call.
+    os.environ.setdefault('NNCF_CI', '1')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of the libraries' own deprecations
+            module = importlib.import_module(name)
+    except ImportError:
+        raise InputError(f'{purpose} needs {EXTRAS[name]}, which is not installed: '
+                         f'{INSTALL}') from None
+    logging.getLogger(name).setLevel(logging.ERROR)
+    return module
+
+
+class Engine:
+    """One exported network.
+
+    record: what a checkpoint says of its network, and `exported`: how the file was made
+    shape:  (C, T, H, W) of a clip; `ANY` where the file takes any size
+    """
+
+    def __init__(self, path: Path, record: Mapping[str, Any],
+                 shape: tuple[int, ...]) -> None:
+        self.path, self.record, self.shape = path, record, shape
+        self._run: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
+        """Make it ready to run: in fp32, or by OpenVINO in bf16 or fp16. Raises InputError."""
+        raise NotImplementedError
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """(N, C, T, H, W) as the file takes them -> (N, n_classes) as it gives them, fp32."""
+        if self._run is None:
+            self.compile()
+        assert self._run is not None
+        wanted, given = self.shape, tuple(clips.shape[1:])
+        if any(size not in (ANY, own) for size, own in zip(wanted, given)):
+            names = 'x'.join('any' if size == ANY else str(size) for size in wanted)
+            raise InputError(f'{self.path}: takes clips of {names} (channels, frames, height, '
+                             f'width), and these are of {"x".join(map(str, given))}; export the '
+                             'checkpoint with --dynamic_time or --dynamic_size, or give '
+                             '--sample_duration or --sample_size of the file')
+        return self._run(clips)
+
+    def _only_fp32(self, precision: str) -> None:
+        if precision != 'fp32':
+            raise InputError(f'{self.path}: runs in the precision that it was exported in, and '
+                             f'--precision {precision} was given; drop the flag, or add --backend '
+                             'openvino')
+
+
+class TorchEngine(Engine):
+    """A program of torch.export (.pt2)."""
+
+    def __init__(self, path: Path) -> None:
+        files = {RECORD: ''}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of tensors that are not resized here
+            self._program = torch.export.load(path, extra_files=files)
+        clips = next(node for node in self._program.graph.nodes
+                     if node.op == 'placeholder' and node.name == INPUT)
+        sizes = clips.meta['val'].shape[1:]
+        super().__init__(path, json.loads(files[RECORD] or '{}'),
+                         tuple(size if isinstance(size, int) else ANY for size in sizes))
+
+    def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
+        if backend == 'openvino':
+            raise InputError(f'{self.path}: OpenVINO does not read .pt2; export the checkpoint '
+                             'to .xml, or drop --backend')
+        self._only_fp32(precision)
+        module = self._program.module()
+
+        def run(clips: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():
+                return module(clips.contiguous()).float()
+        self._run = run
+
+
+class OnnxEngine(Engine):
+    """An ONNX model, run by ONNX Runtime, or by OpenVINO where that is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        runtime = extra('onnxruntime', f'{path}: to run an ONNX model')
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        self._session = runtime.InferenceSession(path, options, providers=_providers(runtime))
+        [clips] = self._session.get_inputs()
+        meta = self._session.get_modelmeta().custom_metadata_map
+        super().__init__(path, json.loads(meta.get(RECORD, '{}')),
+                         tuple(size if isinstance(size, int) else ANY for size in clips.shape[1:]))
+
+    def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
+        if backend == 'openvino':
+            self._run = compiled(self.path, precision)
+            return
+        self._only_fp32(precision)
+        session = self._session
+
+        def run(clips: torch.Tensor) -> torch.Tensor:
+            [output] = session.run(None, {INPUT: clips.cpu().contiguous().numpy()})
+            return torch.from_numpy(output).to(clips.device)
+        self._run = run
+
+
+class OpenVinoEngine(Engine):
+    """An OpenVINO IR (.xml, with its .bin beside it)."""
+
+    def __init__(self, path: Path) -> None:
+        openvino = extra('openvino', f'{path}: to run an OpenVINO model')
+        model = openvino.Core().read_model(path)
+        text = model.get_rt_info(RECORD).astype(str) if RECORD in model.rt_info else '{}'
+        shape = model.input(0).get_partial_shape()
+        super().__init__(path, json.loads(text), tuple(ANY if size.is_dynamic else size.get_length()
+                                                       for size in list(shape)[1:]))
+
+    def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
+        self._run = compiled(self.path, precision)
+
+
+# The engines by the ending of the file.
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    '.onnx': OnnxEngine, '.xml': OpenVinoEngine, '.pt2': TorchEngine}
+
+
+def is_exported(path: str | Path) -> bool:
+    """True for the name of a file that an engine runs."""
+    return Path(path).suffix in ENGINES
+
+
+def open_engine(path: str | Path) -> Engine:
+    """The engine of a file. Raises InputError where it cannot be read, is cut short, is not of this
+    code, or of a later version of it."""
+    path = Path(path)
+    try:
+        path.open('rb').close()
+        engine = ENGINES[path.suffix](path)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror}); check the path') from None
+    except InputError:
+        raise
+    except Exception as error:  # bytes that are no model fail in any way there is
+        raise InputError(f'{path}: not an exported network, or one that is cut short or lacks its '
+                         f'.bin ({str(error).splitlines()[0][:80]}); export it again') from None
+    exported = engine.record.get('exported')
+    if not isinstance(exported, Mapping):
+        raise InputError(f'{path}: does not say how its clips are prepared, as it is no file of '
+                         'util_scripts.export; export the checkpoint with that')
+    if exported.get('version') not in range(1, EXPORT_VERSION + 1):
+        raise InputError(f'{path}: is of export version {exported.get("version")}, and this code '
+                         f'reads versions up to {EXPORT_VERSION}; update the code, or export the '
+                         'checkpoint again')
+    return engine
+
+
+def contents_of(path: Path) -> bytes:
+    """All that is in a file, and of an OpenVINO IR in the .bin beside it."""
+    beside = path.with_suffix('.bin')
+    return path.read_bytes() + (
+        beside.read_bytes() if path.suffix == '.xml' and beside.exists() else b'')
+
+
+def compiled(model: Any, precision: str = 'fp32', cache: Path | None = None
+             ) -> Callable[[torch.Tensor], torch.Tensor]:
+    """An OpenVINO model, or the path of one, as a function of clips on the CPU.
+
+    precision: what it computes in; OpenVINO would take bf16 by itself where that is fast
+    cache:     a folder for what is compiled, so that it is done once
+    """
+    openvino = extra('openvino', '--backend openvino')
+    settings: dict[str, Any] = {
+        'INFERENCE_PRECISION_HINT': {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision],
+        'INFERENCE_NUM_THREADS': torch.get_num_threads()}
+    core = openvino.Core()
+    if cache:
+        core.set_property({'CACHE_DIR': str(cache)})
+    request = core.compile_model(model, 'CPU', settings).create_infer_request()
+
+    def run(clips: torch.Tensor) -> torch.Tensor:
+        output = request.infer([clips.cpu().contiguous().numpy()])
+        return torch.from_numpy(output[0].copy()).to(clips.device)
+    return run
+
+
+def _providers(runtime: Any) -> list[str]:
+    """What ONNX Runtime has for a GPU, and its CPU kernels."""
+    wanted = ('CUDAExecutionProvider',) if torch.cuda.is_available() else ()
+    return [*(name for name in wanted if name in runtime.get_available_providers()),
+            'CPUExecutionProvider']
