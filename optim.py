@@ -4,6 +4,7 @@ A new optimiser is a row of OPTIMIZERS, a new schedule a row of SCHEDULES; each 
 its flag in opts.py, beside the flags that it alone reads.
 """
 
+import math
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,23 +12,62 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 # Learning rates, one per parameter group.
 Rates = list[float]
+# What is trained: parameters, or groups of them as torch's optimisers take these.
+Parameters = Iterable[nn.Parameter] | Sequence[dict[str, Any]]
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 # ---------------------------------------------------------------- optimisers
 
-def _sgd(parameters: Iterable[nn.Parameter], opts: Namespace) -> Optimizer:
+def _sgd(parameters: Parameters, opts: Namespace) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return SGD(parameters, opts.learning_rate, momentum=opts.momentum,
                dampening=0.0 if opts.nesterov else opts.dampening,
                weight_decay=opts.weight_decay, nesterov=opts.nesterov, fused=True)
 
 
+def _adamw(parameters: Parameters, opts: Namespace) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019)."""
+    return AdamW(parameters, opts.learning_rate, betas=tuple(opts.adam_betas),
+                 weight_decay=opts.weight_decay, fused=True)
+
+
 # By --optimizer: (parameters, options) -> optimiser.
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], Namespace], Optimizer]] = {'sgd': _sgd}
+OPTIMIZERS: dict[str, Callable[[Parameters, Namespace], Optimizer]] = {
+    'sgd': _sgd, 'adamw': _adamw}
+
+
+def parameter_groups(parts: Sequence[nn.Module], opts: Namespace) -> Parameters:
+    """What is to be trained of a network, in groups of one learning rate and weight decay each.
+
+    parts: its stages, from the input to the classifier
+
+    With --layer_decay each stage has the rate of the one behind it times that; a norm that is a
+    stage by itself belongs to the stage before. --head_lr_factor multiplies the classifier's rate.
+    With --no_norm_decay vectors, which are norms and biases, have no weight decay.
+    """
+    factors = _rate_factors(parts, opts)
+    rows = [(parameter, factor, opts.no_norm_decay and parameter.ndim <= 1)
+            for part, factor in zip(parts, factors) for parameter in part.parameters()
+            if parameter.requires_grad]
+    kinds = dict.fromkeys((factor, is_spared) for _, factor, is_spared in rows)
+    return [{'params': [row[0] for row in rows if row[1:] == kind],
+             'lr': opts.learning_rate * kind[0],
+             'weight_decay': 0.0 if kind[1] else opts.weight_decay} for kind in kinds]
+
+
+def _rate_factors(parts: Sequence[nn.Module], opts: Namespace) -> Rates:
+    """By what the learning rate of each stage is multiplied."""
+    depths: list[int] = []
+    for part in parts:
+        has_own = bool(list(part.parameters())) and not isinstance(part, NORMS)
+        depths.append((depths[-1] if depths else 0) + has_own)
+    factors = [opts.layer_decay ** (depths[-1] - depth) for depth in depths]
+    return [*factors[:-1], factors[-1] * opts.head_lr_factor]
 
 
 # ---------------------------------------------------------------- schedules
@@ -129,10 +169,26 @@ class Plateau(Schedule):
         return super().resume(state, rates, base)
 
 
+class Cosine(Schedule):
+    """Lets the rates fall to 0 along half a cosine, step by step, after the warm-up (Loshchilov and
+    Hutter, "SGDR", ICLR 2017, eq. 5, without restarts)."""
+
+    name = 'cosine'
+
+    def __init__(self, n_epochs: int, warmup_epochs: float = 0.0) -> None:
+        super().__init__()
+        self.n_epochs, self.warmup_epochs = n_epochs, warmup_epochs
+
+    def end_step(self, rates: Rates, base: Rates, progress: float) -> Rates:
+        done = (progress - self.warmup_epochs) / (self.n_epochs - self.warmup_epochs)
+        return [rate * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2 for rate in base]
+
+
 # By --lr_scheduler: options -> schedule.
 SCHEDULES: dict[str, Callable[[Namespace], Schedule]] = {
     MultiStep.name: lambda opts: MultiStep(opts.multistep_milestones),
-    Plateau.name: lambda opts: Plateau(opts.plateau_patience)}
+    Plateau.name: lambda opts: Plateau(opts.plateau_patience),
+    Cosine.name: lambda opts: Cosine(opts.n_epochs, opts.warmup_epochs)}
 
 
 def schedule_name(state: Mapping[str, Any]) -> str:
@@ -149,64 +205,83 @@ class Optimization:
         optimization.step(loss)
         optimization.end_epoch(val_loss)
 
-    parameters: those to train
-    opts:       the options that OPTIMIZERS and SCHEDULES read, and `precision`: the loss of fp16 is
-                scaled, since small gradients would be 0
+    parameters: those to train, or groups of them as `parameter_groups` gives them
+    opts:       the options that OPTIMIZERS and SCHEDULES read, `warmup_epochs`, `clip_grad_norm`,
+                and `precision`: the loss of fp16 is scaled, since small gradients would be 0
+
+    The rate of a step is that of the schedule, times a factor that grows linearly to 1 with the
+    steps of the warm-up (Goyal et al., 2017, section 2.2).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], opts: Namespace, device: torch.device,
+    def __init__(self, parameters: Parameters, opts: Namespace, device: torch.device,
                  steps_per_epoch: int = 1) -> None:
         self._optimizer = OPTIMIZERS[opts.optimizer](parameters, opts)
         self._schedule = SCHEDULES[opts.lr_scheduler](opts)
         self._scaler = torch.amp.GradScaler(device.type, enabled=opts.precision == 'fp16')
         self._steps_per_epoch, self._n_steps = steps_per_epoch, 0
+        self._warmup_epochs, self._max_norm = opts.warmup_epochs, opts.clip_grad_norm
         for group in self._groups:
             group['initial_lr'] = group['lr']
+        # Of the groups' rates to --learning_rate.
+        self._factors = [rate / opts.learning_rate for rate in self._base]
+        self._scheduled = self._base
         self._complete_state()
+        self._set_rates()
 
     @property
     def lr(self) -> float:
-        """The learning rate that the next step uses, that of the first parameter group."""
-        return self._groups[0]['lr']
+        """The learning rate that the next step uses, before the factors of parameter groups."""
+        return self._groups[0]['lr'] / self._factors[0]
 
     @property
     def watches_loss(self) -> bool:
         """True if `end_epoch` needs the validation loss."""
         return self._schedule.watches_loss
 
-    def step(self, loss: torch.Tensor, only_if: torch.Tensor | None = None) -> bool:
+    def step(self, losses: torch.Tensor | Iterable[torch.Tensor],
+             only_if: Callable[[], bool] | None = None) -> bool:
         """Backward pass of a scalar loss and update of the weights; returns True if updated.
 
-        only_if: 0-d bool, read after the backward pass; where it is False the weights stay
+        losses:  one, or several whose gradients add up; each is asked for after the backward pass
+                 of the one before
+        only_if: called after the backward passes; where it returns False the weights stay
         """
-        self.backward(loss)
-        is_updated = only_if is None or bool(only_if)
+        self.backward(losses)
+        is_updated = only_if is None or only_if()
         if is_updated:
             self.update()
         self._n_steps += 1
-        progress = self._schedule.last_epoch + self._n_steps / self._steps_per_epoch
-        self._set_rates(self._schedule.end_step(self._rates, self._base, progress))
+        self._scheduled = self._schedule.end_step(self._scheduled, self._base, self._progress)
+        self._set_rates()
         return is_updated
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, losses: torch.Tensor | Iterable[torch.Tensor]) -> None:
         """The first half of a step: new gradients."""
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        for loss in [losses] if isinstance(losses, torch.Tensor) else losses:
+            self._scaler.scale(loss).backward()
 
     def update(self) -> None:
         """The second half: new weights."""
+        if self._max_norm:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_([parameter for group in self._groups
+                                      for parameter in group['params']], self._max_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
     def end_epoch(self, val_loss: float | None = None) -> None:
         """Move the schedule on to the next epoch; a plateau is seen in `val_loss`."""
         self._n_steps = 0
-        self._set_rates(self._schedule.end_epoch(self._rates, self._base, val_loss))
+        self._scheduled = self._schedule.end_epoch(self._scheduled, self._base, val_loss)
+        if self._schedule.last_epoch < self._warmup_epochs:
+            self._scheduled = self._base  # a plateau is none yet
+        self._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
         """{'optimizer', 'scheduler', 'scaler'}, each a state dict."""
         return {'optimizer': self._optimizer.state_dict(),
-                'scheduler': self._schedule.state_dict(),
+                'scheduler': {**self._schedule.state_dict(), 'rates': list(self._scheduled)},
                 'scaler': self._scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], n_steps: int = 0,
@@ -223,32 +298,43 @@ class Optimization:
         own = [{key: value for key, value in group.items() if key != 'params'}
                for group in self._groups]
         self._optimizer.load_state_dict(dict(state['optimizer']))
+        # Files of other code have no rates beside those of the last step.
+        rates = state['scheduler'].get('rates', [group['lr'] for group in self._groups])
+        self._scheduled = [
+            _rescaled(rate, group.get('initial_lr'), settings['initial_lr'])
+            for rate, group, settings in zip(rates, self._groups, own)]
         for group, settings in zip(self._groups, own):
-            rate = _rescaled(group['lr'], group.get('initial_lr'), settings['initial_lr'])
-            group.update(settings, lr=rate)
+            group.update(settings)
         self._complete_state()
-        self._set_rates(self._schedule.resume(state['scheduler'], self._rates, self._base))
+        self._scheduled = self._schedule.resume(state['scheduler'], self._scheduled, self._base)
         if is_one_epoch_behind and not self.watches_loss:
             self.end_epoch()
         if state.get('scaler') and self._scaler.is_enabled():
             self._scaler.load_state_dict(state['scaler'])
         self._n_steps = n_steps
+        self._set_rates()
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
         return self._optimizer.param_groups
 
     @property
-    def _rates(self) -> Rates:
-        return [group['lr'] for group in self._groups]
-
-    @property
     def _base(self) -> Rates:
         return [group['initial_lr'] for group in self._groups]
 
-    def _set_rates(self, rates: Rates) -> None:
-        for group, rate in zip(self._groups, rates):
-            group['lr'] = rate
+    @property
+    def _progress(self) -> float:
+        """Epochs that are done, the part of this one too."""
+        return self._schedule.last_epoch + self._n_steps / self._steps_per_epoch
+
+    def _set_rates(self) -> None:
+        """The rates of the next step."""
+        factor = 1.0
+        if self._warmup_epochs:
+            with_next = self._progress + 1 / self._steps_per_epoch
+            factor = min(1.0, with_next / self._warmup_epochs)
+        for group, rate in zip(self._groups, self._scheduled):
+            group['lr'] = rate * factor
 
     def _complete_state(self) -> None:
         """Where a scaled loss overflows at the first step, torch would leave momentum unset."""

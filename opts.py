@@ -36,6 +36,8 @@ TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_fr
                   'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
                   'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
                   'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
+                  'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
+                  'layer_decay', 'head_lr_factor',
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -234,7 +236,9 @@ def _add_network_flags(parser: Parser) -> None:
 
 def _add_optimisation_flags(parser: Parser) -> None:
     add = parser.add_argument_group('optimisation').add_argument
-    add('--optimizer', default='sgd', choices=('sgd',), help='optimiser')
+    add('--optimizer', default='sgd', choices=('sgd', 'adamw'),
+        help='sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight '
+             'decay, for learning rates of about 0.001')
     add('--learning_rate', '--lr', type=POSITIVE_RATE, default=0.1, metavar='X',
         help='learning rate before any decay')
     add('--momentum', type=BELOW_ONE, default=0.9, metavar='X', help='momentum')
@@ -242,9 +246,17 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='dampening of the momentum; 0 with --nesterov')
     add('--weight_decay', '--wd', type=RATE, default=1e-3, metavar='X', help='weight decay')
     add('--nesterov', action='store_true', help='Nesterov momentum')
-    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau'),
-        help='divide the learning rate by 10 at --multistep_milestones, or when the validation '
-             'loss has stopped falling')
+    add('--adam_betas', type=BELOW_ONE, nargs=2, default=[0.9, 0.999], metavar=('B1', 'B2'),
+        help='decay of the means of gradients and of their squares in adamw')
+    add('--no_norm_decay', action='store_true',
+        help='no weight decay of norms and biases')
+    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau', 'cosine'),
+        help='multistep: divide the learning rate by 10 at --multistep_milestones; plateau: when '
+             'the validation loss has stopped falling; cosine: let it fall to 0 at --n_epochs '
+             'along half a cosine, step by step')
+    add('--warmup_epochs', type=RATE, default=0.0, metavar='EPOCHS',
+        help='let the learning rate grow linearly, step by step, in the first so many epochs, '
+             'which may be a fraction')
     add('--multistep_milestones', type=POSITIVE, nargs='+', default=[50, 100, 150],
         metavar='EPOCH', help='epochs after which the learning rate is divided by 10')
     add('--overwrite_milestones', action='store_true',
@@ -254,6 +266,15 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='epochs without improvement before plateau divides')
     add('--batch_size', '--bs', type=POSITIVE, default=128, metavar='CLIPS',
         help='clips in a batch, over all processes of a node')
+    add('--accumulate', type=POSITIVE, default=1, metavar='N',
+        help='add up the gradients of N batches before each step, which so is that of one batch '
+             'of N times --batch_size, but for batch norm')
+    add('--clip_grad_norm', type=RATE, default=0.0, metavar='X',
+        help='scale gradients down whose norm, over all weights, is above this; 0: do not')
+    add('--layer_decay', type=FRACTION, default=1.0, metavar='X',
+        help='learning rate of each stage as a share of that of the stage behind it')
+    add('--head_lr_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
+        help='multiplies the learning rate of the classifier')
     add('--batchnorm_sync', action='store_true',
         help='share batch-norm statistics between processes; needs several processes on GPUs')
     add('--n_epochs', '--epochs', type=POSITIVE, default=200, metavar='N',
@@ -400,7 +421,7 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
 
 def check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
-    for rules in (_run_rules, _frame_rules, _inference_rules, _path_rules):
+    for rules in (_run_rules, _optimisation_rules, _frame_rules, _inference_rules, _path_rules):
         for broken, sentence in rules(opts):
             if broken:
                 raise InputError(sentence)
@@ -417,15 +438,33 @@ def _run_rules(opts: Options) -> Rules:
          '--random_weights evaluates a new network, and weights were given too: drop one of them'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
-        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
-         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
-        (opts.nesterov and opts.momentum == 0,
-         '--nesterov needs a --momentum above 0'),
         (opts.conv1_t_size % 2 == 0,
          f'--conv1_t_size {opts.conv1_t_size} is even: give an odd number of frames'),
         (0 < opts.sample_resize < opts.sample_size,
          f'--sample_resize {opts.sample_resize} leaves no crop of --sample_size '
          f'{opts.sample_size}: give at least as many pixels'),
+    ]
+
+
+def _optimisation_rules(opts: Options) -> Rules:
+    of_sgd = [name for name in ('momentum', 'dampening', 'nesterov') if name in opts.given]
+    return [
+        (opts.lr_scheduler == 'plateau' and opts.no_val and not opts.no_train,
+         '--lr_scheduler plateau watches the validation loss: drop --no_val or use multistep'),
+        (opts.nesterov and opts.momentum == 0,
+         '--nesterov needs a --momentum above 0'),
+        (opts.optimizer != 'sgd' and of_sgd,
+         f'--{"".join(of_sgd[:1])} is for --optimizer sgd, and this is {opts.optimizer}: drop it'),
+        (opts.optimizer != 'adamw' and 'adam_betas' in opts.given,
+         '--adam_betas is for --optimizer adamw: add that, or drop it'),
+        (opts.lr_scheduler == 'cosine' and 'multistep_milestones' in opts.given,
+         '--multistep_milestones is for --lr_scheduler multistep, and this is cosine: drop one'),
+        (opts.warmup_epochs >= opts.n_epochs,
+         f'--warmup_epochs {opts.warmup_epochs:g} leaves none of --n_epochs {opts.n_epochs}: give '
+         'fewer'),
+        (opts.lr_scheduler == 'multistep' and opts.warmup_epochs > min(opts.multistep_milestones),
+         f'--warmup_epochs {opts.warmup_epochs:g} is beyond the first of --multistep_milestones '
+         f'({min(opts.multistep_milestones)}): give fewer, or later milestones'),
     ]
 
 

@@ -99,7 +99,7 @@ def _told(opts: Options, state: Mapping[str, Any], path: Path,
     """
     group, schedule = state['optimizer']['param_groups'][0], state['scheduler']
     told = {flag: group[key] for flag, key in SGD_KEYS.items() if key in group}
-    told['lr_scheduler'] = schedule_name(schedule)
+    told.update(optimizer='sgd', lr_scheduler=schedule_name(schedule))
     if told['lr_scheduler'] == 'plateau':
         told['plateau_patience'] = schedule['patience']
     elif not opts.overwrite_milestones:
@@ -149,7 +149,8 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
                                      is_one_epoch_behind=not weights.is_ours)
     except (ValueError, KeyError):
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
-                         'trained now; give the --ft_begin_module it was trained with') from None
+                         'trained now; give the --ft_begin_module, --layer_decay, '
+                         '--head_lr_factor and --no_norm_decay it was trained with') from None
 
 
 @dataclass
@@ -174,11 +175,12 @@ class Position:
                 'lr': self.lr, **order}
 
 
-def batch_order(loader: Any) -> dict[str, Any]:
-    """What decides which clips the batches of an epoch hold, of a training loader."""
+def batch_order(loader: Any, accumulate: int = 1) -> dict[str, Any]:
+    """What decides which clips the batches of an epoch hold, of a training loader, and which
+    batches the steps."""
     batches = loader.batch_sampler
-    return {'batch_size': batches.batch_size, 'manual_seed': batches.seed,
-            'records': loader.dataset.records.fingerprint()}
+    return {'batch_size': batches.batch_size, 'accumulate': accumulate,
+            'manual_seed': batches.seed, 'records': loader.dataset.records.fingerprint()}
 
 
 def saved_position(state: Mapping[str, Any], order: Mapping[str, Any], path: Path,

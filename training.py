@@ -2,15 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from itertools import groupby
+from typing import Any, ContextManager, NamedTuple
 
 import torch
 from torch import nn
 
 from checkpoint import CheckpointSaver
+from datasets.videodataset import Batch
 from metrics import Sums
-from optim import Optimization
+from model import stages
+from models.base import Classifier
+from optim import Optimization, Parameters, parameter_groups
+from opts import Options
 from overview import duration, next_lines, wrapped
 from resume import Position, batch_order, restore, saved_position, training_options, training_state
 from run import Run
@@ -23,67 +30,132 @@ from validation import val_line, validate
 # On GPUs several processes look for requests to stop, and all for losses that are not finite,
 # every so many steps: looking makes the GPU wait.
 CHECKED_STEPS = 20
+# (logits (N, n_classes), labels as `Batch` has them, uint8 clips) -> mean loss over the clips.
+Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Step(NamedTuple):
     """What one step gave: over all processes, and as tensors, so that reading them can wait.
 
-    clips:  this process's, uint8 (N, C, T, h, w)
-    labels: theirs, as `Batch` has them
-    lr:     the learning rate that it used
+    clips:     those of this process in the last of its batches, uint8 (N, C, T, h, w)
+    labels:    theirs, as `Batch` has them
+    n_batches: more than one where gradients are accumulated
+    lr:        the learning rate that it used
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
+    n_batches: int
     n_clips: int
     loss: torch.Tensor
     acc: torch.Tensor
     lr: float
 
 
+class StepLosses:
+    """The losses of one step: iterating does a forward pass of each of its batches.
+
+    Each loss is this process's share of the mean over the clips of all batches and processes, so
+    that their gradients add up to that of one large batch.
+
+    numbered: the batches, each with its number in the epoch
+    n_clips:  of all of them, over all processes
+    """
+
+    def __init__(self, numbered: Iterable[tuple[int, Batch]], n_clips: int, order: Any,
+                 model: nn.Module, normalize: nn.Module, task: Task, criterion: Criterion,
+                 device: torch.device) -> None:
+        self._numbered, self._order, self._device = numbered, order, device
+        self._model, self._normalize, self._task = model, normalize, task
+        self._criterion, self.n_clips = criterion, n_clips
+        self._sums: list[torch.Tensor] = []
+        self.last: Batch
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        n_left = self.n_clips
+        for i, self.last in self._numbered:
+            n_total = self._order.total(i)
+            n_left -= n_total
+            # What dropout draws is the same after a resume.
+            torch.manual_seed(self._order.draw_seed(i))
+            with self._summed_later() if n_left else nullcontext():
+                # Parallel processes average their gradients; so each gives its share of the mean.
+                yield self._loss_sum(self.last, n_total) * (self._order.world_size / self.n_clips)
+
+    @property
+    def n_batches(self) -> int:
+        return len(self._sums)
+
+    @cached_property
+    def means(self) -> torch.Tensor:
+        """(2,) loss and accuracy, over the clips of all batches and processes."""
+        return distributed.total(sum(self._sums, torch.zeros_like(self._sums[0]))) / self.n_clips
+
+    def _loss_sum(self, batch: Batch, n_total: int) -> torch.Tensor:
+        # A process without a sample of its own goes through the motions with another's.
+        is_own = self._order.rank < n_total
+        pixels = batch.clips.to(self._device, non_blocking=True)
+        labels = batch.labels.to(self._device, non_blocking=True)
+        logits = self._model(self._normalize(pixels))
+        loss_sum = self._criterion(logits, labels, pixels) * (len(labels) * is_own)
+        hits, = self._task.hits(logits.detach(), labels, (1,))
+        self._sums.append(torch.stack([loss_sum.detach(), hits * is_own]))
+        return loss_sum
+
+    def _summed_later(self) -> ContextManager[None]:
+        """Within it gradients stay in their process, to be added up with those that follow."""
+        is_parallel = isinstance(self._model, nn.parallel.DistributedDataParallel)
+        return self._model.no_sync() if is_parallel else nullcontext()
+
+
 def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
-                optimization: Optimization, *, device: torch.device, sums: Sums | None = None,
+                optimization: Optimization, *, device: torch.device,
+                criterion: Criterion | None = None, accumulate: int = 1, sums: Sums | None = None,
                 on_step: Callable[[Step], object] | None = None, skip_nonfinite: bool = False
                 ) -> dict[str, float]:
     """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
 
     'acc' is top-1: how many clips have their label, or one of their labels, as the best class.
 
-    model:     (N, C, T, H, W) float -> (N, n_classes) logits
-    normalize: uint8 clips -> float, on the device
-    sums:      of the epoch's earlier batches, added to
-    on_step:   called with the Step after each
+    model:      (N, C, T, H, W) float -> (N, n_classes) logits
+    normalize:  uint8 clips -> float, on the device
+    criterion:  the mean loss of a batch; that of the task by default
+    accumulate: batches of one step
+    sums:       of the epoch's earlier batches, added to
+    on_step:    called with the Step after each
 
     With `skip_nonfinite` a step whose loss is not finite changes nothing and is counted in
-    sums 'skipped'. The gradient is that of the mean loss over the batch of all processes.
+    sums 'skipped'. The gradient is that of the mean loss over the batches of all processes.
     """
     model.train()
     sums = Sums() if sums is None else sums
-    batches = loader.batch_sampler
-    for i, batch in enumerate(loader, batches.begin_batch):
-        n_total = batches.total(i)
-        # A process without a sample of its own goes through the motions with another's.
-        is_own = batches.rank < n_total
-        clips = normalize(batch.clips.to(device, non_blocking=True))
-        labels = batch.labels.to(device, non_blocking=True)
+    criterion = criterion or (lambda logits, labels, _pixels: task.criterion(logits, labels))
+    for n_clips, batches in steps(loader, accumulate):
+        losses = StepLosses(batches, n_clips, loader.batch_sampler, model, normalize, task,
+                            criterion, device)
         buffers = [b.clone() for b in model.buffers()] if skip_nonfinite else ()
-
-        logits = model(clips)
-        loss_sum = task.criterion(logits, labels) * (len(labels) * is_own)
-        hits, = task.hits(logits.detach(), labels, (1,))
-        loss, acc = distributed.total(torch.stack([loss_sum.detach(), hits * is_own])) / n_total
         lr = optimization.lr
-        # Parallel processes average their gradients; so each gives its share of the mean.
-        if optimization.step(loss_sum * (batches.world_size / n_total),
-                             only_if=loss.isfinite() if skip_nonfinite else None):
-            sums.add(clips=n_total, loss=loss * n_total, hits=acc * n_total)
+        if optimization.step(losses, (lambda losses=losses: bool(losses.means[0].isfinite()))
+                             if skip_nonfinite else None):
+            sums.add(clips=n_clips, loss=losses.means[0] * n_clips, hits=losses.means[1] * n_clips)
         else:
             for buffer, value in zip(model.buffers(), buffers):
                 buffer.copy_(value)
             sums.add(skipped=1)
         if on_step:
-            on_step(Step(batch.clips, batch.labels, n_total, loss, acc, lr))
+            on_step(Step(losses.last.clips, losses.last.labels, losses.n_batches, n_clips,
+                         *losses.means, lr))
     return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
+
+
+def steps(loader: Any, accumulate: int) -> Iterator[tuple[int, Iterator[tuple[int, Batch]]]]:
+    """The number of clips of each step, over all processes, and its batches with their numbers."""
+    order = loader.batch_sampler
+    numbered = enumerate(loader, order.begin_batch)
+    for number, batches in groupby(numbered, lambda pair: pair[0] // accumulate):
+        begin = max(number * accumulate, order.begin_batch)
+        end = min((number + 1) * accumulate, len(order))
+        yield sum(order.total(i) for i in range(begin, end)), batches
 
 
 class Trainer:
@@ -96,15 +168,15 @@ class Trainer:
         self._run, self._trace, self._loader = run, trace, run.loaders['train']
         opts, weights = run.opts, run.weights
         self._optimization = Optimization(
-            [p for p in run.network.parameters() if p.requires_grad], opts, run.device,
-            steps_per_epoch=len(self._loader.batch_sampler))
-        self._order = batch_order(self._loader)
+            trained_parameters(run.network, opts), opts, run.device,
+            steps_per_epoch=-(-len(self._loader.batch_sampler) // opts.accumulate))
+        self._order = batch_order(self._loader, opts.accumulate)
         self._position, self._best, self._best_epoch = Position(), -1.0, 0
         self._n_steps, self._begin = 0, time.monotonic()
         if weights is not None and opts.resume_path is not None:
             state = training_state(weights)
             self._position = saved_position(state, self._order, weights.path, run.log.warn)
-            restore(self._optimization, weights, self._position.n_batches)
+            restore(self._optimization, weights, -(-self._position.n_batches // opts.accumulate))
             self._best = state.get(f'best_{run.task.best_by}', -1.0)
             self._best_epoch = state.get('best_epoch', 0)
         self._saver = CheckpointSaver(
@@ -174,7 +246,8 @@ class Trainer:
             self._progress.skip(n_before * self._loader.batch_sampler.batch_size)
             means = train_epoch(self._loader, run.model, run.normalize, run.task,
                                 self._optimization, device=run.device, sums=position.sums,
-                                on_step=self._on_step, skip_nonfinite=opts.skip_nonfinite)
+                                accumulate=opts.accumulate, on_step=self._on_step,
+                                skip_nonfinite=opts.skip_nonfinite)
             rate = self._progress.rate()
         self._check_finite()
         lr = self._optimization.lr if position.lr is None else position.lr
@@ -191,23 +264,25 @@ class Trainer:
         n_left = (self._run.opts.n_epochs - self._position.epoch) * len(self._loader)
         if not n_left or not self._n_steps:
             return ''
+        n_left /= self._run.opts.accumulate
         sec = (time.monotonic() - self._begin) / self._n_steps * n_left
         return f', {duration(sec)} left'
 
     def _on_step(self, step: Step) -> None:
         """After each step: record it, see whether to stop or to save."""
         run, position = self._run, self._position
-        position.n_batches += 1
+        is_first = position.n_batches == 0
+        position.n_batches += step.n_batches
         self._n_steps += 1
         position.lr = step.lr
-        if position.n_batches == 1:
+        if is_first:
             run.log.clips(step.clips, label_texts(step.labels, run.class_names), position.epoch)
         iteration = (position.epoch - 1) * len(self._loader) + position.n_batches
         run.log.step(epoch=position.epoch, batch=position.n_batches, iter=iteration,
                      loss=step.loss, acc=step.acc, lr=step.lr)
         self._progress.update(step.n_clips)
         self._trace.step()
-        is_checked = run.device.type == 'cpu' or position.n_batches % CHECKED_STEPS == 0
+        is_checked = run.device.type == 'cpu' or self._n_steps % CHECKED_STEPS == 0
         if is_checked:
             self._check_finite()
         # Several processes stop after the same step.
@@ -247,6 +322,13 @@ class Trainer:
     def _save_last(self) -> None:
         """Save with the position in the epoch."""
         self._saver.save_last({**self._state(), 'position': self._position.state_dict(self._order)})
+
+
+def trained_parameters(network: Classifier, opts: Options) -> Parameters:
+    """The parameters that are not frozen, in groups where flags want several."""
+    if opts.layer_decay == opts.head_lr_factor == 1 and not opts.no_norm_decay:
+        return [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return parameter_groups(list(stages(network).values()), opts)
 
 
 def label_texts(labels: torch.Tensor, class_names: Sequence[str]) -> list[str]:

@@ -32,13 +32,17 @@ class Key(NamedTuple):
     end_clip: int | None = None
 
 
+def _mixed(*numbers: int) -> int:
+    """A seed made of several numbers, 64 bits."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
 @contextlib.contextmanager
 def sample_draw(seed: int, epoch: int, index: int) -> Iterator[None]:
     """Within it, torch's CPU generator draws what belongs to that sample; restored afterwards."""
-    mixed = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)
     state = torch.get_rng_state()
     try:
-        torch.default_generator.manual_seed(int(mixed[0]))
+        torch.default_generator.manual_seed(_mixed(seed, epoch, index))
         yield
     finally:
         torch.set_rng_state(state)
@@ -80,6 +84,10 @@ class ShuffledBatches:
         """Samples of batch i of an epoch, over all processes."""
         begin = i * self.batch_size
         return self._order(epoch)[begin:begin + self.total(i)].tolist()
+
+    def draw_seed(self, i: int) -> int:
+        """The seed of what this process draws for batch i as a whole, as dropout does."""
+        return _mixed(self.seed, self.epoch, i, self.rank)
 
     def total(self, i: int) -> int:
         """Number of samples in batch i, over all processes."""
