@@ -80,11 +80,12 @@ class CheckpointSaver:
         self._save('save_last.pth', state)
 
     def save_epoch(self, epoch: int, make_state: Callable[[], Mapping[str, Any]],
-                   is_best: bool) -> None:
-        """Save after an epoch, as far as it is time for that."""
+                   is_best: bool, is_last: bool = False) -> None:
+        """Save after an epoch, as far as it is time for that; `is_last`: the training stops here.
+        """
         if is_best:
             self._save('save_best.pth', make_state())
-        if epoch % self._every_epochs == 0 or epoch == self._last_epoch:
+        if epoch % self._every_epochs == 0 or epoch == self._last_epoch or is_last:
             self._save(f'save_{epoch}.pth', make_state())
             if self._is_writer and not self.has_failed:
                 prune(self._folder, self._keep)

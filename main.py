@@ -21,8 +21,8 @@ from datasets.loading import build_loader, naming_lost_processes, notes_on_data
 from defaults import resolved
 from features import FeatureTap
 from inference import infer
-from model import (adopt_options, build_network, freeze_before, load_network, load_pretrained,
-                   match_class_names, prepare_network, read_weights)
+from model import (adopt_options, build_network, freeze, load_network, load_pretrained,
+                   match_class_names, prepare_network, read_weights, set_dropout)
 from models.base import Classifier
 from overview import data_line, extraction_lines, network_line, wrapped
 from resume import resumed_options, resuming_command
@@ -93,7 +93,8 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
     return Run(opts=opts, world=world, device=device, log=log, stop=stop, weights=weights,
                class_names=class_names, description=describe(opts, network, class_names),
                loaders=loaders, network=network, in_precision=in_precision,
-               model=make_parallel(in_precision, device, world.size, opts.batchnorm_sync),
+               model=make_parallel(in_precision, device, world.size, opts.batchnorm_sync,
+                                   has_unused=opts.unfreeze_epoch > 0),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
                task=TASKS[opts.multi_label],
                tap=FeatureTap(network, opts.feature_module) if opts.output_features else None,
@@ -182,7 +183,10 @@ def make_network(opts: Options, weights: Weights | None, log: logs.RunLog) -> Cl
         if opts.no_train:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')
-    freeze_before(network, opts.ft_begin_module)
+    # What is unfrozen later is trained too.
+    freeze(network, '' if opts.unfreeze_epoch else opts.ft_begin_module, opts.freeze_bn)
+    if opts.dropout is not None:
+        set_dropout(network, opts.dropout)
     return network
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import models
@@ -355,13 +356,24 @@ def stages(network: Classifier) -> dict[str, nn.Module]:
     return parts
 
 
-def freeze_before(network: Classifier, begin_module: str) -> None:
-    """Freeze what comes before a module: no gradients, and batch norm keeps its statistics.
+def freeze(network: Classifier, begin_module: str, norms: bool = False) -> None:
+    """Freeze what comes before a module, and with `norms` all batch norms, and nothing else: no
+    gradients, and batch norm keeps its statistics.
 
     Empty: nothing. An unknown name is a WeightsError that lists the modules.
     """
+    network.requires_grad_(True)
+    network.frozen = [*_parts_before(network, begin_module),
+                      *(module for module in network.modules()
+                        if norms and isinstance(module, nn.modules.batchnorm._BatchNorm))]
+    for module in network.frozen:
+        module.requires_grad_(False)
+
+
+def _parts_before(network: Classifier, begin_module: str) -> list[nn.Module]:
+    """The stages before the one of this name; none where it is empty. Raises WeightsError."""
     if not begin_module:
-        return
+        return []
     parts = stages(network)
     names = list(parts)
     if f'{begin_module}_s' in names:  # the first convolution of R(2+1)D is two
@@ -370,9 +382,19 @@ def freeze_before(network: Classifier, begin_module: str) -> None:
         with_weights = [name for name in names if any(True for _ in parts[name].parameters())]
         raise WeightsError(f'--ft_begin_module {begin_module}: no such module; choose one of '
                            f'{", ".join(with_weights)}')
-    network.frozen = [parts[name] for name in names[:names.index(begin_module)]]
-    for module in network.frozen:
-        module.requires_grad_(False)
+    return [parts[name] for name in names[:names.index(begin_module)]]
+
+
+def set_dropout(network: Classifier, share: float) -> None:
+    """Let training replace this share of the classifier's inputs by 0, and scale up the others
+    (Srivastava et al., JMLR 2014); a family's own dropout there takes this share."""
+    owner = network.get_submodule(network.classifier_name.rpartition('.')[0])
+    own = [module for module in owner.children() if isinstance(module, nn.Dropout)]
+    for module in own:
+        module.p = share
+    if not own:
+        network.get_submodule(network.classifier_name).register_forward_pre_hook(
+            lambda module, inputs: F.dropout(inputs[0], share, module.training))
 
 
 def prepare_network(opts: Options, network: Classifier, device: torch.device) -> InPrecision:

@@ -37,7 +37,8 @@ TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_fr
                   'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
                   'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
                   'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
-                  'layer_decay', 'head_lr_factor',
+                  'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
+                  'label_smoothing', 'early_stopping',
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -231,7 +232,15 @@ def _add_network_flags(parser: Parser) -> None:
         help='classes of --pretrain_path; checked where given, otherwise read from the file')
     add('--ft_begin_module', default='', metavar='NAME',
         help='first module that is trained: conv1, layer1 ... layer4, fc (densenet: denseblock1 '
-             '..., classifier); what comes before is frozen; empty: all are trained')
+             '..., classifier; i3d: Conv3d_1a_7x7 ... Mixed_5c, logits); what comes before is '
+             'frozen; empty: all are trained')
+    add('--unfreeze_epoch', type=COUNT, default=0, metavar='EPOCH',
+        help='train also what comes before --ft_begin_module after this epoch; 0: never')
+    add('--freeze_bn', action='store_true',
+        help='leave all batch norms as they are in the weights: statistics, scales and offsets')
+    add('--dropout', type=BELOW_ONE, metavar='P',
+        help='share of the classifier\'s inputs that training replaces by 0 (default: that of the '
+             'family, 0.2 of s3d, 0.5 of mvit_v1_b and mvit_v2_s and 0 of all others)')
 
 
 def _add_optimisation_flags(parser: Parser) -> None:
@@ -275,6 +284,11 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='learning rate of each stage as a share of that of the stage behind it')
     add('--head_lr_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
         help='multiplies the learning rate of the classifier')
+    add('--label_smoothing', type=BELOW_ONE, default=0.0, metavar='X',
+        help='share of each target that is spread evenly over all classes')
+    add('--early_stopping', type=COUNT, default=0, metavar='EPOCHS',
+        help='stop after so many epochs without a better validation, by what decides which is '
+             'save_best.pth; 0: do not')
     add('--batchnorm_sync', action='store_true',
         help='share batch-norm statistics between processes; needs several processes on GPUs')
     add('--n_epochs', '--epochs', type=POSITIVE, default=200, metavar='N',
@@ -421,7 +435,8 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
 
 def check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
-    for rules in (_run_rules, _optimisation_rules, _frame_rules, _inference_rules, _path_rules):
+    for rules in (_run_rules, _optimisation_rules, _tuning_rules, _frame_rules, _inference_rules,
+                  _path_rules):
         for broken, sentence in rules(opts):
             if broken:
                 raise InputError(sentence)
@@ -465,6 +480,24 @@ def _optimisation_rules(opts: Options) -> Rules:
         (opts.lr_scheduler == 'multistep' and opts.warmup_epochs > min(opts.multistep_milestones),
          f'--warmup_epochs {opts.warmup_epochs:g} is beyond the first of --multistep_milestones '
          f'({min(opts.multistep_milestones)}): give fewer, or later milestones'),
+    ]
+
+
+def _tuning_rules(opts: Options) -> Rules:
+    return [
+        (opts.unfreeze_epoch > 0 and not opts.ft_begin_module,
+         '--unfreeze_epoch ends what --ft_begin_module begins: add that, or drop it'),
+        (opts.unfreeze_epoch >= opts.n_epochs,
+         f'--unfreeze_epoch {opts.unfreeze_epoch} is not before --n_epochs {opts.n_epochs}: give '
+         'an earlier one'),
+        (opts.freeze_bn and not opts.no_train and not opts.pretrain_path and not opts.resume_path,
+         '--freeze_bn keeps the batch norms of given weights, and a new network has none worth '
+         'keeping: give --pretrain_path FILE, or drop it'),
+        (opts.label_smoothing > 0 and opts.multi_label,
+         '--label_smoothing is for one label per video, and --multi_label has any number: drop '
+         'one'),
+        (opts.early_stopping > 0 and opts.no_val and not opts.no_train,
+         '--early_stopping watches the validation: drop --no_val, or it'),
     ]
 
 

@@ -82,7 +82,7 @@ def _recorded(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     argv: list[str] = []
     for name, value in record.items():
         values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if value is not False:
+        if value is not False and value is not None:
             argv += [f'--{name}', *(str(value) for value in values if value is not True)]
     try:  # as a command line, so that a value that no flag takes is found
         parsed = vars(build_parser().parse_args(argv))

@@ -132,3 +132,14 @@ MULTI_LABEL = Task(
      'video_map': 'video mAP'})
 # By --multi_label.
 TASKS = {False: SINGLE_LABEL, True: MULTI_LABEL}
+
+
+def training_criterion(multi_label: bool, *, label_smoothing: float = 0.0) -> nn.Module:
+    """(logits, labels as `Batch` has them) -> mean loss over the clips that a training lowers.
+
+    label_smoothing: share of each target that is spread evenly over all classes (Szegedy et al.,
+                     CVPR 2016); of one label per video alone
+    """
+    if multi_label:
+        return MULTI_LABEL.criterion
+    return nn.CrossEntropyLoss(label_smoothing=label_smoothing)

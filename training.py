@@ -14,7 +14,7 @@ from torch import nn
 from checkpoint import CheckpointSaver
 from datasets.videodataset import Batch
 from metrics import Sums
-from model import stages
+from model import freeze, stages
 from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
 from opts import Options
@@ -24,7 +24,7 @@ from run import Run
 from runtime import distributed
 from runtime.errors import InputError
 from runtime.profiler import StepTrace
-from tasks import Task
+from tasks import Task, training_criterion
 from validation import val_line, validate
 
 # On GPUs several processes look for requests to stop, and all for losses that are not finite,
@@ -170,6 +170,7 @@ class Trainer:
         self._optimization = Optimization(
             trained_parameters(run.network, opts), opts, run.device,
             steps_per_epoch=-(-len(self._loader.batch_sampler) // opts.accumulate))
+        self._criterion = make_criterion(run)
         self._order = batch_order(self._loader, opts.accumulate)
         self._position, self._best, self._best_epoch = Position(), -1.0, 0
         self._n_steps, self._begin = 0, time.monotonic()
@@ -188,28 +189,44 @@ class Trainer:
     def train(self) -> int:
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
         opts, log, position = self._run.opts, self._run.log, self._position
-        path = self._run.weights and self._run.weights.path
-        if position.epoch > opts.n_epochs and opts.inference:
-            log.say(f'{path}: the training is complete; the inference follows')
-            return 0
-        if position.epoch > opts.n_epochs:
-            log.warn(f'{path}: is of epoch {position.epoch - 1} and --n_epochs is '
-                     f'{opts.n_epochs}: nothing is trained; raise --n_epochs to go on, or '
-                     'evaluate it with --no_train')
+        if self._is_complete():
+            self._say_it_was_complete()
             return 0
         log.open_tables(position.epoch - 1, position.n_batches)
         self._begin = time.monotonic()
         with self._trace:
-            while position.epoch <= opts.n_epochs:
+            while not self._is_complete():
                 self._run_epoch()
+        if position.epoch <= opts.n_epochs:
+            log.say(f'--early_stopping {opts.early_stopping}: so many epochs were no better, and '
+                    'the training ends')
         self._say_what_is_next()
         return int(self._saver.has_failed)
+
+    def _is_complete(self) -> bool:
+        """True after the last epoch, or after --early_stopping epochs that were no better."""
+        n_done, opts = self._position.epoch - 1, self._run.opts
+        is_stale = 0 < opts.early_stopping <= n_done - self._best_epoch
+        return n_done >= opts.n_epochs or is_stale and not self._position.n_batches
+
+    def _say_it_was_complete(self) -> None:
+        run, n_done = self._run, self._position.epoch - 1
+        opts, path = run.opts, run.weights and run.weights.path
+        if opts.inference:
+            run.log.say(f'{path}: the training is complete; the inference follows')
+        elif n_done < opts.n_epochs:
+            run.log.warn(f'{path}: its training ended at epoch {n_done}, as the best is of epoch '
+                         f'{self._best_epoch}: nothing is trained; raise --early_stopping to go '
+                         'on, or evaluate it with --no_train')
+        else:
+            run.log.warn(f'{path}: is of epoch {n_done} and --n_epochs is {opts.n_epochs}: nothing '
+                         'is trained; raise --n_epochs to go on, or evaluate it with --no_train')
 
     def _say_what_is_next(self) -> None:
         """Which checkpoint is the best, and what to do with it, as far as it could be saved."""
         run = self._run
         opts, task = run.opts, run.task
-        path = opts.result_path / f'save_{opts.n_epochs}.pth'
+        path = opts.result_path / f'save_{self._position.epoch - 1}.pth'
         best = opts.result_path / 'save_best.pth'
         if run.world.is_main and self._best_epoch and best.exists():
             path = best
@@ -233,12 +250,15 @@ class Trainer:
         self._optimization.end_epoch(val_loss)
         run.log.say(line + self._time_left() + shown)
         self._position.next_epoch()
-        self._saver.save_epoch(epoch, self._state, is_best)
+        self._saver.save_epoch(epoch, self._state, is_best, self._is_complete())
 
     def _train_epoch(self) -> str:
         """Train what is left of the epoch and log it; the line that says how it went."""
         run, opts, position = self._run, self._run.opts, self._position
         n_before = position.n_batches
+        if opts.unfreeze_epoch:
+            is_frozen = position.epoch <= opts.unfreeze_epoch
+            freeze(run.network, opts.ft_begin_module if is_frozen else '', opts.freeze_bn)
         self._loader.batch_sampler.set_position(position.epoch, n_before)
         run.stop.finishing = 'the step is finished, then save_last.pth is written'
         with run.log.progress(len(self._loader.dataset), f'train {position.epoch}/{opts.n_epochs}',
@@ -246,7 +266,7 @@ class Trainer:
             self._progress.skip(n_before * self._loader.batch_sampler.batch_size)
             means = train_epoch(self._loader, run.model, run.normalize, run.task,
                                 self._optimization, device=run.device, sums=position.sums,
-                                accumulate=opts.accumulate, on_step=self._on_step,
+                                criterion=self._criterion, accumulate=opts.accumulate, on_step=self._on_step,
                                 skip_nonfinite=opts.skip_nonfinite)
             rate = self._progress.rate()
         self._check_finite()
@@ -329,6 +349,12 @@ def trained_parameters(network: Classifier, opts: Options) -> Parameters:
     if opts.layer_decay == opts.head_lr_factor == 1 and not opts.no_norm_decay:
         return [parameter for parameter in network.parameters() if parameter.requires_grad]
     return parameter_groups(list(stages(network).values()), opts)
+
+
+def make_criterion(run: Run) -> Criterion:
+    """What the training of a run lowers."""
+    criterion = training_criterion(run.opts.multi_label, label_smoothing=run.opts.label_smoothing)
+    return lambda logits, labels, _pixels: criterion(logits, labels)
 
 
 def label_texts(labels: torch.Tensor, class_names: Sequence[str]) -> list[str]:

@@ -123,13 +123,17 @@ def check_smallest_batch(network: nn.Module, clip_shape: tuple[int, ...], n_clip
 
 
 def make_parallel(network: nn.Module, device: torch.device, n_processes: int = 1,
-                  sync_batchnorm: bool = False) -> nn.Module:
-    """The network as it is trained: over several processes, or over all GPUs of this one."""
+                  sync_batchnorm: bool = False, has_unused: bool = False) -> nn.Module:
+    """The network as it is trained: over several processes, or over all GPUs of this one.
+
+    has_unused: some of its parameters get no gradients in some steps
+    """
     if n_processes > 1:
         if sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         devices = [device] if device.type == 'cuda' else None
-        return nn.parallel.DistributedDataParallel(network, devices)
+        return nn.parallel.DistributedDataParallel(network, devices,
+                                                   find_unused_parameters=has_unused)
     if sync_batchnorm:
         raise InputError('--batchnorm_sync needs several processes: start main.py with torchrun')
     if device.type == 'cuda' and torch.cuda.device_count() > 1:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from datasets.presets import spatial_transform
 from features import FeatureTap
-from model import freeze_before, load_model, stages
+from model import freeze, load_model, stages
 from models import generate_model
 from models.class_names import kinetics_400
 from opts import parse_opts
@@ -81,7 +81,7 @@ def test_stages_are_in_the_order_of_the_data():
 @pytest.mark.parametrize('model', FAMILIES)
 def test_what_comes_before_a_module_is_frozen(model):
     network = network_of(model)
-    freeze_before(network, BEGINS[model])
+    freeze(network, BEGINS[model])
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.train()
     F.cross_entropy(network(clips()), torch.tensor([0, 3])).backward()
@@ -94,7 +94,7 @@ def test_what_comes_before_a_module_is_frozen(model):
         assert torch.equal(value, before[name]) != is_trained, name
     with pytest.raises(InputError, match='layer5: no such module; choose one of .*'
                                          f'{BEGINS[model]}, '):
-        freeze_before(network, 'layer5')
+        freeze(network, 'layer5')
 
 
 @pytest.mark.parametrize('model', FAMILIES)

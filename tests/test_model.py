@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import checkpoint
-from model import (adopt_options, build_network, empty_network, freeze_before, load_network,
+from model import (adopt_options, build_network, empty_network, freeze, load_network,
                    load_pretrained, match_class_names, read_weights, stages)
 from models import depths, generate_model
 from models.released import rename_2018_keys
@@ -331,7 +331,7 @@ BEGIN_MODULES['densenet'] = ('conv1', 'denseblock3', 'norm5', 'classifier')
 def test_what_comes_before_a_module_is_frozen(model, begin):
     opts = family_options(model, '--weight_decay', 0.1)
     network = build_network(opts)
-    freeze_before(network, begin)
+    freeze(network, begin)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     parts = stages(network)
     names = list(parts)
@@ -364,7 +364,7 @@ def test_what_comes_before_a_module_is_frozen(model, begin):
     ('densenet', 'conv1, norm1, denseblock1, transition1, .*, norm5, classifier')])
 def test_an_unknown_module_lists_those_there_are(model, listed):
     with pytest.raises(WeightsError, match=f'layer5: no such module; choose one of {listed}$'):
-        freeze_before(on_meta(model, depths(model)[0]), 'layer5')
+        freeze(on_meta(model, depths(model)[0]), 'layer5')
 
 
 # ---------------------------------------------------------------- through the command line

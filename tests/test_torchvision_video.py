@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torchvision.models import get_model, get_model_weights
 
 from features import FeatureTap
-from model import freeze_before, load_model, stages
+from model import freeze, load_model, stages
 from models import TORCHVISION, generate_model
 from models.torchvision_video import FAMILIES, IG65M, make_r2plus1d_34
 from runtime.errors import InputError
@@ -100,7 +100,7 @@ def test_features_of_a_module_are_its_channels(name, module, n_features):
     ('swin3d_t', 'features.6'), *((name, list(stages(on_meta(name)))[-1]) for name in TORCHVISION)])
 def test_freezing(name, begin):
     network = on_meta(name)
-    freeze_before(network, begin)
+    freeze(network, begin)
     trained = {part for part, module in stages(network).items()
                if any(parameter.requires_grad for parameter in module.parameters())}
     names = list(stages(network))
