@@ -41,10 +41,11 @@ def _entry(model: str) -> _Callable[..., '_Classifier']:
 
 
 def load_model(path: str | _Path, device: '_torch.device | str' = 'cpu',
-               class_names: _Sequence[str] | None = None) -> 'tuple[_Classifier, _ModelInfo]':
+               class_names: _Sequence[str] | None = None, use_ema: bool | None = None
+               ) -> 'tuple[_Classifier, _ModelInfo]':
     """(network, ModelInfo) of a checkpoint or of released weights; see `model.load_model`."""
     from model import load_model as load
-    return load(path, device, class_names)
+    return load(path, device, class_names, use_ema)
 
 
 globals().update({name: _entry(name) for name in ARCHITECTURES})

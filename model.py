@@ -161,7 +161,8 @@ class ModelInfo:
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu',
-               class_names: Sequence[str] | None = None) -> tuple[Classifier, ModelInfo]:
+               class_names: Sequence[str] | None = None, use_ema: bool | None = None
+               ) -> tuple[Classifier, ModelInfo]:
     """(network, ModelInfo) of a checkpoint or of released weights, the network ready to be used.
 
         network, info = load_model('results/save_200.pth')
@@ -169,10 +170,12 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu',
         scores = info.scores(logits)
 
     Released weights get the preprocessing that they were trained with; their `class_names` are to
-    be given, or are '0', '1', ... Raises WeightsError where these contradict the file, and
-    CheckpointError where there is none.
+    be given, or are '0', '1', ... Of a file with a moving average of its weights (EMA) that is
+    taken, or with `use_ema` False the weights of the last step. Raises WeightsError where names
+    contradict the file, or it has no average and `use_ema` is True, and CheckpointError where there
+    is none.
     """
-    weights = read(path)
+    weights = read(path, use_ema=use_ema)
     # Flow comes from HDF5, which is the reader's concern.
     defaults = Options(**{**vars(build_parser().parse_args([])), 'file_type': 'hdf5'},
                        given=frozenset())
@@ -206,8 +209,13 @@ def _names_of_classes(weights: Weights, n_classes: int,
 # ---------------------------------------------------------------- options and what a file says
 
 def read_weights(path: Path, opts: Options) -> Weights:
-    """What a weights file says of itself, for a run with these options. See `weights.read`."""
-    return read(path, {name: getattr(opts, name) for name in opts.given})
+    """What a weights file says of itself, for a run with these options. See `weights.read`.
+
+    A training goes on with the weights of its last step; all else takes what --use_ema says.
+    """
+    goes_on = opts.resume_path is not None and not opts.no_train
+    use_ema = False if goes_on else {'auto': None, 'yes': True, 'no': False}[opts.use_ema]
+    return read(path, {name: getattr(opts, name) for name in opts.given}, use_ema)
 
 
 def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,

@@ -38,7 +38,7 @@ TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_fr
                   'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
                   'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
                   'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
-                  'label_smoothing', 'early_stopping',
+                  'label_smoothing', 'early_stopping', 'ema_decay',
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -286,6 +286,10 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='multiplies the learning rate of the classifier')
     add('--label_smoothing', type=BELOW_ONE, default=0.0, metavar='X',
         help='share of each target that is spread evenly over all classes')
+    add('--ema_decay', type=BELOW_ONE, default=0.0, metavar='X',
+        help='keep a moving average of the weights, which loses 1 - X of itself to the weights '
+             'after each step; it is validated, saved beside the weights, and used wherever the '
+             'checkpoint is, such as 0.999; 0: none')
     add('--early_stopping', type=COUNT, default=0, metavar='EPOCHS',
         help='stop after so many epochs without a better validation, by what decides which is '
              'save_best.pth; 0: do not')
@@ -305,6 +309,10 @@ def _add_run_flags(parser: Parser) -> None:
     add('--random_weights', action='store_true',
         help='with --no_train and no weights: evaluate the new network as it is, to try things or '
              'to measure')
+    add('--use_ema', default='auto', choices=('auto', 'yes', 'no'),
+        help='of a file that holds a moving average of the weights (--ema_decay) evaluate or '
+             'fine-tune that, or with no the weights of the last step; auto: the average where '
+             'there is one')
     add('--no_val', action='store_true', help='do not validate')
     add('--checkpoint', type=POSITIVE, default=10, metavar='N',
         help='write save_{epoch}.pth every N epochs')
@@ -451,6 +459,12 @@ def _run_rules(opts: Options) -> Rules:
          'it, or add --no_train'),
         (opts.random_weights and (opts.resume_path or opts.pretrain_path),
          '--random_weights evaluates a new network, and weights were given too: drop one of them'),
+        (opts.use_ema != 'auto' and opts.resume_path and not opts.no_train,
+         '--use_ema chooses the weights to evaluate or to start from, and a training goes on with '
+         'those of its last step: drop it, or add --no_train'),
+        (opts.use_ema != 'auto' and not opts.resume_path and not opts.pretrain_path,
+         '--use_ema chooses among the weights of a file: give --resume_path or --pretrain_path, or '
+         'drop it'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
         (opts.conv1_t_size % 2 == 0,

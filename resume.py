@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from averaging import WeightAverage
 from metrics import Sums
 from optim import Optimization, schedule_name
 from opts import TRAINING_FLAGS, Options, build_parser, check, replace
@@ -151,6 +152,15 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
                          'trained now; give the --ft_begin_module, --layer_decay, '
                          '--head_lr_factor and --no_norm_decay it was trained with') from None
+
+
+def restore_average(average: WeightAverage, weights: Weights) -> None:
+    """Load the moving average of the weights. Raises InputError."""
+    try:
+        average.load_state_dict(training_state(weights))
+    except (KeyError, RuntimeError, TypeError):
+        raise InputError(f'{weights.path}: its moving average of the weights is not of its '
+                         'network; give an unchanged file') from None
 
 
 @dataclass

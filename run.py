@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from features import FeatureTap
+from models.base import Classifier
 from opts import Options
 from runtime import distributed, logs
 from runtime.errors import Stopped, StopSignals
@@ -40,7 +41,7 @@ class Run:
     class_names: tuple[str, ...]
     description: Mapping[str, Any]
     loaders: Mapping[str, Any]
-    network: nn.Module
+    network: Classifier
     in_precision: nn.Module
     model: nn.Module
     normalize: nn.Module

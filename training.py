@@ -11,6 +11,7 @@ from typing import Any, ContextManager, NamedTuple
 import torch
 from torch import nn
 
+from averaging import WeightAverage
 from checkpoint import CheckpointSaver
 from datasets.videodataset import Batch
 from metrics import Sums
@@ -19,7 +20,8 @@ from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
 from opts import Options
 from overview import duration, next_lines, wrapped
-from resume import Position, batch_order, restore, saved_position, training_options, training_state
+from resume import (Position, batch_order, restore, restore_average, saved_position,
+                    training_options, training_state)
 from run import Run
 from runtime import distributed
 from runtime.errors import InputError
@@ -91,6 +93,10 @@ class StepLosses:
         """(2,) loss and accuracy, over the clips of all batches and processes."""
         return distributed.total(sum(self._sums, torch.zeros_like(self._sums[0]))) / self.n_clips
 
+    def is_finite(self) -> bool:
+        """True if the loss is, over all batches and processes."""
+        return bool(self.means[0].isfinite())
+
     def _loss_sum(self, batch: Batch, n_total: int) -> torch.Tensor:
         # A process without a sample of its own goes through the motions with another's.
         is_own = self._order.rank < n_total
@@ -105,12 +111,13 @@ class StepLosses:
     def _summed_later(self) -> ContextManager[None]:
         """Within it gradients stay in their process, to be added up with those that follow."""
         is_parallel = isinstance(self._model, nn.parallel.DistributedDataParallel)
-        return self._model.no_sync() if is_parallel else nullcontext()
+        return self._model.no_sync() if is_parallel else nullcontext()  # type: ignore[operator]
 
 
 def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
                 optimization: Optimization, *, device: torch.device,
-                criterion: Criterion | None = None, accumulate: int = 1, sums: Sums | None = None,
+                criterion: Criterion | None = None, accumulate: int = 1,
+                average: WeightAverage | None = None, sums: Sums | None = None,
                 on_step: Callable[[Step], object] | None = None, skip_nonfinite: bool = False
                 ) -> dict[str, float]:
     """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
@@ -121,6 +128,7 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
     normalize:  uint8 clips -> float, on the device
     criterion:  the mean loss of a batch; that of the task by default
     accumulate: batches of one step
+    average:    of the weights, updated after each step
     sums:       of the epoch's earlier batches, added to
     on_step:    called with the Step after each
 
@@ -135,16 +143,19 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
                             criterion, device)
         buffers = [b.clone() for b in model.buffers()] if skip_nonfinite else ()
         lr = optimization.lr
-        if optimization.step(losses, (lambda losses=losses: bool(losses.means[0].isfinite()))
-                             if skip_nonfinite else None):
-            sums.add(clips=n_clips, loss=losses.means[0] * n_clips, hits=losses.means[1] * n_clips)
+        is_updated = optimization.step(losses, losses.is_finite if skip_nonfinite else None)
+        loss, acc = losses.means
+        if is_updated:
+            sums.add(clips=n_clips, loss=loss * n_clips, hits=acc * n_clips)
+            if average:
+                average.update()
         else:
             for buffer, value in zip(model.buffers(), buffers):
                 buffer.copy_(value)
             sums.add(skipped=1)
         if on_step:
-            on_step(Step(losses.last.clips, losses.last.labels, losses.n_batches, n_clips,
-                         *losses.means, lr))
+            last = losses.last
+            on_step(Step(last.clips, last.labels, losses.n_batches, n_clips, loss, acc, lr))
     return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
 
 
@@ -171,6 +182,7 @@ class Trainer:
             trained_parameters(run.network, opts), opts, run.device,
             steps_per_epoch=-(-len(self._loader.batch_sampler) // opts.accumulate))
         self._criterion = make_criterion(run)
+        self._average = WeightAverage(run.network, opts.ema_decay) if opts.ema_decay else None
         self._order = batch_order(self._loader, opts.accumulate)
         self._position, self._best, self._best_epoch = Position(), -1.0, 0
         self._n_steps, self._begin = 0, time.monotonic()
@@ -178,6 +190,8 @@ class Trainer:
             state = training_state(weights)
             self._position = saved_position(state, self._order, weights.path, run.log.warn)
             restore(self._optimization, weights, -(-self._position.n_batches // opts.accumulate))
+            if self._average and 'ema_state_dict' in state:
+                restore_average(self._average, weights)
             self._best = state.get(f'best_{run.task.best_by}', -1.0)
             self._best_epoch = state.get('best_epoch', 0)
         self._saver = CheckpointSaver(
@@ -187,11 +201,21 @@ class Trainer:
             before_save=run.log.flush, warn=run.log.warn)
 
     def train(self) -> int:
-        """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved."""
-        opts, log, position = self._run.opts, self._run.log, self._position
+        """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved.
+
+        The network then has the weights to be used: with --ema_decay their average.
+        """
         if self._is_complete():
             self._say_it_was_complete()
-            return 0
+        else:
+            self._run_epochs()
+        if self._average:
+            self._average.swap()
+        return int(self._saver.has_failed)
+
+    def _run_epochs(self) -> None:
+        """Train as many as are left, and say what is next."""
+        opts, log, position = self._run.opts, self._run.log, self._position
         log.open_tables(position.epoch - 1, position.n_batches)
         self._begin = time.monotonic()
         with self._trace:
@@ -201,7 +225,6 @@ class Trainer:
             log.say(f'--early_stopping {opts.early_stopping}: so many epochs were no better, and '
                     'the training ends')
         self._say_what_is_next()
-        return int(self._saver.has_failed)
 
     def _is_complete(self) -> bool:
         """True after the last epoch, or after --early_stopping epochs that were no better."""
@@ -241,7 +264,8 @@ class Trainer:
         run, epoch = self._run, self._position.epoch
         line, shown, val_loss, is_best = self._train_epoch(), '', None, False
         if not run.opts.no_val:
-            metrics = validate(run, epoch, self._save_last)
+            with self._average.applied() if self._average else nullcontext():
+                metrics = validate(run, epoch, self._save_last)
             shown = f'\n  {val_line(metrics, run)}'
             val_loss, best = metrics['loss'], metrics[run.task.best_by]
             is_best = best > self._best
@@ -266,7 +290,8 @@ class Trainer:
             self._progress.skip(n_before * self._loader.batch_sampler.batch_size)
             means = train_epoch(self._loader, run.model, run.normalize, run.task,
                                 self._optimization, device=run.device, sums=position.sums,
-                                criterion=self._criterion, accumulate=opts.accumulate, on_step=self._on_step,
+                                criterion=self._criterion, accumulate=opts.accumulate,
+                                average=self._average, on_step=self._on_step,
                                 skip_nonfinite=opts.skip_nonfinite)
             rate = self._progress.rate()
         self._check_finite()
@@ -335,7 +360,9 @@ class Trainer:
         """The training state after the epochs that are complete."""
         run = self._run
         return {'epoch': self._position.epoch - 1,
-                'state_dict': run.network.state_dict(), **self._optimization.state_dict(),
+                'state_dict': run.network.state_dict(),
+                **(self._average.state_dict() if self._average else {}),
+                **self._optimization.state_dict(),
                 f'best_{run.task.best_by}': self._best, 'best_epoch': self._best_epoch,
                 'options': training_options(run.opts), **run.description}
 

@@ -65,6 +65,8 @@ class Weights:
     versions:       {library: version} that wrote one of our files
     behind_module:  True if its names began with DataParallel's `module.`
     not_finite:     names of the tensors that hold nan or infinity
+    is_average:     True if `state_dict` is the moving average of the weights over the steps (EMA)
+                    that the file holds beside those of the last step
     """
 
     path: Path
@@ -82,6 +84,7 @@ class Weights:
     versions: Mapping[str, str] | None = None
     behind_module: bool = False
     not_finite: tuple[str, ...] = ()
+    is_average: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -94,7 +97,7 @@ class Weights:
         return models.network_name(self.network)
 
 
-def read(path: str | Path, hints: Mapping[str, Any] = {}) -> Weights:
+def read(path: str | Path, hints: Mapping[str, Any] = {}, use_ema: bool | None = None) -> Weights:
     """What a weights file says of itself.
 
     One of our checkpoints is taken at its word; a file of another project is told by the rows of
@@ -102,15 +105,26 @@ def read(path: str | Path, hints: Mapping[str, Any] = {}) -> Weights:
 
     hints: network flags that were given, for files of others: where several values of a flag make
            the same network, that which is given is taken
+    use_ema: True for the moving average of the weights, False for those of the last step, None for
+             the average where the file holds one
 
     Raises CheckpointError for what is no weights file, WeightsError for weights of no network here
-    and for a damaged record.
+    for a damaged record, and for one that is to hold an average and does not.
     """
-    return interpret(load(path), Path(path), hints)
+    return interpret(load(path), Path(path), hints, use_ema)
 
 
-def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}) -> Weights:
+def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {},
+              use_ema: bool | None = None) -> Weights:
     """What a weights file says of itself, from all that is in it, as `load` returns that."""
+    has_average = 'ema_state_dict' in file
+    if use_ema and not has_average:
+        raise WeightsError(f'{path}: holds no moving average of its weights, as a training with '
+                           '--ema_decay saves it; give --use_ema auto, or another file')
+    is_average = has_average and use_ema is not False
+    if is_average:
+        _check_state_dict(file['ema_state_dict'], path)
+        file = {**file, 'state_dict': file['ema_state_dict']}
     says = _our_record(file, path) if 'format_version' in file else _told(file, path, hints)
     has_training = 'optimizer' in file and 'scheduler' in file
     training = {key: value for key, value in file.items() if key != 'state_dict'}
@@ -118,7 +132,7 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
     return Weights(path=path, training=training if has_training else None,
                    arch=arch if isinstance(arch, str) else None,
                    epoch=epoch if isinstance(epoch, int) else None,
-                   behind_module=bool(file.get('behind_module')),
+                   behind_module=bool(file.get('behind_module')), is_average=is_average,
                    not_finite=tuple(name for name, tensor in says['state_dict'].items()
                                     if not (tensor.is_meta or tensor.isfinite().all())), **says)
 
@@ -233,11 +247,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def write_safetensors(path: str | Path, state: Mapping[str, Any]) -> list[str]:
     """Write weights and what a checkpoint says of them; the keys that are left out.
 
-    Left out is what is no JSON, such as the state of an optimiser. Raises OSError.
+    Left out is what is no JSON, such as the state of an optimiser, and of weights and their moving
+    average the weights. Raises OSError.
     """
+    chosen = 'ema_state_dict' if 'ema_state_dict' in state else 'state_dict'
     record, left_out = {}, []
     for key, value in state.items():
-        if key == 'state_dict':
+        if key == chosen:
             continue
         try:
             json.dumps(value)
@@ -245,7 +261,7 @@ def write_safetensors(path: str | Path, state: Mapping[str, Any]) -> list[str]:
         except (TypeError, ValueError):
             left_out.append(key)
     tensors = {name: value.detach().cpu().contiguous().clone()
-               for name, value in state['state_dict'].items()}
+               for name, value in state[chosen].items()}
     save_file(tensors, path, {'format': 'pt', RECORD: json.dumps(record)})
     return left_out
 

@@ -90,8 +90,14 @@ def _tensors(weights: Weights) -> str:
                      if tensor.is_floating_point()})
     broken = ', nan or infinity in ' + ', '.join(weights.not_finite) if weights.not_finite else ''
     prefix = ', saved from DataParallel (module.)' if weights.behind_module else ''
-    return (f'{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors):,} numbers, '
+    text = (f'{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors):,} numbers, '
             f'{" and ".join(dtypes)}{prefix}{broken}')
+    if not weights.is_average:
+        return text
+    decay = (weights.training or {}).get('options', {}).get('ema_decay')
+    decay = f' with a decay of {decay}' if decay else ''
+    return (f'{text}:\nthe moving average over the steps (EMA){decay}, which is what is used;\n'
+            'those of the last step are beside it (--use_ema no)')
 
 
 def _classes(weights: Weights, opts: Options) -> str:
