@@ -371,14 +371,14 @@ def freeze(network: Classifier, begin_module: str, norms: bool = False) -> None:
     Empty: nothing. An unknown name is a WeightsError that lists the modules.
     """
     network.requires_grad_(True)
-    network.frozen = [*_parts_before(network, begin_module),
+    network.frozen = [*parts_before(network, begin_module),
                       *(module for module in network.modules()
                         if norms and isinstance(module, nn.modules.batchnorm._BatchNorm))]
     for module in network.frozen:
         module.requires_grad_(False)
 
 
-def _parts_before(network: Classifier, begin_module: str) -> list[nn.Module]:
+def parts_before(network: Classifier, begin_module: str) -> list[nn.Module]:
     """The stages before the one of this name; none where it is empty. Raises WeightsError."""
     if not begin_module:
         return []

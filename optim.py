@@ -41,20 +41,22 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Namespace], Optimizer]] = {
     'sgd': _sgd, 'adamw': _adamw}
 
 
-def parameter_groups(parts: Sequence[nn.Module], opts: Namespace) -> Parameters:
+def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 0) -> Parameters:
     """What is to be trained of a network, in groups of one learning rate and weight decay each.
 
-    parts: its stages, from the input to the classifier
+    parts:  its stages, from the input to the classifier
+    n_late: so many of them are trained later than the others, and so are no group with them:
+            torch's SGD wants all parameters of a group to begin at the same step
 
     With --layer_decay each stage has the rate of the one behind it times that; a norm that is a
     stage by itself belongs to the stage before. --head_lr_factor multiplies the classifier's rate.
     With --no_norm_decay vectors, which are norms and biases, have no weight decay.
     """
     factors = _rate_factors(parts, opts)
-    rows = [(parameter, factor, opts.no_norm_decay and parameter.ndim <= 1)
-            for part, factor in zip(parts, factors) for parameter in part.parameters()
-            if parameter.requires_grad]
-    kinds = dict.fromkeys((factor, is_spared) for _, factor, is_spared in rows)
+    rows = [(parameter, factor, opts.no_norm_decay and parameter.ndim <= 1, number < n_late)
+            for number, (part, factor) in enumerate(zip(parts, factors))
+            for parameter in part.parameters() if parameter.requires_grad]
+    kinds = dict.fromkeys(row[1:] for row in rows)
     return [{'params': [row[0] for row in rows if row[1:] == kind],
              'lr': opts.learning_rate * kind[0],
              'weight_decay': 0.0 if kind[1] else opts.weight_decay} for kind in kinds]
@@ -280,8 +282,10 @@ class Optimization:
 
     def state_dict(self) -> dict[str, Any]:
         """{'optimizer', 'scheduler', 'scaler'}, each a state dict."""
-        return {'optimizer': self._optimizer.state_dict(),
-                'scheduler': {**self._schedule.state_dict(), 'rates': list(self._scheduled)},
+        schedule = self._schedule.state_dict()
+        if self._scheduled != [group['lr'] for group in self._groups]:  # in a warm-up
+            schedule['rates'] = list(self._scheduled)
+        return {'optimizer': self._optimizer.state_dict(), 'scheduler': schedule,
                 'scaler': self._scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], n_steps: int = 0,
@@ -298,7 +302,6 @@ class Optimization:
         own = [{key: value for key, value in group.items() if key != 'params'}
                for group in self._groups]
         self._optimizer.load_state_dict(dict(state['optimizer']))
-        # Files of other code have no rates beside those of the last step.
         rates = state['scheduler'].get('rates', [group['lr'] for group in self._groups])
         self._scheduled = [
             _rescaled(rate, group.get('initial_lr'), settings['initial_lr'])

@@ -24,7 +24,7 @@ DATASET_STATISTICS = {
 }
 # Flags that --root_path is joined in front of; --resume_path also takes the word auto.
 PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
-              'output_features')
+              'teacher_path', 'output_features')
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_stride', 'mean_dataset',
               'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
@@ -38,7 +38,8 @@ TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_fr
                   'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
                   'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
                   'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
-                  'label_smoothing', 'early_stopping', 'ema_decay',
+                  'label_smoothing', 'early_stopping', 'ema_decay', 'teacher_path',
+                  'distill_temperature', 'distill_weight',
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -290,6 +291,13 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='keep a moving average of the weights, which loses 1 - X of itself to the weights '
              'after each step; it is validated, saved beside the weights, and used wherever the '
              'checkpoint is, such as 0.999; 0: none')
+    add('--teacher_path', type=Path, metavar='FILE',
+        help='weights of a larger network with the same classes, or more: train towards what it '
+             'gives for each clip, too (distillation)')
+    add('--distill_temperature', type=POSITIVE_RATE, default=4.0, metavar='T',
+        help='what the logits of both are divided by there')
+    add('--distill_weight', type=FRACTION, default=0.5, metavar='X',
+        help='share of that loss; the labels\' has the rest')
     add('--early_stopping', type=COUNT, default=0, metavar='EPOCHS',
         help='stop after so many epochs without a better validation, by what decides which is '
              'save_best.pth; 0: do not')
@@ -498,6 +506,7 @@ def _optimisation_rules(opts: Options) -> Rules:
 
 
 def _tuning_rules(opts: Options) -> Rules:
+    of_teacher = [name for name in ('distill_temperature', 'distill_weight') if name in opts.given]
     return [
         (opts.unfreeze_epoch > 0 and not opts.ft_begin_module,
          '--unfreeze_epoch ends what --ft_begin_module begins: add that, or drop it'),
@@ -510,6 +519,10 @@ def _tuning_rules(opts: Options) -> Rules:
         (opts.label_smoothing > 0 and opts.multi_label,
          '--label_smoothing is for one label per video, and --multi_label has any number: drop '
          'one'),
+        (opts.teacher_path is not None and opts.multi_label,
+         '--teacher_path is for one label per video, and --multi_label has any number: drop one'),
+        (opts.teacher_path is None and of_teacher,
+         f'--{"".join(of_teacher[:1])} is for distillation: add --teacher_path FILE, or drop it'),
         (opts.early_stopping > 0 and opts.no_val and not opts.no_train,
          '--early_stopping watches the validation: drop --no_val, or it'),
     ]

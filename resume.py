@@ -29,7 +29,10 @@ HARDWARE_FLAGS = ('batchnorm_sync',)
 
 def training_options(opts: Options) -> dict[str, Any]:
     """What a checkpoint records as `options`: those that decide the training, by name."""
-    return {name: getattr(opts, name) for name in TRAINING_FLAGS}
+    values = {name: getattr(opts, name) for name in TRAINING_FLAGS}
+    # A checkpoint holds no objects but tensors.
+    return {name: str(value) if isinstance(value, Path) else value
+            for name, value in values.items()}
 
 
 def resumed_options(opts: Options, weights: Weights, warn: Callable[[str], None]) -> Options:

@@ -14,8 +14,9 @@ from torch import nn
 from averaging import WeightAverage
 from checkpoint import CheckpointSaver
 from datasets.videodataset import Batch
+from distillation import DistillationLoss, Teacher
 from metrics import Sums
-from model import freeze, stages
+from model import freeze, parts_before, stages
 from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
 from opts import Options
@@ -373,15 +374,26 @@ class Trainer:
 
 def trained_parameters(network: Classifier, opts: Options) -> Parameters:
     """The parameters that are not frozen, in groups where flags want several."""
-    if opts.layer_decay == opts.head_lr_factor == 1 and not opts.no_norm_decay:
+    n_late = len(parts_before(network, opts.ft_begin_module)) if opts.unfreeze_epoch else 0
+    if opts.layer_decay == opts.head_lr_factor == 1 and not (opts.no_norm_decay or n_late):
         return [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return parameter_groups(list(stages(network).values()), opts)
+    return parameter_groups(list(stages(network).values()), opts, n_late)
 
 
 def make_criterion(run: Run) -> Criterion:
     """What the training of a run lowers."""
-    criterion = training_criterion(run.opts.multi_label, label_smoothing=run.opts.label_smoothing)
-    return lambda logits, labels, _pixels: criterion(logits, labels)
+    opts = run.opts
+    of_labels = training_criterion(opts.multi_label, label_smoothing=opts.label_smoothing)
+
+    def criterion(logits: torch.Tensor, labels: torch.Tensor, _clips: torch.Tensor
+                  ) -> torch.Tensor:
+        return of_labels(logits, labels)
+
+    if opts.teacher_path is None:
+        return criterion
+    teacher = Teacher(opts.teacher_path, opts, run.class_names, run.device, run.log.warn)
+    return DistillationLoss(criterion, teacher, temperature=opts.distill_temperature,
+                            weight=opts.distill_weight)
 
 
 def label_texts(labels: torch.Tensor, class_names: Sequence[str]) -> list[str]:
