@@ -295,6 +295,8 @@ class Trainer:
                                 average=self._average, on_step=self._on_step,
                                 skip_nonfinite=opts.skip_nonfinite)
             rate = self._progress.rate()
+        # It refers back here, and loader processes take long to end when garbage is collected.
+        del self._progress
         self._check_finite()
         lr = self._optimization.lr if position.lr is None else position.lr
         run.log.epoch(epoch=position.epoch, lr=lr, **means, **_parameter_counts(run.network))
