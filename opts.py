@@ -13,7 +13,7 @@ from typing import Any
 
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser)
+                               RATE, Parser, SwitchOrValues, between)
 from runtime.errors import InputError
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
@@ -30,8 +30,12 @@ CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_strid
               'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
 # What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
+# Flags of _add_augmentation_flags, all off by default.
+AUGMENTATION_FLAGS = ('rand_augment', 'random_erasing', 'mixup', 'cutmix', 'speed_jitter',
+                      'repeated_aug', 'class_weights', 'balanced_sampling')
 # Flags that decide, beside those, how a network is trained; a checkpoint records them.
-TRAINING_FLAGS = ('dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
+TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
+                  'dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
                   'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
                   'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
                   'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
@@ -173,9 +177,10 @@ def _add_clip_flags(parser: Parser) -> None:
         help='random crop: smallest aspect ratio; the largest is its inverse')
     add('--no_hflip', action='store_true',
         help='no horizontal flips in training; for classes that tell left from right')
-    add('--colorjitter', action='store_true',
+    add('--colorjitter', action=SwitchOrValues, type=RATE, metavar='X',
         help='change brightness, contrast and saturation by up to 40 %% and hue by up to 10 %% '
-             'of the colour circle, the same for all frames of a clip')
+             'of the colour circle, the same for all frames of a clip; or by four shares of your '
+             'own, in that order, such as 0.8 0.8 0.8 0.2')
     add('--train_t_crop', default='random', choices=('random', 'center'),
         help='which frames of a training video make the clip')
     add('--n_val_samples', type=POSITIVE, default=3, metavar='N',
@@ -191,6 +196,34 @@ def _add_clip_flags(parser: Parser) -> None:
     add('--no_std_norm', action='store_true', help='divide by no standard deviation')
     add('--value_scale', type=int, default=1, choices=(1, 255),
         help='images in 0...1 or in 0...255')
+
+
+def _add_augmentation_flags(parser: Parser) -> None:
+    add = parser.add_argument_group('augmentation and sampling').add_argument
+    add('--rand_augment', type=COUNT, nargs=2, metavar=('N', 'M'),
+        help='RandAugment: N random operations on colours or geometry, of magnitude M in 0...30, '
+             'the same for all frames of a clip; 2 9 is common')
+    add('--random_erasing', type=between(float, 0, 1), default=0.0, metavar='P',
+        help='with probability P erase a random box, the same in all frames of a clip, to the '
+             'mean that is subtracted')
+    add('--mixup', type=RATE, default=0.0, metavar='ALPHA',
+        help='mix each clip of a batch with another, and their labels, in a proportion from '
+             'Beta(ALPHA, ALPHA); 0: off; with --cutmix too, each batch draws one of the two')
+    add('--cutmix', type=RATE, default=0.0, metavar='ALPHA',
+        help='put a box of another clip of the batch into each, through all frames, and mix their '
+             'labels by area, in a proportion from Beta(ALPHA, ALPHA); 0: off')
+    add('--speed_jitter', type=POSITIVE_RATE, nargs=2, metavar=('LOW', 'HIGH'),
+        help='take every x-th frame for a clip (after --sample_t_stride), x drawn for each clip '
+             'from LOW...HIGH; below 1 frames repeat')
+    add('--repeated_aug', type=POSITIVE, default=1, metavar='K',
+        help='K clips of each video in a batch, drawn and augmented differently; an epoch has K '
+             'clips of each video')
+    add('--class_weights', default='none', choices=('none', 'balanced'),
+        help='balanced: videos of rare classes count more in the training loss, so that all '
+             'classes count alike (with --multi_label: present and absent alike in each class)')
+    add('--balanced_sampling', action='store_true',
+        help='draw all classes alike often in training, videos of rare classes several times; an '
+             'epoch has as many clips as without')
 
 
 def _add_architecture_flags(add: Any) -> None:
@@ -413,8 +446,9 @@ def _names_of(add_flags: Callable[[Any], None]) -> tuple[str, ...]:
 
 # Flags that define the network: a checkpoint records those that its family takes.
 NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
-_GROUPS = (_add_data_flags, _add_clip_flags, _add_network_flags, _add_optimisation_flags,
-           _add_run_flags, _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
+_GROUPS = (_add_data_flags, _add_clip_flags, _add_augmentation_flags, _add_network_flags,
+           _add_optimisation_flags, _add_run_flags, _add_inference_flags, _add_hardware_flags,
+           _add_distributed_flags)
 
 
 # ---------------------------------------------------------------- parsing
@@ -451,8 +485,8 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
 
 def check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
-    for rules in (_run_rules, _optimisation_rules, _tuning_rules, _frame_rules, _inference_rules,
-                  _path_rules):
+    for rules in (_run_rules, _optimisation_rules, _tuning_rules, _frame_rules, _augmentation_rules,
+                  _inference_rules, _path_rules):
         for broken, sentence in rules(opts):
             if broken:
                 raise InputError(sentence)
@@ -536,6 +570,41 @@ def _frame_rules(opts: Options) -> Rules:
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
         (opts.exact_pixels and opts.file_type != 'video',
          '--exact_pixels is for video files: add --file_type video, or drop it'),
+    ]
+
+
+def _augmentation_rules(opts: Options) -> Rules:
+    n_ops, magnitude = opts.rand_augment or (1, 0)
+    low, high = opts.speed_jitter or (1, 1)
+    jitter = [] if isinstance(opts.colorjitter, bool) else opts.colorjitter
+    mixes = '--mixup' if opts.mixup else '--cutmix'
+    is_mixed, is_flow = opts.mixup or opts.cutmix, opts.input_type == 'flow'
+    n_draws = opts.repeated_aug
+    return [
+        (n_ops == 0, '--rand_augment 0 draws no operation: give an N of at least 1, or drop it'),
+        (magnitude > 30,
+         f'--rand_augment has magnitudes of 0 to 30, not {magnitude}: give a smaller M'),
+        (is_flow and opts.rand_augment,
+         '--rand_augment is for images, and optical flow is none: drop it'),
+        (is_flow and opts.colorjitter,
+         '--colorjitter is for colours, and optical flow has none: drop it'),
+        (jitter and len(jitter) != 4,
+         f'--colorjitter takes no number or four (brightness, contrast, saturation, hue), not '
+         f'{len(jitter)}: give the others too'),
+        (len(jitter) == 4 and jitter[3] > 0.5,
+         '--colorjitter turns hue by at most 0.5, half of the colour circle: give a smaller '
+         'fourth number'),
+        (low > high, f'--speed_jitter {low:g} {high:g} has LOW above HIGH: swap them'),
+        (opts.batch_size % n_draws,
+         f'--batch_size {opts.batch_size} is no multiple of --repeated_aug {n_draws}: give '
+         f'--batch_size {(opts.batch_size // n_draws + 1) * n_draws}, say'),
+        (is_mixed and opts.batch_size == 1,
+         f'{mixes} mixes the clips of a batch, and --batch_size 1 has one: give a larger batch'),
+        (is_mixed and opts.class_weights != 'none',
+         f'{mixes} makes clips of two classes, and --class_weights weighs a clip by one: drop one '
+         'of them; --balanced_sampling goes with both'),
+        (opts.balanced_sampling and opts.class_weights != 'none',
+         '--balanced_sampling and --class_weights both make up for rare classes: drop one of them'),
     ]
 
 

@@ -23,6 +23,8 @@ SGD_KEYS = {'learning_rate': 'initial_lr', 'momentum': 'momentum', 'dampening': 
 FIXED_FLAGS = ('optimizer', 'lr_scheduler')
 # Flags that are not taken, since they need hardware that may not be there.
 HARDWARE_FLAGS = ('batchnorm_sync',)
+# The order of batches in checkpoints that do not say it.
+FORMER_ORDER = {'repeated_aug': 1, 'balanced_sampling': False}
 
 
 # ---------------------------------------------------------------- options
@@ -193,7 +195,9 @@ def batch_order(loader: Any, accumulate: int = 1) -> dict[str, Any]:
     batches the steps."""
     batches = loader.batch_sampler
     return {'batch_size': batches.batch_size, 'accumulate': accumulate,
-            'manual_seed': batches.seed, 'records': loader.dataset.records.fingerprint()}
+            'manual_seed': batches.seed, 'repeated_aug': batches.n_draws,
+            'balanced_sampling': batches.is_balanced,
+            'records': loader.dataset.records.fingerprint()}
 
 
 def saved_position(state: Mapping[str, Any], order: Mapping[str, Any], path: Path,
@@ -204,7 +208,8 @@ def saved_position(state: Mapping[str, Any], order: Mapping[str, Any], path: Pat
     if saved is None:
         return Position(state['epoch'] + 1)
     differences = [f'{name} {saved[name]}, now {value}' if name != 'records' else 'other videos'
-                   for name, value in order.items() if saved.get(name, value) != value]
+                   for name, value in order.items()
+                   if saved.get(name, FORMER_ORDER.get(name, value)) != value]
     if saved['batch'] and differences:
         warn(f'{path}: was saved after batch {saved["batch"]} of epoch {saved["epoch"]}, whose '
              f'batches were others ({"; ".join(differences)}): the epoch begins anew')

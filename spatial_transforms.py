@@ -5,10 +5,11 @@ tensor. `Normalize` is the part that runs on the device, for a whole batch.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import (CenterCrop, Compose,  # noqa: F401  (part of this module)
                                        functional as F)
@@ -122,10 +123,48 @@ class RandomHorizontalFlip:
 
 
 class ColorJitter(v2.ColorJitter):
-    """Brightness, contrast and saturation times 0.6...1.4, hue turned by up to a tenth"""
+    """Brightness, contrast and saturation times 1 - x...1 + x, hue turned by up to so much of the
+    colour circle, which is at most a half."""
 
-    def __init__(self) -> None:
-        super().__init__(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4,
+                 hue: float = 0.1) -> None:
+        super().__init__(brightness, contrast, saturation, hue)
+
+
+class RandAugment(v2.RandAugment):
+    """`n_ops` random operations of a magnitude of 0...30 (Cubuk et al., "RandAugment", 2020).
+
+    fill: one value per channel, 0...255, for what comes into the frame from outside
+
+    What an operation does to a colour may depend on the whole picture. That is the whole clip here,
+    so that it does the same in all frames.
+    """
+
+    WHOLE_CLIP = ('Contrast', 'AutoContrast', 'Equalize')
+
+    def __init__(self, fill: Sequence[float], n_ops: int, magnitude: int) -> None:
+        super().__init__(n_ops, magnitude, interpolation=v2.InterpolationMode.BILINEAR,
+                         fill=list(fill))
+
+    def _apply_image_or_video_transform(self, image: Any, transform_id: str, *args: Any,
+                                        **kwargs: Any) -> Any:
+        apply = super()._apply_image_or_video_transform
+        if transform_id not in self.WHOLE_CLIP:
+            return apply(image, transform_id, *args, **kwargs)
+        columns = image.transpose(0, 1)  # (C, T, H, W): the frames one below the other
+        tall = apply(columns.flatten(1, 2), transform_id, *args, **kwargs)
+        return tall.view(columns.shape).transpose(0, 1)
+
+
+class RandomErasing(v2.RandomErasing):
+    """With probability `p` a random box has one colour in all frames (Zhong et al., "Random
+    Erasing Data Augmentation", AAAI 2020).
+
+    value: one per channel, 0...255
+    """
+
+    def __init__(self, p: float, value: Sequence[float]) -> None:
+        super().__init__(p, value=list(value))
 
 
 class PickFirstChannels:
@@ -202,6 +241,36 @@ class Normalize(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return clips * self.factor - self.offset
+
+
+class BatchMix:
+    """Mixes each clip of a batch with the one before it, and their targets in the same proportion:
+    mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018), CutMix with a box
+    through all frames (Yun et al., "CutMix", ICCV 2019), or one of both, drawn for each batch.
+
+    mixup, cutmix: alpha of Beta(alpha, alpha) that the proportion is drawn from, 0 for none
+
+    clips (N, C, T, H, W) uint8 or float, labels (N,) class numbers or (N, n_classes) of 0 and 1
+    -> clips, targets (N, n_classes), both float. One draw per batch, of torch's CPU generator.
+    """
+
+    def __init__(self, n_classes: int, mixup: float = 0, cutmix: float = 0) -> None:
+        rows = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
+        self._mix = v2.RandomChoice([kind(alpha=alpha, num_classes=n_classes)
+                                     for kind, alpha in rows if alpha])
+
+    def __call__(self, clips: torch.Tensor, labels: torch.Tensor
+                 ) -> tuple[torch.Tensor, torch.Tensor]:
+        mixed, targets = self._mix(tv_tensors.Video(clips.float()), labels)
+        # The order in memory that the network is fastest with, which is lost on the way.
+        mixed = mixed.as_subclass(torch.Tensor).contiguous(
+            memory_format=torch.channels_last_3d if _is_channels_last(clips)
+            else torch.contiguous_format)
+        return mixed, targets
+
+
+def _is_channels_last(clips: torch.Tensor) -> bool:
+    return clips.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def _per_channel(values: torch.Tensor) -> torch.Tensor:

@@ -95,6 +95,33 @@ class ScoreAccumulator:
                 for kind, own in columns.items()}, {}
 
 
+# ---------------------------------------------------------------- losses for rare classes
+
+class BalancedCrossEntropy(nn.CrossEntropyLoss):
+    """Cross entropy in which all classes count alike, whatever their numbers of videos: a clip of
+    class c counts n_videos / (n_classes * counts[c]) times, which is 1 on average.
+
+    The mean is over the clips, not over their weights, so that the loss of a batch is the mean of
+    those of its parts. counts: (n_classes,), of the training; a class without a video counts for
+    nothing.
+    """
+
+    def __init__(self, counts: torch.Tensor, n_videos: int, label_smoothing: float = 0.0) -> None:
+        weights = n_videos / ((counts > 0).sum() * counts.clamp(min=1))
+        super().__init__(weight=weights.float(), reduction='none', label_smoothing=label_smoothing)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(logits, labels).mean()
+
+
+def balanced_bce(counts: torch.Tensor, n_videos: int) -> nn.Module:
+    """Binary cross entropy in which the videos that have a class count together as much as those
+    that have not: each counts (n_videos - counts[c]) / counts[c] times; (n_classes,) counts."""
+    is_known = (counts > 0) & (counts < n_videos)
+    factors = ((n_videos - counts) / counts.clamp(min=1)).where(is_known, 1)
+    return nn.BCEWithLogitsLoss(pos_weight=factors.float())
+
+
 # ---------------------------------------------------------------- the two tasks
 
 @dataclass(frozen=True)
@@ -134,12 +161,18 @@ MULTI_LABEL = Task(
 TASKS = {False: SINGLE_LABEL, True: MULTI_LABEL}
 
 
-def training_criterion(multi_label: bool, *, label_smoothing: float = 0.0) -> nn.Module:
-    """(logits, labels as `Batch` has them) -> mean loss over the clips that a training lowers.
+def training_criterion(multi_label: bool, *, label_smoothing: float = 0.0,
+                       class_counts: torch.Tensor | None = None, n_videos: int = 0) -> nn.Module:
+    """(logits, labels as `Batch` has them, or float targets (N, n_classes)) -> mean loss over the
+    clips that a training lowers.
 
     label_smoothing: share of each target that is spread evenly over all classes (Szegedy et al.,
                      CVPR 2016); of one label per video alone
+    class_counts:    (n_classes,) of `n_videos` videos, for a loss that makes up for rare classes
     """
     if multi_label:
-        return MULTI_LABEL.criterion
+        return MULTI_LABEL.criterion if class_counts is None else balanced_bce(class_counts,
+                                                                               n_videos)
+    if class_counts is not None:
+        return BalancedCrossEntropy(class_counts, n_videos, label_smoothing)
     return nn.CrossEntropyLoss(label_smoothing=label_smoothing)

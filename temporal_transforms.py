@@ -6,7 +6,7 @@ given. Random draws come from torch's generator, like torchvision's.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -113,6 +113,11 @@ def subsample(frames: Sequence[Item], stride: int) -> Sequence[Item]:
     return frames[::stride]
 
 
+def spaced(frames: Sequence[Item], size: int, stride: float) -> Clip[Item]:
+    """`size` frames, every `stride`-th, rounded down: of stride 1.5 frames 0, 1, 3, 4, 6, ..."""
+    return [frames[int(i * stride)] for i in range(size)]
+
+
 def shuffle_blocks(frames: Sequence[Item], block_size: int) -> Clip[Item]:
     """The frames cut into blocks of `block_size`, the blocks in random order."""
     blocks = [frames[i:i + block_size] for i in range(0, len(frames), block_size)]
@@ -170,6 +175,24 @@ class TemporalRandomCrop(LoopPadding):
 
     def __call__(self, frames: Frames) -> list[int]:
         return random_crop(frames, self.size)
+
+
+class SpeedJitter(LoopPadding):
+    """frames -> a clip of `size` frames, every x-th of what `crop` takes, x drawn evenly from
+    `low`...`high`; below 1 frames repeat.
+
+    crop: makes a crop of a size
+    """
+
+    def __init__(self, crop: Callable[[int], TemporalTransform], size: int, low: float, high: float
+                 ) -> None:
+        super().__init__(size)
+        self.crop, self.low, self.high = crop, low, high
+
+    def __call__(self, frames: Frames) -> list[int]:
+        stride = self.low + (self.high - self.low) * float(torch.rand(()))
+        span = int((self.size - 1) * stride) + 1
+        return spaced(cast(Frames, self.crop(span)(frames)), self.size, stride)
 
 
 class TemporalEvenCrop(TemporalTransform):

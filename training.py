@@ -15,7 +15,7 @@ from averaging import WeightAverage
 from checkpoint import CheckpointSaver
 from datasets.videodataset import Batch
 from distillation import DistillationLoss, Teacher
-from metrics import Sums
+from metrics import Sums, topk_any_hits
 from model import freeze, parts_before, stages
 from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
@@ -27,6 +27,7 @@ from run import Run
 from runtime import distributed
 from runtime.errors import InputError
 from runtime.profiler import StepTrace
+from spatial_transforms import BatchMix
 from tasks import Task, training_criterion
 from validation import val_line, validate
 
@@ -63,14 +64,15 @@ class StepLosses:
 
     numbered: the batches, each with its number in the epoch
     n_clips:  of all of them, over all processes
+    mix:      mixes the clips of a batch and their labels, None for nothing
     """
 
     def __init__(self, numbered: Iterable[tuple[int, Batch]], n_clips: int, order: Any,
                  model: nn.Module, normalize: nn.Module, task: Task, criterion: Criterion,
-                 device: torch.device) -> None:
+                 device: torch.device, mix: BatchMix | None = None) -> None:
         self._numbered, self._order, self._device = numbered, order, device
         self._model, self._normalize, self._task = model, normalize, task
-        self._criterion, self.n_clips = criterion, n_clips
+        self._criterion, self.n_clips, self._mix = criterion, n_clips, mix
         self._sums: list[torch.Tensor] = []
         self.last: Batch
 
@@ -83,7 +85,8 @@ class StepLosses:
             torch.manual_seed(self._order.draw_seed(i))
             with self._summed_later() if n_left else nullcontext():
                 # Parallel processes average their gradients; so each gives its share of the mean.
-                yield self._loss_sum(self.last, n_total) * (self._order.world_size / self.n_clips)
+                share = self._order.world_size / self.n_clips
+                yield self._loss_sum(self.last, i, n_total) * share
 
     @property
     def n_batches(self) -> int:
@@ -98,14 +101,17 @@ class StepLosses:
         """True if the loss is, over all batches and processes."""
         return bool(self.means[0].isfinite())
 
-    def _loss_sum(self, batch: Batch, n_total: int) -> torch.Tensor:
+    def _loss_sum(self, batch: Batch, i: int, n_total: int) -> torch.Tensor:
         # A process without a sample of its own goes through the motions with another's.
         is_own = self._order.rank < n_total
         pixels = batch.clips.to(self._device, non_blocking=True)
         labels = batch.labels.to(self._device, non_blocking=True)
+        if self._mix:
+            with self._order.batch_draw(i):
+                pixels, labels = self._mix(pixels, labels)
         logits = self._model(self._normalize(pixels))
         loss_sum = self._criterion(logits, labels, pixels) * (len(labels) * is_own)
-        hits, = self._task.hits(logits.detach(), labels, (1,))
+        hits, = (topk_any_hits if self._mix else self._task.hits)(logits.detach(), labels, (1,))
         self._sums.append(torch.stack([loss_sum.detach(), hits * is_own]))
         return loss_sum
 
@@ -119,8 +125,8 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
                 optimization: Optimization, *, device: torch.device,
                 criterion: Criterion | None = None, accumulate: int = 1,
                 average: WeightAverage | None = None, sums: Sums | None = None,
-                on_step: Callable[[Step], object] | None = None, skip_nonfinite: bool = False
-                ) -> dict[str, float]:
+                on_step: Callable[[Step], object] | None = None, skip_nonfinite: bool = False,
+                mix: BatchMix | None = None) -> dict[str, float]:
     """Pass over the loader from its position on; returns {'loss', 'acc'}, means over the clips.
 
     'acc' is top-1: how many clips have their label, or one of their labels, as the best class.
@@ -132,6 +138,8 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
     average:    of the weights, updated after each step
     sums:       of the epoch's earlier batches, added to
     on_step:    called with the Step after each
+    mix:        mixes the clips of a batch and their labels, None for nothing; in 'acc' a mixed clip
+                counts if its best class is one of its labels
 
     With `skip_nonfinite` a step whose loss is not finite changes nothing and is counted in
     sums 'skipped'. The gradient is that of the mean loss over the batches of all processes.
@@ -141,7 +149,7 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
     criterion = criterion or (lambda logits, labels, _pixels: task.criterion(logits, labels))
     for n_clips, batches in steps(loader, accumulate):
         losses = StepLosses(batches, n_clips, loader.batch_sampler, model, normalize, task,
-                            criterion, device)
+                            criterion, device, mix)
         buffers = [b.clone() for b in model.buffers()] if skip_nonfinite else ()
         lr = optimization.lr
         is_updated = optimization.step(losses, losses.is_finite if skip_nonfinite else None)
@@ -286,14 +294,15 @@ class Trainer:
             freeze(run.network, opts.ft_begin_module if is_frozen else '', opts.freeze_bn)
         self._loader.batch_sampler.set_position(position.epoch, n_before)
         run.stop.finishing = 'the step is finished, then save_last.pth is written'
-        with run.log.progress(len(self._loader.dataset), f'train {position.epoch}/{opts.n_epochs}',
-                              unit='clip', describe=self._figures) as self._progress:
+        with run.log.progress(self._loader.batch_sampler.n_samples,
+                              f'train {position.epoch}/{opts.n_epochs}', unit='clip',
+                              describe=self._figures) as self._progress:
             self._progress.skip(n_before * self._loader.batch_sampler.batch_size)
             means = train_epoch(self._loader, run.model, run.normalize, run.task,
                                 self._optimization, device=run.device, sums=position.sums,
                                 criterion=self._criterion, accumulate=opts.accumulate,
                                 average=self._average, on_step=self._on_step,
-                                skip_nonfinite=opts.skip_nonfinite)
+                                skip_nonfinite=opts.skip_nonfinite, mix=run.mix)
             rate = self._progress.rate()
         # It refers back here, and loader processes take long to end when garbage is collected.
         del self._progress
@@ -351,9 +360,9 @@ class Trainer:
         position = self._position
         if self._run.opts.skip_nonfinite or math.isfinite(position.sums.total('loss')):
             return
-        indices = self._loader.batch_sampler.batch(position.epoch, position.n_batches - 1)
+        keys = self._loader.batch_sampler.batch(position.epoch, position.n_batches - 1)
         video_ids = self._loader.dataset.records.video_ids
-        names = ', '.join(video_ids[index] for index in indices)
+        names = ', '.join(dict.fromkeys(video_ids[key.index] for key in keys))
         raise InputError(f'the loss is not finite at epoch {position.epoch}, batch '
                          f'{position.n_batches} or shortly before (videos of that batch: {names}); '
                          'lower --learning_rate, or go on with --skip_nonfinite; checkpoints '
@@ -384,8 +393,10 @@ def trained_parameters(network: Classifier, opts: Options) -> Parameters:
 
 def make_criterion(run: Run) -> Criterion:
     """What the training of a run lowers."""
-    opts = run.opts
-    of_labels = training_criterion(opts.multi_label, label_smoothing=opts.label_smoothing)
+    opts, dataset = run.opts, run.loaders['train'].dataset
+    counts = dataset.records.class_counts() if opts.class_weights == 'balanced' else None
+    of_labels = training_criterion(opts.multi_label, label_smoothing=opts.label_smoothing,
+                                   class_counts=counts, n_videos=len(dataset)).to(run.device)
 
     def criterion(logits: torch.Tensor, labels: torch.Tensor, _clips: torch.Tensor
                   ) -> torch.Tensor:

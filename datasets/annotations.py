@@ -82,6 +82,13 @@ class LabelLists:
         """(n_classes,) number of samples that have each class."""
         return self._numbers.bincount(minlength=self._n_classes)
 
+    def samples_by_class(self) -> list[torch.Tensor]:
+        """The samples that have each class, in order, and then those that have none."""
+        n_labels = self._ends.diff()
+        owners = torch.arange(len(self)).repeat_interleave(n_labels)
+        by_class = owners[self._numbers.argsort(stable=True)]
+        return [*by_class.split(self.counts().tolist()), (n_labels == 0).nonzero().flatten()]
+
     def in_common(self, numbers: list[int]) -> torch.Tensor:
         """(n,) True for samples with one of these classes, or without any where these are none."""
         if not numbers:

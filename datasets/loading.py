@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -273,6 +274,7 @@ def _steps_note(opts: Options, batches: sampling.ShuffledBatches) -> str:
     # The flag is for the processes of one node, of which there may be several.
     n_nodes = batches.batch_size // opts.batch_size
     enough = max(sampling.SMALLEST_BATCH, n_clips // FEW_STEPS) // n_nodes
+    enough = max(1, enough // opts.repeated_aug) * opts.repeated_aug
     return note + (f', give --batch_size {enough}' if enough < opts.batch_size else '')
 
 
@@ -280,7 +282,11 @@ def _batch_sampler(opts: Options, split: str, dataset: VideoDataset, rank: int,
                    world_size: int) -> BatchSampler:
     shares = {'rank': rank, 'world_size': world_size}
     if split == 'train':
-        return sampling.ShuffledBatches(len(dataset), opts.batch_size, opts.manual_seed, **shares)
+        batches: Callable[..., sampling.ShuffledBatches] = sampling.ShuffledBatches
+        if opts.balanced_sampling:
+            batches = partial(sampling.BalancedBatches, dataset.records.labels.samples_by_class())
+        return batches(len(dataset), opts.batch_size, opts.manual_seed,
+                       n_draws=opts.repeated_aug, **shares)
     if split == 'val':
         n_videos = max(1, opts.batch_size // opts.n_val_samples)
         return sampling.VideoBatches(len(dataset), n_videos, **shares)

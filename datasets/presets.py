@@ -12,7 +12,7 @@ import torch
 
 import spatial_transforms as S
 import temporal_transforms as T
-from opts import Options
+from opts import Options, normalization
 
 SpatialTransform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,17 +29,25 @@ SPATIAL_CROPS: dict[str, Callable[[Options], SpatialTransform]] = {
 # What training does to cropped clips, in this order: one row per augmentation, of whether the
 # options want it, and the transform. Any of torchvision.transforms.v2 will do: it draws once for
 # all frames of a clip.
-AUGMENTATIONS: list[tuple[Callable[[Options], bool], Callable[[Options], SpatialTransform]]] = [
+AUGMENTATIONS: list[tuple[Callable[[Options], Any], Callable[[Options], SpatialTransform]]] = [
     (lambda opts: not opts.no_hflip,
      lambda opts: S.RandomHorizontalFlip(is_flow=opts.input_type == 'flow')),
-    (lambda opts: opts.colorjitter, lambda opts: S.ColorJitter()),
+    (lambda opts: opts.rand_augment,
+     lambda opts: S.RandAugment(_blank(opts), *opts.rand_augment)),
+    (lambda opts: opts.colorjitter,
+     lambda opts: S.ColorJitter(*([] if opts.colorjitter is True else opts.colorjitter))),
+    (lambda opts: opts.random_erasing,
+     lambda opts: S.RandomErasing(opts.random_erasing, value=_blank(opts))),
 ]
 
 
 def temporal_transform(opts: Options, split: str) -> T.TemporalTransform:
     """Which frames make a clip: frame numbers -> a clip, or a list of clips."""
     crop: T.TemporalTransform
-    if split == 'train':
+    if split == 'train' and opts.speed_jitter:
+        crop = T.SpeedJitter(TEMPORAL_CROPS[opts.train_t_crop], opts.sample_duration,
+                             *opts.speed_jitter)
+    elif split == 'train':
         crop = TEMPORAL_CROPS[opts.train_t_crop](opts.sample_duration)
     elif split == 'val':
         crop = T.TemporalEvenCrop(opts.sample_duration, opts.n_val_samples)
@@ -63,6 +71,19 @@ def spatial_transform(opts: Options, split: str) -> SpatialTransform:
     if split == 'inference' and opts.inference_crop == 'nocrop':
         return S.Resize(_short_side(opts))
     return _center_crop(opts)
+
+
+def batch_mix(opts: Options) -> S.BatchMix | None:
+    """What happens to whole batches of training, on the device; None for nothing."""
+    if not (opts.mixup or opts.cutmix):
+        return None
+    return S.BatchMix(opts.n_classes, opts.mixup, opts.cutmix)
+
+
+def _blank(opts: Options) -> list[float]:
+    """The mean that is subtracted, of each channel, as pixels of 0...255: 0 for the network."""
+    mean, _ = normalization(opts)
+    return [float(round(255 * value / opts.value_scale)) for value in mean]
 
 
 def _center_crop(opts: Options) -> SpatialTransform:

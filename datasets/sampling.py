@@ -7,7 +7,7 @@ processes read together is what one process would.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,22 @@ NO_VIDEO = -1
 
 
 class Key(NamedTuple):
-    """One sample: the clips `begin_clip`...`end_clip` (None: all) of video `index`, in `epoch`."""
+    """One sample: the clips `begin_clip`...`end_clip` (None: all) of video `index`, in `epoch`.
+
+    draw: counts the samples of a video in an epoch, which are drawn differently
+    """
 
     index: int  # type: ignore[assignment]  # tuples have a method of that name
     epoch: int = 0
     begin_clip: int = 0
     end_clip: int | None = None
+    draw: int = 0
+
+
+def sample_draw(seed: int, epoch: int, index: int, draw: int = 0
+                ) -> contextlib.AbstractContextManager[None]:
+    """Within it, torch's CPU generator draws what belongs to that sample; restored afterwards."""
+    return _drawing(seed, epoch, index, *([draw] if draw else []))
 
 
 def _mixed(*numbers: int) -> int:
@@ -38,11 +48,11 @@ def _mixed(*numbers: int) -> int:
 
 
 @contextlib.contextmanager
-def sample_draw(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Within it, torch's CPU generator draws what belongs to that sample; restored afterwards."""
+def _drawing(*numbers: int) -> Iterator[None]:
+    """Within it, torch's CPU generator draws what belongs to these numbers."""
     state = torch.get_rng_state()
     try:
-        torch.default_generator.manual_seed(_mixed(seed, epoch, index))
+        torch.default_generator.manual_seed(_mixed(*numbers))
         yield
     finally:
         torch.set_rng_state(state)
@@ -54,15 +64,22 @@ class ShuffledBatches:
     A batch has `batch_size` samples. What is left at the end of an epoch is a smaller batch or, of
     fewer than SMALLEST_BATCH samples, joins the batch before.
 
+    n_draws: samples of each video in a batch, one after the other the whole batch through, so that
+             neighbours are of different videos (Hoffer et al., "Augment Your Batch", CVPR 2020); it
+             divides `batch_size`, and an epoch has n_videos * n_draws samples
+
     Of each batch process `rank` of `world_size` takes every world_size-th sample. One for which
     none is left takes the first, so that all processes step together; `total(i)` tells that batch i
     has fewer samples than processes.
     """
 
-    def __init__(self, n_samples: int, batch_size: int, seed: int, rank: int = 0,
-                 world_size: int = 1) -> None:
-        self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+    is_balanced = False
+
+    def __init__(self, n_videos: int, batch_size: int, seed: int, rank: int = 0,
+                 world_size: int = 1, n_draws: int = 1) -> None:
+        self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
+        self.rank, self.world_size, self.n_draws = rank, world_size, n_draws
+        self.n_samples = n_videos * n_draws
         self.epoch = self.begin_batch = 0
 
     def set_position(self, epoch: int, begin_batch: int = 0) -> None:
@@ -77,13 +94,14 @@ class ShuffledBatches:
     def __iter__(self) -> Iterator[list[Key]]:
         for i in range(self.begin_batch, len(self)):
             batch = self.batch(self.epoch, i)
-            yield [Key(index, self.epoch) for index in batch[self.rank::self.world_size]
-                   or batch[:1]]
+            yield batch[self.rank::self.world_size] or batch[:1]
 
-    def batch(self, epoch: int, i: int) -> list[int]:
+    def batch(self, epoch: int, i: int) -> list[Key]:
         """Samples of batch i of an epoch, over all processes."""
-        begin = i * self.batch_size
-        return self._order(epoch)[begin:begin + self.total(i)].tolist()
+        begin, n = i * self.batch_size // self.n_draws, self.total(i) // self.n_draws
+        videos, earlier = (column[begin:begin + n].tolist() for column in self._order(epoch))
+        return [Key(video, epoch, draw=n_before * self.n_draws + draw)
+                for draw in range(self.n_draws) for video, n_before in zip(videos, earlier)]
 
     def draw_seed(self, i: int) -> int:
         """The seed of what this process draws for batch i as a whole, as dropout does."""
@@ -98,11 +116,65 @@ class ShuffledBatches:
         """Samples that a process has of a batch, where it has fewest."""
         return max(1, min(self.total(0), self.total(len(self) - 1)) // self.world_size)
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def batch_draw(self, i: int) -> contextlib.AbstractContextManager[None]:
+        """Within it, torch's CPU generator draws what belongs to batch i of this epoch, the same in
+        all processes."""
+        # Of five numbers, which no sample has.
+        return _drawing(self.seed, self.epoch, i, 0, 1)
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(videos of an epoch in order, how often each of them came before in the epoch)."""
         if getattr(self, '_ordered_epoch', None) != epoch:
             rng = np.random.default_rng((self.seed, epoch))
-            self._ordered_epoch, self._ordered = epoch, rng.permutation(self.n_samples)
+            order = self._drawn_order(rng)
+            self._ordered_epoch, self._ordered = epoch, (order, _n_earlier(order))
         return self._ordered
+
+    def _drawn_order(self, rng: np.random.Generator) -> np.ndarray:
+        """(n_videos,) numbers of videos."""
+        return rng.permutation(self.n_videos)
+
+
+class BalancedBatches(ShuffledBatches):
+    """As `ShuffledBatches`, with all classes alike often: videos of rare classes come several
+    times in an epoch, and of others a random part comes.
+
+    groups: the videos of each class; one that has none does not count
+
+    An epoch has as many videos as there are: each class gets an equal share of them, or one more.
+    No video of a class comes again before all others of it came.
+    """
+
+    is_balanced = True
+
+    def __init__(self, groups: Sequence[Sequence[int] | torch.Tensor], n_videos: int, *args: Any,
+                 **kwargs: Any) -> None:
+        super().__init__(n_videos, *args, **kwargs)
+        self.groups = [np.asarray(group) for group in groups if len(group)]
+
+    def _drawn_order(self, rng: np.random.Generator) -> np.ndarray:
+        share, n_larger = divmod(self.n_videos, len(self.groups))
+        shares = share + (rng.permutation(len(self.groups)) < n_larger)
+        drawn = [_cycled(group, n, rng) for group, n in zip(self.groups, shares.tolist())]
+        return rng.permutation(np.concatenate(drawn))
+
+
+def _cycled(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` of the values: all of them in random order, as often as needed, each time anew."""
+    n_rounds = -(-n // len(values))
+    rounds = [rng.permutation(values) for _ in range(n_rounds)]
+    return np.concatenate([values[:0], *rounds])[:n]
+
+
+def _n_earlier(values: np.ndarray) -> np.ndarray:
+    """For each value, how many equal ones come before it: [5, 3, 5, 5] -> [0, 0, 1, 2]."""
+    places = np.argsort(values, kind='stable')
+    ordered = values[places]
+    begins = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    counts = np.empty(len(values), dtype=np.int64)
+    counts[places] = np.arange(len(values)) - np.repeat(
+        begins, np.diff(begins, append=len(values)))
+    return counts
 
 
 class VideoBatches:

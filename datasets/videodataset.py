@@ -143,7 +143,7 @@ class VideoDataset(Dataset):
 
     def _read(self, key: Key, index: int) -> list[Clip]:
         """The clips of a key, of video `index`, which may stand for the key's own."""
-        with sample_draw(self.seed, key.epoch, key.index):
+        with sample_draw(self.seed, key.epoch, key.index, key.draw):
             clips = as_clips(self.temporal_transform(self.records.frames(index)))
             clips = clips[key.begin_clip:key.end_clip]
             numbers = sorted(set().union(*clips))

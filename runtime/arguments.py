@@ -97,6 +97,18 @@ FRACTION = number(float, lambda x: 0 < x <= 1, 'a number above 0 and at most 1')
 BELOW_ONE = number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
 
 
+class SwitchOrValues(argparse.Action):
+    """A switch that takes values too: False without the flag, True for the bare flag, else their
+    list."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs='*', default=False, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values or True)
+
+
 def python() -> str:
     """What the command line calls the Python that runs this, in commands to paste."""
     found = shutil.which('python') or ''

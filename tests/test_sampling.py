@@ -32,7 +32,7 @@ def test_a_last_batch_of_few_clips_joins_the_one_before(n_samples, batch_size, s
     own = _indices(batches)
     assert [len(batch) for batch in own] == sizes == [
         batches.total(i) for i in range(len(batches))]
-    assert [batches.batch(0, i) for i in range(len(batches))] == own
+    assert [[key.index for key in batches.batch(0, i)] for i in range(len(batches))] == own
     assert sorted(sum(own, [])) == list(range(n_samples))
     batches.set_position(0, len(sizes) - 1)
     assert _indices(batches) == own[-1:]

@@ -37,7 +37,7 @@ class PlainClips(Dataset[Any]):
 
     def __getitem__(self, key: Any) -> tuple[list[torch.Tensor], int]:
         dataset, records = self.dataset, self.dataset.records
-        with sample_draw(dataset.seed, key.epoch, key.index):
+        with sample_draw(dataset.seed, key.epoch, key.index, key.draw):
             clips = as_clips(dataset.temporal_transform(records.frames(key.index)))
             first = self._open(key.index, clips[0][0])
             spatial = self._random_crop(first.size) if self.is_training else self._centre
