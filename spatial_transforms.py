@@ -256,7 +256,7 @@ class BatchMix:
 
     def __init__(self, n_classes: int, mixup: float = 0, cutmix: float = 0) -> None:
         rows = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
-        self._mix = v2.RandomChoice([kind(alpha=alpha, num_classes=n_classes)
+        self._mix = v2.RandomChoice([kind(alpha=float(alpha), num_classes=n_classes)
                                      for kind, alpha in rows if alpha])
 
     def __call__(self, clips: torch.Tensor, labels: torch.Tensor
