@@ -107,7 +107,8 @@ class BalancedCrossEntropy(nn.CrossEntropyLoss):
     """
 
     def __init__(self, counts: torch.Tensor, n_videos: int, label_smoothing: float = 0.0) -> None:
-        weights = n_videos / ((counts > 0).sum() * counts.clamp(min=1))
+        is_known = counts > 0
+        weights = (n_videos / (is_known.sum() * counts.clamp(min=1))).where(is_known, 0)
         super().__init__(weight=weights.float(), reduction='none', label_smoothing=label_smoothing)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from datasets.sampling import NO_VIDEO, ClipBatches, Key, ShuffledBatches, VideoBatches, sample_draw
+from datasets.sampling import (NO_VIDEO, BalancedBatches, ClipBatches, Key, ShuffledBatches,
+                               VideoBatches, sample_draw)
+from tests.tiny_data import MultiLabelData, loader_of
 
 
 def _indices(batches):
@@ -112,3 +114,111 @@ def test_draw_depends_on_seed_epoch_and_index_alone_and_is_undone():
     torch.manual_seed(99)
     assert draw(1, 2, 3) == first
     assert len({tuple(draw(*parts)) for parts in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
+
+
+# ---------------------------------------------------------------- repeated and balanced
+
+# Videos of each class, the last of which has none: 20, 2, 5 and none.
+GROUPS = [list(range(20)), [20, 21], list(range(22, 27)), []]
+
+
+@pytest.mark.parametrize('n_draws, batch_size', [(2, 8), (3, 12), (4, 4), (5, 10)])
+def test_repeated_draws_are_in_one_batch(n_draws, batch_size):
+    batches = ShuffledBatches(21, batch_size, seed=1, n_draws=n_draws)
+    batches.set_position(3)
+    own = list(batches)
+    assert batches.n_samples == 21 * n_draws == sum(map(len, own))
+    assert [len(batch) for batch in own] == [batches.total(i) for i in range(len(batches))]
+    for batch in own:
+        videos = {key.index for key in batch}
+        assert sorted((key.index, key.draw) for key in batch) == [
+            (video, draw) for video in sorted(videos) for draw in range(n_draws)]
+        # Neighbours, which are mixed, are of different videos where there are several.
+        assert len(videos) == 1 or all(a.index != b.index for a, b in zip(batch, batch[1:]))
+    assert sorted(key.index for batch in own for key in batch) == sorted(
+        list(range(21)) * n_draws)
+
+
+def test_one_draw_is_what_it_was():
+    assert list(ShuffledBatches(30, 8, 1, n_draws=1)) == list(ShuffledBatches(30, 8, 1))
+    assert all(key == Key(key.index, 0) for batch in ShuffledBatches(30, 8, 1) for key in batch)
+
+
+def test_a_draw_of_a_video_is_its_own_and_the_first_is_the_usual_one():
+    def draw(*parts):
+        with sample_draw(*parts):
+            return torch.rand(3).tolist()
+    assert draw(1, 2, 3, 0) == draw(1, 2, 3)
+    assert len({tuple(draw(1, 2, 3, number)) for number in range(20)}) == 20
+
+
+def test_balanced_batches_have_all_classes_alike_often():
+    batches = BalancedBatches(GROUPS, 27, 9, seed=1)
+    seen = set()
+    for epoch in range(1, 31):
+        batches.set_position(epoch)
+        keys = [key for batch in batches for key in batch]
+        assert len(keys) == 27 == batches.n_samples
+        assert [sum(key.index in group for key in keys) for group in GROUPS] == [9, 9, 9, 0]
+        counts = torch.tensor([key.index for key in keys]).bincount(minlength=27)
+        for group in GROUPS[:3]:  # none comes again before all others came
+            assert counts[group].max() - counts[group].min() <= 1
+        # Each time it comes is another draw, counted from 0.
+        assert sorted((key.index, key.draw) for key in keys) == [
+            (video, draw) for video in range(27) for draw in range(counts[video])]
+        seen |= {key.index for key in keys}
+    assert len(seen) == 27  # also of the class of which an epoch has a part
+    batches.set_position(1)
+    assert list(batches) != keys
+
+
+def test_classes_that_share_videos_unevenly():
+    """28 videos of 3 classes: one class has one more, not always the same."""
+    batches = BalancedBatches(GROUPS, 28, 7, seed=1)
+    larger = set()
+    for epoch in range(10):
+        batches.set_position(epoch)
+        shares = [sum(key.index in group for batch in batches for key in batch)
+                  for group in GROUPS[:3]]
+        assert sorted(shares) == [9, 9, 10]
+        larger.add(shares.index(10))
+    assert len(larger) > 1
+
+
+def test_a_video_of_several_classes_is_another_draw_each_time():
+    batches = BalancedBatches([[0, 1], [0], [0, 2]], 9, 9, seed=1)
+    keys = [key for batch in batches for key in batch]
+    assert len(set(keys)) == 9 and {key.index for key in keys} == {0, 1, 2}
+
+
+def test_fewer_videos_than_classes():
+    batches = BalancedBatches([[0, 1, 2], [0], [1], [2]], 3, 3, seed=1)
+    assert sum(map(len, batches)) == 3
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3, 7])
+@pytest.mark.parametrize('n_draws', [1, 2])
+@pytest.mark.parametrize('is_balanced', [False, True])
+def test_ranks_share_repeated_and_balanced_batches(world_size, n_draws, is_balanced):
+    def batches(**shares):
+        if is_balanced:
+            return BalancedBatches(GROUPS, 27, 8, 1, n_draws=n_draws, **shares)
+        return ShuffledBatches(27, 8, 1, n_draws=n_draws, **shares)
+    whole, samplers = batches(), [batches(rank=rank, world_size=world_size)
+                                  for rank in range(world_size)]
+    for sampler in (whole, *samplers):
+        sampler.set_position(5, 1)
+    for i, (batch, *parts) in enumerate(zip(whole, *samplers, strict=True), 1):
+        own = [part for rank, part in enumerate(parts) if rank < whole.total(i)]
+        assert sorted(sum(own, [])) == sorted(batch) and all(parts)
+    whole.set_position(5)
+    assert list(whole)[1:] == [whole.batch(5, i) for i in range(1, len(whole))]
+
+
+def test_samples_by_class(tmp_path):
+    data = MultiLabelData(tmp_path)
+    records = loader_of(data, 'train').dataset.records
+    *classes, none = records.labels.samples_by_class()
+    for number, samples in enumerate(classes):
+        assert samples.tolist() == [i for i in range(14) if number in records.labels[i]]
+    assert none.tolist() == [i for i in range(14) if not records.labels[i]] == [6, 13]
