@@ -121,8 +121,11 @@ def label_frames(axes: Axes, frame_numbers: Sequence[int], width: int, strip_wid
                     list(map(str, frame_numbers)), fontsize=7, color=FAINT)
 
 
-def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8) -> Figure:
-    """uint8 (N, C, T, h, w) -> one strip per clip under its title, frames over time from 1.
+def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8,
+                 frame_numbers: Sequence[Sequence[int]] | None = None) -> Figure:
+    """uint8 (N, C, T, h, w) -> one strip per clip under its title, frames over time.
+
+    frame_numbers: what is written below the frames of each clip; by default they count from 1
 
     Of optical flow, channels are horizontal (red) and vertical (green).
     """
@@ -131,7 +134,8 @@ def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8) ->
     numbers = list(range(0, clips.shape[2], max(1, clips.shape[2] // n_frames)))[:n_frames]
     strips = [film_strip(clip[:, numbers].transpose(1, 2, 3, 0)) for clip in clips]
     figure, all_axes = strips_figure(strips)
-    for axes, strip, title in zip(all_axes, strips, titles):
+    own_numbers = frame_numbers or [range(1, clips.shape[2] + 1)] * len(clips)
+    for axes, strip, title, own in zip(all_axes, strips, titles, own_numbers):
         axes.set_title(title, loc='left', fontsize=10, pad=3, color=INK)
-        label_frames(axes, [number + 1 for number in numbers], clips.shape[-1], strip.shape[1])
+        label_frames(axes, [own[number] for number in numbers], clips.shape[-1], strip.shape[1])
     return figure
