@@ -18,7 +18,6 @@ import torch
 import checkpoint
 from datasets.annotations import check_class_count, read_annotation
 from datasets.loading import build_loader, naming_lost_processes, notes_on_data
-from datasets.presets import batch_mix
 from defaults import resolved
 from features import FeatureTap
 from inference import infer
@@ -98,7 +97,7 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
                model=make_parallel(in_precision, device, world.size, opts.batchnorm_sync,
                                    has_unused=opts.unfreeze_epoch > 0),
                normalize=Normalize(mean, std, opts.value_scale).to(device),
-               mix=batch_mix(opts), task=TASKS[opts.multi_label],
+               task=TASKS[opts.multi_label],
                tap=FeatureTap(network, opts.feature_module) if opts.output_features else None,
                command=command)
 

@@ -212,7 +212,7 @@ def _add_augmentation_flags(parser: Parser) -> None:
     add = parser.add_argument_group('augmentation and sampling').add_argument
     add('--rand_augment', type=COUNT, nargs=2, metavar=('N', 'M'),
         help='RandAugment: N random operations on colours or geometry, of magnitude M in 0...30, '
-             'the same for all frames of a clip; 2 9 is common')
+             'the same for all frames of a clip; 2 9 is common, 0 0: off')
     add('--random_erasing', type=between(float, 0, 1), default=0.0, metavar='P',
         help='with probability P erase a random box, the same in all frames of a clip, to the '
              'mean that is subtracted')
@@ -674,14 +674,13 @@ def _frame_rules(opts: Options) -> Rules:
 
 
 def _augmentation_rules(opts: Options) -> Rules:
-    n_ops, magnitude = opts.rand_augment or (1, 0)
+    _, magnitude = opts.rand_augment or (0, 0)
     low, high = opts.speed_jitter or (1, 1)
     jitter = [] if isinstance(opts.colorjitter, bool) else opts.colorjitter
     mixes = '--mixup' if opts.mixup else '--cutmix'
     is_mixed, is_flow = opts.mixup or opts.cutmix, opts.input_type == 'flow'
     n_draws = opts.repeated_aug
     return [
-        (n_ops == 0, '--rand_augment 0 draws no operation: give an N of at least 1, or drop it'),
         (magnitude > 30,
          f'--rand_augment has magnitudes of 0 to 30, not {magnitude}: give a smaller M'),
         (is_flow and opts.rand_augment,

@@ -13,7 +13,6 @@ from models.base import Classifier
 from opts import Options
 from runtime import distributed, logs
 from runtime.errors import Stopped, StopSignals
-from spatial_transforms import BatchMix
 from tasks import Task
 from weights import Weights
 
@@ -28,7 +27,6 @@ class Run:
     network:        the network itself; `in_precision` is it in the precision and memory format of
                     the run, and `model` what is trained, parallel or not
     normalize:      makes the network's input, on the device
-    mix:            mixes the clips of a training batch there, None where they are not mixed
     tap:            catches the features that --output_features wants, None without
     command:        the whole command that goes on with this run's training, '' where a launcher's
                     part of it is not known
@@ -47,7 +45,6 @@ class Run:
     in_precision: nn.Module
     model: nn.Module
     normalize: nn.Module
-    mix: BatchMix | None
     task: Task
     tap: FeatureTap | None
     command: str

@@ -13,6 +13,7 @@ from torch import nn
 
 from averaging import WeightAverage
 from checkpoint import CheckpointSaver
+from datasets.presets import batch_mix
 from datasets.videodataset import Batch
 from distillation import DistillationLoss, Teacher
 from metrics import Sums, topk_any_hits
@@ -302,8 +303,10 @@ class Trainer:
                                 self._optimization, device=run.device, sums=position.sums,
                                 criterion=self._criterion, accumulate=opts.accumulate,
                                 average=self._average, on_step=self._on_step,
-                                skip_nonfinite=opts.skip_nonfinite, mix=run.mix)
+                                skip_nonfinite=opts.skip_nonfinite, mix=batch_mix(opts))
             rate = self._progress.rate()
+        # It refers back here, and loader processes take long to end when garbage is collected.
+        del self._progress
         self._check_finite()
         lr = self._optimization.lr if position.lr is None else position.lr
         run.log.epoch(epoch=position.epoch, lr=lr, **means, **_parameter_counts(run.network))

@@ -250,17 +250,32 @@ def notes_on_data(opts: Options, split: str, loader: ClipLoader) -> Iterator[str
     records, n_clips = loader.dataset.records, loader.dataset.n_clips()
     if split == 'train':
         yield _steps_note(opts, loader.batch_sampler)
+    if split == 'train' and opts.balanced_sampling:
+        yield _balance_note(loader.batch_sampler)
     n_frames = (records.n_frames() - 1) // opts.sample_t_stride + 1
-    n_short = int((n_frames < opts.sample_duration).sum())
+    n_needed, flag = opts.sample_duration, f'--sample_duration {opts.sample_duration}'
+    if split == 'train' and opts.speed_jitter:
+        n_needed = int((n_needed - 1) * opts.speed_jitter[1]) + 1
+        flag += f' takes at --speed_jitter {opts.speed_jitter[1]:g}, {n_needed}'
+    n_short = int((n_frames < n_needed).sum())
     if n_short:
         yield (f'{n_short} of {len(records)} videos for {PURPOSES[split]} have fewer frames than '
-               f'--sample_duration {opts.sample_duration} (the shortest has '
+               f'{flag} (the shortest has '
                f'{int(n_frames.min())}): their clips repeat them')
     n_fewer = int((n_clips < opts.n_val_samples).sum())
     if split == 'val' and 'n_val_samples' in opts.given and n_fewer:
         yield (f'{n_fewer} of {len(records)} videos for validation are too short for '
                f'--n_val_samples {opts.n_val_samples} clips at different places: they have '
                f'{int(n_clips.min())} or more')
+
+
+def _balance_note(batches: sampling.BalancedBatches) -> str:
+    share = batches.n_videos // len(batches.groups)
+    rarest = min(map(len, batches.groups))
+    note = f'--balanced_sampling: about {share} videos of each class per epoch'
+    if share <= rarest:
+        return note
+    return f'{note}; the rarest has {rarest}, each of which comes up to {-(-share // rarest)} times'
 
 
 def _steps_note(opts: Options, batches: sampling.ShuffledBatches) -> str:

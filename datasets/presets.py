@@ -32,7 +32,7 @@ SPATIAL_CROPS: dict[str, Callable[[Options], SpatialTransform]] = {
 AUGMENTATIONS: list[tuple[Callable[[Options], Any], Callable[[Options], SpatialTransform]]] = [
     (lambda opts: not opts.no_hflip,
      lambda opts: S.RandomHorizontalFlip(is_flow=opts.input_type == 'flow')),
-    (lambda opts: opts.rand_augment,
+    (lambda opts: opts.rand_augment and opts.rand_augment[0],
      lambda opts: S.RandAugment(_blank(opts), *opts.rand_augment)),
     (lambda opts: opts.colorjitter,
      lambda opts: S.ColorJitter(*([] if opts.colorjitter is True else opts.colorjitter))),

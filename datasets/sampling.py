@@ -77,6 +77,8 @@ class ShuffledBatches:
 
     def __init__(self, n_videos: int, batch_size: int, seed: int, rank: int = 0,
                  world_size: int = 1, n_draws: int = 1) -> None:
+        if batch_size % n_draws:
+            raise ValueError(f'batches of {batch_size} samples, {n_draws} of each video')
         self.n_videos, self.batch_size, self.seed = n_videos, batch_size, seed
         self.rank, self.world_size, self.n_draws = rank, world_size, n_draws
         self.n_samples = n_videos * n_draws

@@ -146,6 +146,16 @@ def test_strength_of_hue(flags, share):
     assert 0.85 * share < max(angles) <= share + 0.02
 
 
+@pytest.mark.parametrize('flags', [
+    ('--rand_augment', 0, 0), ('--random_erasing', 0), ('--mixup', 0, '--cutmix', 0),
+    ('--repeated_aug', 1, '--class_weights', 'none')])
+def test_flags_that_say_off(tiny_data, flags):
+    """As a resumed training needs them, which takes flags that are not given from the file."""
+    assert_same_batches(list(loader_of(tiny_data, 'train', *flags)),
+                        list(loader_of(tiny_data, 'train')))
+    assert presets.batch_mix(options(*flags)) is None
+
+
 def test_no_strength_changes_nothing(frame):
     assert all(torch.equal(result, frame)
                for result in jittered(['--colorjitter', 0, 0, 0, 0], frame, 10))
@@ -443,7 +453,7 @@ def test_several_labels_per_video(tmp_path, flags):
 # ---------------------------------------------------------------- bad input
 
 WRONG = {
-    'no operation': (['--rand_augment', 0, 9], ['--rand_augment 0', 'at least 1']),
+    'negative operations': (['--rand_augment', -1, 9], ['--rand_augment', "'-1'", 'at least 0']),
     'magnitude': (['--rand_augment', 2, 31], ['0 to 30', '31', 'smaller M']),
     'negative magnitude': (['--rand_augment', 2, -1], ['--rand_augment', "'-1'", 'at least 0']),
     'erasing above 1': (['--random_erasing', 1.5], ['--random_erasing', "'1.5'", '0 to 1']),

@@ -200,6 +200,13 @@ def test_videos_that_are_left_out_are_black(tiny_data, n_threads):
         '2 of 12 videos for training have fewer frames than --sample_duration 8 (the shortest']),
     ('train', ('--batch_size', 4), [
         '12 clips per epoch in 3 steps; with fewer than 10 a network learns slowly']),
+    ('train', ('--batch_size', 4, '--repeated_aug', 2, '--speed_jitter', 0.5, 4), [
+        '24 clips per epoch in 6 steps; with fewer than 10 a network learns slowly',
+        '11 of 12 videos for training have fewer frames than --sample_duration 8 takes at '
+        '--speed_jitter 4, 29 (']),
+    ('train', ('--batch_size', 1, '--balanced_sampling'), [
+        '12 clips per epoch in 12 steps', '--balanced_sampling: about 4 videos of each class per '
+        'epoch']),
     ('val', ('--n_val_samples', 2), []),
     ('val', ('--sample_duration', 64), [
         '6 of 6 videos for validation have fewer frames than --sample_duration 64 ']),
@@ -211,6 +218,18 @@ def test_notes_on_data(tiny_data, split, flags, said):
     notes = list(notes_on_data(opts, split, loader_of(tiny_data, split, *flags)))
     assert len(notes) == len(said)
     assert all(note.startswith(words) for note, words in zip(notes, said)), notes
+
+
+def test_the_rarest_class_of_a_balanced_training_is_told(own_data):
+    annotation = own_data.read()
+    for i in range(1, 4):
+        annotation['database'][f'red_{i}']['subset'] = 'unused'
+    own_data.write(annotation)
+    flags = ('--batch_size', 1, '--balanced_sampling')
+    _, note = notes_on_data(parse_opts(own_data.argv('unused', *flags)), 'train',
+                            loader_of(own_data, 'train', *flags))
+    assert note.endswith('about 3 videos of each class per epoch; the rarest has 1, each of which '
+                         'comes up to 3 times')
 
 
 def test_steps_of_several_nodes_are_counted_together(tiny_data):

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.annotations import check_class_count, read_annotation
+from datasets.presets import batch_mix
 from defaults import resolved
 from inference import predict
 from model import build_network
@@ -69,7 +70,7 @@ def end_to_end_rows(bench: Bench) -> list[Row]:
     loader = _Measured(bench.loader('train'), bench)
     while not loader.is_over():
         train_epoch(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
-                    step.optimization, device=bench.device)
+                    step.optimization, device=bench.device, mix=batch_mix(bench.opts))
     share = loader.waited_sec / loader.passed[0]
     limit = 'loader' if share > 0.1 else 'step'
     return [timed_row('end to end', f'training, {_processes(bench)}',
