@@ -1,6 +1,6 @@
 """Train, validate and run 3D ResNets on video: python main.py --help lists all flags."""
 
-from opts import Options, clip_shape, normalization, parse_opts, replace, to_json
+from opts import Options, check, clip_shape, normalization, parse_opts, replace, to_json
 from runtime.errors import StopSignals, answered
 
 if __name__ == '__main__':
@@ -21,8 +21,8 @@ from datasets.loading import build_loader, naming_lost_processes, notes_on_data
 from defaults import resolved
 from features import FeatureTap
 from inference import infer
-from model import (adopt_options, build_network, freeze, load_network, load_pretrained,
-                   match_class_names, prepare_network, read_weights, set_dropout)
+from model import (adopt_options, begin_training, build_network, load_network, load_pretrained,
+                   match_class_names, prepare_network, read_weights)
 from models.base import Classifier
 from overview import data_line, extraction_lines, network_line, wrapped
 from resume import resumed_options, resuming_command
@@ -112,7 +112,9 @@ def find_resumed(opts: Options, world: distributed.World, log: logs.RunLog) -> O
     path = distributed.from_main(
         checkpoint.newest(opts.result_path, log.warn) if world.is_main else None, world)
     log.say(f'--resume_path auto: {path or "no checkpoint yet, a new training begins"}')
-    return replace(opts, resume_path=path, pretrain_path=None if path else opts.pretrain_path)
+    opts = replace(opts, resume_path=path, pretrain_path=None if path else opts.pretrain_path)
+    check(opts)
+    return opts
 
 
 def prepare_data(opts: Options, weights: Weights | None, world: distributed.World,
@@ -184,10 +186,7 @@ def make_network(opts: Options, weights: Weights | None, log: logs.RunLog) -> Cl
         if opts.no_train:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')
-    # What is unfrozen later is trained too.
-    freeze(network, '' if opts.unfreeze_epoch else opts.ft_begin_module, opts.freeze_bn)
-    if opts.dropout is not None:
-        set_dropout(network, opts.dropout)
+    begin_training(opts, network)
     return network
 
 

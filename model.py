@@ -430,6 +430,13 @@ def stages(network: Classifier) -> dict[str, nn.Module]:
     return parts
 
 
+def begin_training(opts: Options, network: Classifier) -> None:
+    """Freeze what is never trained, and set dropout, as the flags of fine-tuning want it."""
+    freeze(network, '' if opts.unfreeze_epoch else opts.ft_begin_module, opts.freeze_bn)
+    if opts.dropout is not None:
+        set_dropout(network, opts.dropout)
+
+
 def freeze(network: Classifier, begin_module: str, norms: bool = False) -> None:
     """Freeze what comes before a module, and with `norms` all batch norms, and nothing else: no
     gradients, and batch norm keeps its statistics.

@@ -211,8 +211,8 @@ class Optimization:
     opts:       the options that OPTIMIZERS and SCHEDULES read, `warmup_epochs`, `clip_grad_norm`,
                 and `precision`: the loss of fp16 is scaled, since small gradients would be 0
 
-    The rate of a step is that of the schedule, times a factor that grows linearly to 1 with the
-    steps of the warm-up (Goyal et al., 2017, section 2.2).
+    The rate of a step is that of the schedule, times what `begin_epoch` says, times a factor that
+    grows linearly to 1 with the steps of the warm-up (Goyal et al., 2017, section 2.2).
     """
 
     def __init__(self, parameters: Parameters, opts: Namespace, device: torch.device,
@@ -220,7 +220,7 @@ class Optimization:
         self._optimizer = OPTIMIZERS[opts.optimizer](parameters, opts)
         self._schedule = SCHEDULES[opts.lr_scheduler](opts)
         self._scaler = torch.amp.GradScaler(device.type, enabled=opts.precision == 'fp16')
-        self._steps_per_epoch, self._n_steps = steps_per_epoch, 0
+        self._steps_per_epoch, self._n_steps, self._factor = steps_per_epoch, 0, 1.0
         self._warmup_epochs, self._max_norm = opts.warmup_epochs, opts.clip_grad_norm
         for group in self._groups:
             group['initial_lr'] = group['lr']
@@ -239,6 +239,18 @@ class Optimization:
     def watches_loss(self) -> bool:
         """True if `end_epoch` needs the validation loss."""
         return self._schedule.watches_loss
+
+    def begin_epoch(self, steps_per_epoch: int, batch_factor: float = 1.0) -> None:
+        """Called before the first step of an epoch, or the first after a resume.
+
+        batch_factor: how many times larger than usual its batches are. By that the rate of SGD is
+                      multiplied (Goyal et al., 2017), and by its root that of Adam (Malladi et al.,
+                      NeurIPS 2022).
+        """
+        is_sgd = isinstance(self._optimizer, SGD)
+        self._steps_per_epoch = steps_per_epoch
+        self._factor = batch_factor if is_sgd else math.sqrt(batch_factor)
+        self._set_rates()
 
     def step(self, losses: torch.Tensor | Iterable[torch.Tensor],
              only_if: Callable[[], bool] | None = None) -> bool:
@@ -283,7 +295,7 @@ class Optimization:
     def state_dict(self) -> dict[str, Any]:
         """{'optimizer', 'scheduler', 'scaler'}, each a state dict."""
         schedule = self._schedule.state_dict()
-        if self._scheduled != [group['lr'] for group in self._groups]:  # in a warm-up
+        if self._scheduled != [group['lr'] for group in self._groups]:
             schedule['rates'] = list(self._scheduled)
         return {'optimizer': self._optimizer.state_dict(), 'scheduler': schedule,
                 'scaler': self._scaler.state_dict()}
@@ -337,10 +349,10 @@ class Optimization:
 
     def _set_rates(self) -> None:
         """The rates of the next step."""
-        factor = 1.0
+        factor = self._factor
         if self._warmup_epochs:
             with_next = self._progress + 1 / self._steps_per_epoch
-            factor = min(1.0, with_next / self._warmup_epochs)
+            factor *= min(1.0, with_next / self._warmup_epochs)
         for group, rate in zip(self._groups, self._scheduled):
             group['lr'] = rate * factor
 

@@ -8,10 +8,11 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
@@ -46,7 +47,7 @@ TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
                   'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
                   'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
                   'label_smoothing', 'early_stopping', 'ema_decay', 'teacher_path',
-                  'distill_temperature', 'distill_weight',
+                  'distill_temperature', 'distill_weight', 'clip_schedule',
                   'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
                   'tf32')
 # Flags that decide, beside those and beyond rounding, what inference finds in a video.
@@ -128,6 +129,38 @@ def _views(text: str) -> tuple[int, int]:
     if not (windows.isdecimal() and crops.isdecimal() and int(windows) and int(crops)):
         raise argparse.ArgumentTypeError(f'{text!r} is not WINDOWSxCROPS, such as 10x3')
     return int(windows), int(crops)
+
+
+class ClipPhase(NamedTuple):
+    """A part of --clip_schedule: clips of so many frames and pixels, for so many epochs."""
+
+    n_frames: int
+    size: int
+    n_epochs: int
+
+
+def clip_phases(opts: Options) -> list[ClipPhase]:
+    """The parts of --clip_schedule; without it one, of the clips of all epochs."""
+    if opts.clip_schedule is None:
+        return [ClipPhase(opts.sample_duration, opts.sample_size, opts.n_epochs)]
+    return [ClipPhase(*map(int, re.split('[x@]', text))) for text in opts.clip_schedule]
+
+
+def _clip_phase(text: str) -> str:
+    """8x64@40: as it is, since checkpoints hold texts and numbers alone."""
+    if not re.fullmatch('[1-9][0-9]*x[1-9][0-9]*@[1-9][0-9]*', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is not FRAMESxPIXELS@EPOCHS, such as 8x64@40')
+    return text
+
+
+def _implied(values: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Flags that were not given and that --clip_schedule says."""
+    if not values['clip_schedule']:
+        return {}
+    phases = clip_phases(Options(**values))
+    said = {'sample_duration': phases[-1].n_frames, 'sample_size': phases[-1].size,
+            'n_epochs': sum(phase.n_epochs for phase in phases)}
+    return {name: value for name, value in said.items() if name not in given}
 
 
 # ---------------------------------------------------------------- the flags, by group
@@ -292,31 +325,15 @@ def _add_optimisation_flags(parser: Parser) -> None:
     add('--optimizer', default='sgd', choices=('sgd', 'adamw'),
         help='sgd: stochastic gradient descent with momentum; adamw: Adam with decoupled weight '
              'decay, for learning rates of about 0.001')
-    add('--learning_rate', '--lr', type=POSITIVE_RATE, default=0.1, metavar='X',
-        help='learning rate before any decay')
     add('--momentum', type=BELOW_ONE, default=0.9, metavar='X', help='momentum')
     add('--dampening', type=RATE, default=0.0, metavar='X',
         help='dampening of the momentum; 0 with --nesterov')
-    add('--weight_decay', '--wd', type=RATE, default=1e-3, metavar='X', help='weight decay')
     add('--nesterov', action='store_true', help='Nesterov momentum')
     add('--adam_betas', type=BELOW_ONE, nargs=2, default=[0.9, 0.999], metavar=('B1', 'B2'),
         help='decay of the means of gradients and of their squares in adamw')
+    add('--weight_decay', '--wd', type=RATE, default=1e-3, metavar='X', help='weight decay')
     add('--no_norm_decay', action='store_true',
         help='no weight decay of norms and biases')
-    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau', 'cosine'),
-        help='multistep: divide the learning rate by 10 at --multistep_milestones; plateau: when '
-             'the validation loss has stopped falling; cosine: let it fall to 0 at --n_epochs '
-             'along half a cosine, step by step')
-    add('--warmup_epochs', type=RATE, default=0.0, metavar='EPOCHS',
-        help='let the learning rate grow linearly, step by step, in the first so many epochs, '
-             'which may be a fraction')
-    add('--multistep_milestones', type=POSITIVE, nargs='+', default=[50, 100, 150],
-        metavar='EPOCH', help='epochs after which the learning rate is divided by 10')
-    add('--overwrite_milestones', action='store_true',
-        help='on resume take --multistep_milestones from the command line, not from the '
-             'checkpoint')
-    add('--plateau_patience', type=COUNT, default=10, metavar='EPOCHS',
-        help='epochs without improvement before plateau divides')
     add('--batch_size', '--bs', type=POSITIVE, default=128, metavar='CLIPS',
         help='clips in a batch, over all processes of a node')
     add('--accumulate', type=POSITIVE, default=1, metavar='N',
@@ -324,10 +341,45 @@ def _add_optimisation_flags(parser: Parser) -> None:
              'of N times --batch_size, but for batch norm')
     add('--clip_grad_norm', type=RATE, default=0.0, metavar='X',
         help='scale gradients down whose norm, over all weights, is above this; 0: do not')
+    add('--batchnorm_sync', action='store_true',
+        help='share batch-norm statistics between processes; needs several processes on GPUs')
+
+
+def _add_schedule_flags(parser: Parser) -> None:
+    add = parser.add_argument_group('learning rate and epochs').add_argument
+    add('--learning_rate', '--lr', type=POSITIVE_RATE, default=0.1, metavar='X',
+        help='learning rate before any decay')
+    add('--lr_scheduler', default='multistep', choices=('multistep', 'plateau', 'cosine'),
+        help='multistep: divide the learning rate by 10 at --multistep_milestones; plateau: when '
+             'the validation loss has stopped falling; cosine: let it fall to 0 at --n_epochs '
+             'along half a cosine, step by step')
+    add('--multistep_milestones', type=POSITIVE, nargs='+', default=[50, 100, 150],
+        metavar='EPOCH', help='epochs after which the learning rate is divided by 10')
+    add('--overwrite_milestones', action='store_true',
+        help='on resume take --multistep_milestones from the command line, not from the '
+             'checkpoint')
+    add('--plateau_patience', type=COUNT, default=10, metavar='EPOCHS',
+        help='epochs without improvement before plateau divides')
+    add('--warmup_epochs', type=RATE, default=0.0, metavar='EPOCHS',
+        help='let the learning rate grow linearly, step by step, in the first so many epochs, '
+             'which may be a fraction')
     add('--layer_decay', type=FRACTION, default=1.0, metavar='X',
         help='learning rate of each stage as a share of that of the stage behind it')
     add('--head_lr_factor', type=POSITIVE_RATE, default=1.0, metavar='X',
         help='multiplies the learning rate of the classifier')
+    add('--n_epochs', '--epochs', type=POSITIVE, default=200, metavar='N',
+        help='train up to this epoch')
+    add('--early_stopping', type=COUNT, default=0, metavar='EPOCHS',
+        help='stop after so many epochs without a better validation, by what decides which is '
+             'save_best.pth; 0: do not')
+    add('--clip_schedule', type=_clip_phase, nargs='+', metavar='FRAMESxPIXELS@EPOCHS',
+        help='train on smaller clips first, such as 8x64@40 16x112@10: the batch grows as the clip '
+             'shrinks, from --batch_size of the last, and with it the learning rate; the last is '
+             'the clip of --sample_duration and --sample_size, and the epochs make --n_epochs')
+
+
+def _add_regularisation_flags(parser: Parser) -> None:
+    add = parser.add_argument_group('regularisation and distillation').add_argument
     add('--label_smoothing', type=BELOW_ONE, default=0.0, metavar='X',
         help='share of each target that is spread evenly over all classes')
     add('--ema_decay', type=BELOW_ONE, default=0.0, metavar='X',
@@ -341,13 +393,6 @@ def _add_optimisation_flags(parser: Parser) -> None:
         help='what the logits of both are divided by there')
     add('--distill_weight', type=FRACTION, default=0.5, metavar='X',
         help='share of that loss; the labels\' has the rest')
-    add('--early_stopping', type=COUNT, default=0, metavar='EPOCHS',
-        help='stop after so many epochs without a better validation, by what decides which is '
-             'save_best.pth; 0: do not')
-    add('--batchnorm_sync', action='store_true',
-        help='share batch-norm statistics between processes; needs several processes on GPUs')
-    add('--n_epochs', '--epochs', type=POSITIVE, default=200, metavar='N',
-        help='train up to this epoch')
 
 
 def _add_run_flags(parser: Parser) -> None:
@@ -464,8 +509,8 @@ def _names_of(add_flags: Callable[[Any], None]) -> tuple[str, ...]:
 # Flags that define the network: a checkpoint records those that its family takes.
 NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_augmentation_flags, _add_network_flags,
-           _add_optimisation_flags, _add_run_flags, _add_inference_flags, _add_hardware_flags,
-           _add_distributed_flags)
+           _add_optimisation_flags, _add_schedule_flags, _add_regularisation_flags, _add_run_flags,
+           _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
 
 
 # ---------------------------------------------------------------- parsing
@@ -500,7 +545,8 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
         for name in PATH_FLAGS:
             if values[name] not in (None, Path('auto')):
                 values[name] = values['root_path'] / values[name]
-    opts = Options(**values, given=frozenset(given))
+    implied = _implied(values, given)
+    opts = Options(**{**values, **implied}, given=frozenset(given | implied.keys()))
     check(opts)
     return opts
 
@@ -580,8 +626,8 @@ def parsed_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(opts: Options) -> None:
     """Raise InputError where flags that are valid each by itself do not go together."""
-    for rules in (_run_rules, _optimisation_rules, _tuning_rules, _frame_rules, _augmentation_rules,
-                  _inference_rules, _path_rules):
+    for rules in (_run_rules, _optimisation_rules, _schedule_rules, _tuning_rules, _frame_rules,
+                  _augmentation_rules, _inference_rules, _path_rules):
         for broken, sentence in rules(opts):
             if broken:
                 raise InputError(sentence)
@@ -634,6 +680,24 @@ def _optimisation_rules(opts: Options) -> Rules:
         (opts.lr_scheduler == 'multistep' and opts.warmup_epochs > min(opts.multistep_milestones),
          f'--warmup_epochs {opts.warmup_epochs:g} is beyond the first of --multistep_milestones '
          f'({min(opts.multistep_milestones)}): give fewer, or later milestones'),
+    ]
+
+
+def _schedule_rules(opts: Options) -> Rules:
+    phases = clip_phases(opts)
+    n_epochs, last = sum(phase.n_epochs for phase in phases), phases[-1]
+    return [
+        (opts.n_epochs != n_epochs,
+         f'--clip_schedule has {n_epochs} epochs, and --n_epochs is {opts.n_epochs}: make them the '
+         'same, or leave --n_epochs out'),
+        ((last.n_frames, last.size) != (opts.sample_duration, opts.sample_size),
+         f'--clip_schedule ends with clips of {last.n_frames}x{last.size}, and --sample_duration '
+         f'and --sample_size are {opts.sample_duration}x{opts.sample_size}: make them the same, or '
+         'leave these out'),
+        (any(phase.n_frames * phase.size ** 2 > last.n_frames * last.size ** 2
+             for phase in phases),
+         '--clip_schedule has larger clips than its last, which are those that the network is '
+         'for: put these last'),
     ]
 
 

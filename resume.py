@@ -195,13 +195,18 @@ def batch_order(loader: Any, accumulate: int = 1) -> dict[str, Any]:
             'records': loader.dataset.records.fingerprint()}
 
 
+def saved_epoch(state: Mapping[str, Any]) -> int:
+    """The epoch that a training goes on in, or begins."""
+    return state['position']['epoch'] if 'position' in state else state['epoch'] + 1
+
+
 def saved_position(state: Mapping[str, Any], order: Mapping[str, Any], path: Path,
                    warn: Callable[[str], None]) -> Position:
     """The position in a checkpoint; the begin of its epoch, which `warn` is told, where its batches
     are not those of `order`."""
     saved = state.get('position')
     if saved is None:
-        return Position(state['epoch'] + 1)
+        return Position(saved_epoch(state))
     differences = [f'{name} {saved[name]}, now {value}' if name != 'records' else 'other videos'
                    for name, value in order.items()
                    if saved.get(name, FORMER_ORDER.get(name, value)) != value]

@@ -13,6 +13,7 @@ from torch import nn
 
 from averaging import WeightAverage
 from checkpoint import CheckpointSaver
+from datasets.loading import ClipSchedule
 from datasets.presets import batch_mix
 from datasets.videodataset import Batch
 from distillation import DistillationLoss, Teacher
@@ -22,7 +23,7 @@ from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
 from opts import Options
 from overview import duration, next_lines, wrapped
-from resume import (Position, batch_order, restore, restore_average, saved_position,
+from resume import (Position, batch_order, restore, restore_average, saved_epoch, saved_position,
                     training_options, training_state)
 from run import Run
 from runtime import distributed
@@ -151,22 +152,30 @@ def train_epoch(loader: Any, model: nn.Module, normalize: nn.Module, task: Task,
     for n_clips, batches in steps(loader, accumulate):
         losses = StepLosses(batches, n_clips, loader.batch_sampler, model, normalize, task,
                             criterion, device, mix)
-        buffers = [b.clone() for b in model.buffers()] if skip_nonfinite else ()
         lr = optimization.lr
-        is_updated = optimization.step(losses, losses.is_finite if skip_nonfinite else None)
+        is_updated = take_step(losses, model, optimization, skip_nonfinite)
         loss, acc = losses.means
-        if is_updated:
-            sums.add(clips=n_clips, loss=loss * n_clips, hits=acc * n_clips)
-            if average:
-                average.update()
-        else:
-            for buffer, value in zip(model.buffers(), buffers):
-                buffer.copy_(value)
-            sums.add(skipped=1)
+        if is_updated and average:
+            average.update()
+        sums.add(**({'clips': n_clips, 'loss': loss * n_clips, 'hits': acc * n_clips}
+                    if is_updated else {'skipped': 1}))
         if on_step:
             last = losses.last
             on_step(Step(last.clips, last.labels, losses.n_batches, n_clips, loss, acc, lr))
     return {'loss': sums.mean('loss', 'clips'), 'acc': sums.mean('hits', 'clips')}
+
+
+def take_step(losses: StepLosses, model: nn.Module, optimization: Optimization,
+              skip_nonfinite: bool) -> bool:
+    """Step down these losses; returns False if that was to be skipped, where nothing changes."""
+    if not skip_nonfinite:
+        return optimization.step(losses)
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    if optimization.step(losses, only_if=losses.is_finite):
+        return True
+    for buffer, value in zip(model.buffers(), buffers):
+        buffer.copy_(value)
+    return False
 
 
 def steps(loader: Any, accumulate: int) -> Iterator[tuple[int, Iterator[tuple[int, Batch]]]]:
@@ -186,18 +195,19 @@ class Trainer:
     """
 
     def __init__(self, run: Run, trace: StepTrace) -> None:
-        self._run, self._trace, self._loader = run, trace, run.loaders['train']
+        self._run, self._trace = run, trace
         opts, weights = run.opts, run.weights
+        self._schedule = ClipSchedule(run.loaders['train'], opts)
         self._optimization = Optimization(
-            trained_parameters(run.network, opts), opts, run.device,
-            steps_per_epoch=-(-len(self._loader.batch_sampler) // opts.accumulate))
+            trained_parameters(run.network, opts), opts, run.device)
         self._criterion = make_criterion(run)
         self._average = WeightAverage(run.network, opts.ema_decay) if opts.ema_decay else None
-        self._order = batch_order(self._loader, opts.accumulate)
+        self._open_loader(1)
         self._position, self._best, self._best_epoch = Position(), -1.0, 0
         self._n_steps, self._begin = 0, time.monotonic()
         if weights is not None and opts.resume_path is not None:
             state = training_state(weights)
+            self._open_loader(saved_epoch(state))
             self._position = saved_position(state, self._order, weights.path, run.log.warn)
             restore(self._optimization, weights, -(-self._position.n_batches // opts.accumulate))
             if self._average and 'ema_state_dict' in state:
@@ -209,6 +219,11 @@ class Trainer:
             keep=opts.keep, every_minutes=opts.checkpoint_minutes, is_writer=run.world.is_main,
             # So that no checkpoint is ahead of logs that can be written.
             before_save=run.log.flush, warn=run.log.warn)
+
+    def _open_loader(self, epoch: int) -> None:
+        """Take the loader of an epoch."""
+        self._loader = self._schedule.at(epoch)
+        self._order = batch_order(self._loader, self._run.opts.accumulate)
 
     def train(self) -> int:
         """Train up to --n_epochs; the exit status, 1 where the last checkpoint is not saved.
@@ -226,6 +241,8 @@ class Trainer:
     def _run_epochs(self) -> None:
         """Train as many as are left, and say what is next."""
         opts, log, position = self._run.opts, self._run.log, self._position
+        for line in self._schedule.lines():
+            log.say(line)
         log.open_tables(position.epoch - 1, position.n_batches)
         self._begin = time.monotonic()
         with self._trace:
@@ -290,6 +307,10 @@ class Trainer:
         """Train what is left of the epoch and log it; the line that says how it went."""
         run, opts, position = self._run, self._run.opts, self._position
         n_before = position.n_batches
+        if self._loader is not self._schedule.at(position.epoch):
+            self._open_loader(position.epoch)
+        self._optimization.begin_epoch(-(-len(self._loader) // opts.accumulate),
+                                       self._schedule.batch_factor(position.epoch))
         if opts.unfreeze_epoch:
             is_frozen = position.epoch <= opts.unfreeze_epoch
             freeze(run.network, opts.ft_begin_module if is_frozen else '', opts.freeze_bn)
@@ -319,7 +340,8 @@ class Trainer:
 
     def _time_left(self) -> str:
         """, 3 min left: at the pace so far, validations included."""
-        n_left = (self._run.opts.n_epochs - self._position.epoch) * len(self._loader)
+        n_left = (self._schedule.n_batches_before(self._run.opts.n_epochs + 1)
+                  - self._schedule.n_batches_before(self._position.epoch + 1))
         if not n_left or not self._n_steps:
             return ''
         n_left /= self._run.opts.accumulate
@@ -335,7 +357,7 @@ class Trainer:
         position.lr = step.lr
         if is_first:
             run.log.clips(step.clips, label_texts(step.labels, run.class_names), position.epoch)
-        iteration = (position.epoch - 1) * len(self._loader) + position.n_batches
+        iteration = self._schedule.n_batches_before(position.epoch) + position.n_batches
         run.log.step(epoch=position.epoch, batch=position.n_batches, iter=iteration,
                      loss=step.loss, acc=step.acc, lr=step.lr)
         self._progress.update(step.n_clips)

@@ -1,6 +1,9 @@
 """Data loaders: `build_loader` makes the batches of training, validation or inference."""
 
+import bisect
 import contextlib
+import copy
+import itertools
 import multiprocessing
 import os
 import re
@@ -21,7 +24,7 @@ from datasets.annotations import Annotation, Records
 from datasets.frames import READERS, FrameError, Reader, video_path
 from datasets.videodataset import (LEAVE_OUT, RAISE, REPLACE, Bad, Batch, Sample, VideoDataset,
                                    collate)
-from opts import Options
+from opts import ClipPhase, Options, clip_phases, replace
 from runtime.errors import InputError, StopSignals
 
 # Up to this many videos are looked for before a run starts.
@@ -49,6 +52,10 @@ class ClipLoader(DataLoader):
 
     def check_worker_number_rationality(self) -> None:
         """No warning of torch's: more processes than processors are asked for, or the default."""
+
+    def end_processes(self) -> None:
+        """Let its loader processes end, where there are any; the next pass would start others."""
+        self._iterator = None
 
     def leave_out(self, videos: Sequence[int]) -> None:
         """Do not read these videos, by their numbers in the records: inference knows them."""
@@ -106,6 +113,13 @@ def build_loader(opts: Options, split: str, annotation: Annotation, *, rank: int
                            presets.temporal_transform(opts, split),
                            presets.spatial_transform(opts, split), opts.manual_seed,
                            skip if opts.bad_frames == 'skip' else RAISE)
+    return _loader_of(dataset, opts, split, rank=rank, world_size=world_size,
+                      pin_memory=pin_memory, start_method=start_method)
+
+
+def _loader_of(dataset: VideoDataset, opts: Options, split: str, *, rank: int, world_size: int,
+               pin_memory: bool, start_method: str | None = None) -> ClipLoader:
+    """The loader of a data set."""
     batches = _batch_sampler(opts, split, dataset, rank, world_size)
     workers: dict[str, Any] = {}
     if opts.n_threads > 0:
@@ -114,6 +128,67 @@ def build_loader(opts: Options, split: str, annotation: Annotation, *, rank: int
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
     return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
                       collate_fn=_collate_shared if workers else collate, **workers)
+
+
+class ClipSchedule:
+    """The training loaders of --clip_schedule, one for each of its phases, of the same videos.
+
+    loader: that of the clips and batches of the last phase
+
+    A batch has so many more clips than one of the last phase as these have fewer pixels, rounded
+    down: the long cycle of Wu et al., "A Multigrid Method for Efficiently Training Video Models",
+    CVPR 2020. Its seeds are those of its epoch, so that it does not matter what came before.
+    """
+
+    def __init__(self, loader: ClipLoader, opts: Options) -> None:
+        self._phases, self._last = clip_phases(opts), loader
+        self._loaders = [self._loader_of(phase, opts) for phase in self._phases[:-1]] + [loader]
+        self._ends = list(itertools.accumulate(phase.n_epochs for phase in self._phases))
+
+    def at(self, epoch: int) -> ClipLoader:
+        """The loader of an epoch. Loader processes of phases that are over end."""
+        number = self._number(epoch)
+        for loader in self._loaders[:number]:
+            loader.end_processes()
+        return self._loaders[number]
+
+    def batch_factor(self, epoch: int) -> float:
+        """How many times as many clips as in the last phase a batch has; data may have fewer."""
+        sizes = [loader.batch_sampler.total(0) for loader in (self._loaders[self._number(epoch)],
+                                                              self._last)]
+        return sizes[0] / sizes[1]
+
+    def n_batches_before(self, epoch: int) -> int:
+        """Number of batches of all epochs before."""
+        begins = [0, *self._ends[:-1]]
+        return sum(len(loader) * max(0, min(end, epoch - 1) - begin)
+                   for loader, begin, end in zip(self._loaders, begins, self._ends))
+
+    def lines(self) -> Iterator[str]:
+        """What is said of it: a line per phase, none where there is a single one."""
+        begin = 1
+        for phase, end in zip(self._phases, self._ends):
+            if len(self._phases) > 1:
+                order = self.at(begin).batch_sampler
+                yield (f'epochs {begin} to {end}: clips of {phase.n_frames} frames of '
+                       f'{phase.size}x{phase.size}, {len(order)} batches of {order.total(0)}')
+            begin = end + 1
+
+    def _number(self, epoch: int) -> int:
+        """Which phase an epoch is of; what comes after the last one is of that."""
+        return min(bisect.bisect_left(self._ends, epoch), len(self._ends) - 1)
+
+    def _loader_of(self, phase: ClipPhase, opts: Options) -> ClipLoader:
+        last, order = self._phases[-1], self._last.batch_sampler
+        n_pixels, n_last = (one.n_frames * one.size ** 2 for one in (phase, last))
+        opts = replace(opts, sample_duration=phase.n_frames, sample_size=phase.size,
+                       batch_size=order.batch_size * n_last // n_pixels,
+                       n_threads=self._last.num_workers)
+        dataset = copy.copy(self._last.dataset)
+        dataset.temporal_transform = presets.temporal_transform(opts, 'train')
+        dataset.spatial_transform = presets.spatial_transform(opts, 'train')
+        return _loader_of(dataset, opts, 'train', rank=order.rank, world_size=order.world_size,
+                          pin_memory=self._last.pin_memory)
 
 
 def _collate_shared(samples: list[Sample] | InputError) -> Batch | InputError:

@@ -47,8 +47,10 @@ def without_record(path, destination):
 
 def test_all_flags_of_optimisation_are_recorded(trained):
     parser = build_parser()
-    flags, = (group._group_actions for group in parser._action_groups
-              if group.title == 'optimisation')
+    titles = {'optimisation', 'learning rate and epochs', 'regularisation and distillation'}
+    flags = [flag for group in parser._action_groups if group.title in titles
+             for flag in group._group_actions]
+    assert len(flags) > 20
     assert {flag.dest for flag in flags} <= {*TRAINING_FLAGS, 'overwrite_milestones'}
     assert weights.load(trained / 'save_1.pth')['options'].keys() == set(TRAINING_FLAGS)
 
