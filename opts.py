@@ -28,7 +28,7 @@ DATASET_STATISTICS = {
 }
 # Flags that --root_path is joined in front of; --resume_path also takes the word auto.
 PATH_FLAGS = ('video_path', 'annotation_path', 'result_path', 'resume_path', 'pretrain_path',
-              'teacher_path', 'output_features')
+              'teacher_path', 'output_features', 'video_index')
 # Flags that decide what the network sees.
 CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_stride', 'mean_dataset',
               'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
@@ -469,6 +469,10 @@ def _add_hardware_flags(parser: Parser) -> None:
     add('--exact_pixels', action='store_true',
         help='make whole frames of video files, the pixels of extraction, and crop and resize '
              'these; slower: without it what is cropped is resized once, while it is decoded')
+    add('--video_index', type=Path, metavar='FILE',
+        help='keep there, across runs, where the key frames of video files are; made where it is '
+             'missing; for raw streams (.m4v ...), .mkv and .avi, whose packets are read otherwise '
+             'when a process first meets a file')
     add('--precision', default='fp32', choices=('fp32', 'bf16', 'fp16'),
         help='what the network computes in (autocast); weights stay fp32; fp16 scales the loss')
     add('--memory_format', default='auto', choices=('auto', 'channels_last', 'contiguous'),
@@ -545,8 +549,8 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
         for name in PATH_FLAGS:
             if values[name] not in (None, Path('auto')):
                 values[name] = values['root_path'] / values[name]
-    implied = _implied(values, given)
-    opts = Options(**{**values, **implied}, given=frozenset(given | implied.keys()))
+    implied = _implied(values, set(given))
+    opts = Options(**{**values, **implied}, given=frozenset({*given, *implied}))
     check(opts)
     return opts
 
@@ -730,6 +734,8 @@ def _frame_rules(opts: Options) -> Rules:
          '--input_type flow is read from hdf5: add --file_type hdf5'),
         (opts.fast_decode and opts.file_type == 'video',
          '--fast_decode is for JPEG frames, and --file_type video has none: drop one of them'),
+        (opts.video_index is not None and opts.file_type != 'video',
+         '--video_index is for video files: add --file_type video, or drop it'),
         (opts.frame_template is not None and opts.file_type != 'jpg',
          '--frame_template is for folders of frames: add --file_type jpg, or drop it'),
         (opts.exact_pixels and opts.file_type != 'video',

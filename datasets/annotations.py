@@ -298,7 +298,7 @@ def label_list_records(annotation: Annotation, subset: str, *, first_frame: int 
             continue
         begin, end = _frame_segment(marks['segment'], first_frame, where)
         path = _path(entry, usual_path(video_id, marks.get('label')), where)
-        rows.add(video_id, path, labels, begin, end, video_end=end)
+        rows.add(video_id, path, labels, begin, end, _video_end(entry, first_frame, end, where))
     return rows.to_records(annotation, subset, n_left_out, multi_label), n_left_out
 
 
@@ -347,6 +347,15 @@ def _frame_segment(segment: Any, first_frame: int, where: str) -> list[int]:
         raise AnnotationError(f'{where}: segment {segment!r} is not [first frame, last frame + 1] '
                               f'with frames counted from {first_frame}; mend it')
     return segment
+
+
+def _video_end(entry: dict[str, Any], first_frame: int, end: int, where: str) -> int:
+    """Last frame + 1 of the video that a segment is of: `end`, unless the entry says "n_frames"."""
+    n_frames = entry.get('n_frames', end - first_frame)
+    if not isinstance(n_frames, int) or not end <= first_frame + n_frames <= MAX_FRAME:
+        raise AnnotationError(f'{where}: "n_frames" {n_frames!r} is not the number of frames of a '
+                              f'video with frame {end - 1} in it; mend it')
+    return first_frame + n_frames
 
 
 # ---------------------------------------------------------------- taxonomies (ActivityNet)

@@ -21,6 +21,7 @@ from datasets.frame_folders import (IMAGE_EXTENSIONS, N_SHOWN, FolderError, Fram
 from datasets.scaling import SHORT_SIDE, Box
 from datasets.video import (VIDEO_EXTENSIONS, EndError, VideoError, count_frames, count_packets,
                             cut_name, find_video, read_crops, read_rgb)
+from datasets.video_index import VideoIndex
 from runtime.errors import InputError
 from runtime.files import file_size, read_file
 from spatial_transforms import first_resize
@@ -447,13 +448,16 @@ class VideoFrames:
     short_side: what frames are scaled to, in pixels, as they are extracted
     is_exact:   clips are cropped from whole frames as extraction makes them; else in one pass,
                 straight from the file's own frames
+    index:      the file of a VideoIndex, None for none; raises InputError where it is not one
     """
 
     suffix = ''
     first_frame = 1
 
-    def __init__(self, short_side: int = SHORT_SIDE, is_exact: bool = False) -> None:
+    def __init__(self, short_side: int = SHORT_SIDE, is_exact: bool = False,
+                 index: Path | None = None) -> None:
         self.short_side, self.is_exact = short_side, is_exact
+        self.index = None if index is None else VideoIndex(index)
 
     def count(self, path: str) -> int:
         file = find_video(path)
@@ -483,7 +487,8 @@ class VideoFrames:
 
     def read(self, path: str, frames: Sequence[int], n_frames: int | None = None) -> torch.Tensor:
         return self._read(path, frames, lambda file, numbers: read_rgb(
-            file, numbers, size=self.short_side, n_frames=n_frames)).permute(0, 3, 1, 2)
+            file, numbers, size=self.short_side, n_frames=n_frames,
+            index=self.index)).permute(0, 3, 1, 2)
 
     def read_transformed(self, path: str, frames: Sequence[int], n_frames: int | None,
                          transform: Transform) -> torch.Tensor:
@@ -501,7 +506,7 @@ class VideoFrames:
             box, size, rest = first_resize(transform, height, width)
             return Box(*box), size
         clip = self._read(path, frames, lambda file, numbers: read_crops(
-            file, numbers, plan, size=self.short_side, n_frames=n_frames))
+            file, numbers, plan, size=self.short_side, n_frames=n_frames, index=self.index))
         return rest(clip)
 
     def _read(self, path: str, frames: Sequence[int], pictures: Pictures) -> torch.Tensor:

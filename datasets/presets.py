@@ -101,9 +101,9 @@ def n_crops(opts: Options, split: str) -> int:
 
 
 def decode_options(opts: Options, split: str) -> dict[str, Any]:
-    """What a reader is told of --fast_decode, --exact_pixels and --frame_template."""
+    """What a reader is told of --frame_template, --fast_decode, --exact_pixels, --video_index."""
     if opts.file_type == 'video':
-        return {'is_exact': opts.exact_pixels}
+        return {'is_exact': opts.exact_pixels, 'index': opts.video_index}
     names = {'template': opts.frame_template} if opts.frame_template else {}
     if not opts.fast_decode:
         return names

@@ -30,6 +30,8 @@ from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
 if TYPE_CHECKING:
     import numpy as np
 
+    from datasets.video_index import VideoIndex
+
 # In the order in which `find_video` looks for them; in upper case too.
 VIDEO_EXTENSIONS = ('.avi', '.mp4', '.mkv', '.mov', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv',
                     '.flv', '.ts', '.mts', '.m2ts', '.3gp', '.3g2', '.ogv', '.ogm', '.vob', '.asf',
@@ -143,6 +145,10 @@ class Packets(NamedTuple):
 PASS_OVER, FROM_KEY, FROM_START = range(3)
 
 
+# Of a file's `Notes`, beside its packets.
+FACTS = ('container', 'is_quick', 'way')
+
+
 @dataclass
 class Notes:
     """What is known of a file while a process runs: FFmpeg's name of its container, whether
@@ -152,6 +158,7 @@ class Notes:
     is_quick: bool = True
     packets: Packets | None = None
     way: int = PASS_OVER
+    is_kept: bool = False  # in an index
 
     def open(self, path: str) -> 'Video':
         """The Video, in less time unless that is known not to do. Raises VideoError."""
@@ -167,10 +174,23 @@ class Notes:
 
     def degrade(self) -> None:
         """Take the next way, after this one failed."""
+        self.is_kept = False
         if self.is_quick:
             self.is_quick = False
         else:
             self.way += 1
+
+    def take(self, known: dict[str, Any]) -> None:
+        """Know what `facts` gave in another run."""
+        self.container, self.is_quick, self.way = (known[name] for name in FACTS)
+        if known['packets']:
+            n, keys, stamps, offsets = known['packets']
+            self.packets = Packets(n, keys, stamps, {int(at): key for at, key in offsets.items()})
+        self.is_kept = True
+
+    def facts(self) -> dict[str, Any]:
+        """All that is known, as JSON has it."""
+        return {**{name: getattr(self, name) for name in FACTS}, 'packets': self.packets}
 
 
 class Video:
@@ -551,34 +571,49 @@ Pictures = Callable[[Video], Scaler | Cropper]
 
 
 def read_rgb(path: str, numbers: Sequence[int], *, size: int = SHORT_SIDE,
-             n_frames: int | None = None) -> Iterator['tuple[int, np.ndarray]']:
+             n_frames: int | None = None, index: 'VideoIndex | None' = None
+             ) -> Iterator['tuple[int, np.ndarray]']:
     """Yield (number, uint8 (H, W, 3)) for ascending frame numbers, counted from 1.
 
     Frames are upright, their short side is `size`. A number may come twice: then the later picture
     is the one. `n_frames`: how many the file gives, where that is known; otherwise it is decoded
     once to see that each packet is a frame, unless the numbers come before its second key frame.
+    `index`: keeps what is found out about the file.
 
     Raises EndError where the file ends before the last number, VideoError where nothing decodes or
     FFmpeg says that one of these frames is damaged.
     """
     return _read(path, numbers, n_frames,
-                 lambda video: Scaler(size, video.pixel_aspect, 'rgb24'))
+                 lambda video: Scaler(size, video.pixel_aspect, 'rgb24'), index)
 
 
 def read_crops(path: str, numbers: Sequence[int], plan: Plan, *, size: int = SHORT_SIDE,
-               n_frames: int | None = None) -> Iterator['tuple[int, np.ndarray]']:
+               n_frames: int | None = None, index: 'VideoIndex | None' = None
+               ) -> Iterator['tuple[int, np.ndarray]']:
     """As `read_rgb`, but uint8 (3, H, W) of the box of the frames that `plan` wants, scaled to the
     size that it wants.
 
     plan: is asked once
     """
     plan = lru_cache(1)(plan)
-    return _read(path, numbers, n_frames, lambda video: Cropper(plan, size, video.pixel_aspect))
+    return _read(path, numbers, n_frames,
+                 lambda video: Cropper(plan, size, video.pixel_aspect), index)
 
 
-def _read(path: str, numbers: Sequence[int], n_frames: int | None,
-          pictures: Pictures) -> Iterator['tuple[int, np.ndarray]']:
-    notes = _notes(path, *_version(path))
+def _read(path: str, numbers: Sequence[int], n_frames: int | None, pictures: Pictures,
+          index: 'VideoIndex | None' = None) -> Iterator['tuple[int, np.ndarray]']:
+    version = _version(path)
+    notes = _notes(path, *version)
+    if index and not notes.is_kept and (known := index.load(path, version)):
+        notes.take(known)
+    yield from _read_by(notes, path, numbers, n_frames, pictures)
+    if index and not notes.is_kept:
+        index.save(path, version, notes.facts())
+        notes.is_kept = True
+
+
+def _read_by(notes: Notes, path: str, numbers: Sequence[int], n_frames: int | None,
+             pictures: Pictures) -> Iterator['tuple[int, np.ndarray]']:
     while notes.way < FROM_START:
         with notes.open(path) as video:
             if not video.is_seekable:

@@ -143,6 +143,23 @@ def test_parts_of_longer_videos_are_right(data, tmp_path):
     assert check(data, tmp_path, '--sample_duration', 4) == (0, {})
 
 
+def test_parts_that_begin_with_the_video_are_right(data, tmp_path):
+    end = segment(data.read()['database'], 'red_0')[1]
+    edit(data, lambda a: [a['red_0']['annotations'].update(segment=[1, 5]),
+                          a.update(red_0b={**a['red_0'], 'video_path': 'red/red_0', 'annotations': {
+                              'label': 'red', 'segment': [5, end]}})])
+    assert check(data, tmp_path, '--sample_duration', 4) == (0, {})
+    edit(data, lambda a: a.pop('red_0b'))
+    assert {name for _, _, name in check(data, tmp_path, '--sample_duration', 4)[1]} == {'red_0'}
+    edit(data, lambda a: a['red_0'].update(n_frames=end - 1))
+    assert check(data, tmp_path, '--sample_duration', 4) == (0, {})
+    edit(data, lambda a: a['red_0'].update(n_frames=end))
+    assert {name for _, _, name in check(data, tmp_path, '--sample_duration', 4)[1]} == {'red_0'}
+    edit(data, lambda a: a['red_0'].update(n_frames='many'))
+    with pytest.raises(InputError, match='"n_frames" \'many\' is not the number of frames'):
+        check(data, tmp_path)
+
+
 def test_long_lists_are_saved_and_not_printed(data, tmp_path, capsys):
     edit(data, lambda a: [entry['annotations'].update(segment=[1, 99]) for entry in a.values()
                           if entry['subset'] != 'testing'])

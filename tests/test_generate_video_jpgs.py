@@ -521,6 +521,35 @@ def test_ctrl_c(videos, jpgs):
     assert [len(images(folder)) for folder in jpgs.glob('Run/*')] == finished  # nobody goes on
 
 
+SLOW_TO_START = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+if __name__ == '__mp_main__':
+    with open(sys.argv[2], 'a') as file:
+        print(os.getpid(), file=file)
+    time.sleep(1)
+from runtime.errors import run
+from tests.helpers import die_of_b
+from util_scripts.helpers.jobs import run_jobs
+if __name__ == '__main__':
+    run(lambda argv: run_jobs(die_of_b, list('acdefg'), 2, print))
+"""
+
+
+def test_processes_are_deaf_to_ctrl_c_from_their_first_moment(tmp_path):
+    """It reaches the whole group, and the parent alone, which is spared here, answers it."""
+    (tmp_path / 'slow.py').write_text(SLOW_TO_START)
+    started = tmp_path / 'started'
+    process = subprocess.Popen([sys.executable, str(tmp_path / 'slow.py'), str(ROOT), str(started)],
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    wait_for(lambda: started.is_file() and len(started.read_text().split()) == 2)
+    for pid in started.read_text().split():
+        os.kill(int(pid), signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, '') and len(out.splitlines()) == 6
+
+
 def test_a_process_that_dies_costs_its_own_job_alone():
     results = {}
     run_jobs(die_of_b, list('abcdefgh'), 2, results.__setitem__)

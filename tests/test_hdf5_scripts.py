@@ -132,6 +132,27 @@ def test_a_file_without_record_is_checked_by_its_frames(videos, tmp_path, capsys
     assert '1 made again' in capsys.readouterr().out and len(stored(path)) == 2
 
 
+@pytest.mark.parametrize('spoiled', [b'', b'other', None])
+@pytest.mark.parametrize('has_record', [True, False])
+def test_frames_that_are_empty_or_others_are_made_again(videos, tmp_path, capsys, spoiled,
+                                                        has_record):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100, 150]))
+    call(generate_video_hdf5, videos, tmp_path)
+    path = tmp_path / 'Run' / 'a.hdf5'
+    whole = stored(path)
+    with h5py.File(path, 'a') as file:
+        if spoiled is not None:
+            file['video'][1] = np.frombuffer(spoiled, np.uint8)
+        if not has_record:
+            del file.attrs['extracted']
+    capsys.readouterr()
+    assert call(generate_video_hdf5, videos, tmp_path) == 0
+    # Without a record only the number of frames tells.
+    is_seen = spoiled == b'' or spoiled is not None and has_record
+    assert ('1 made again' if is_seen else '1 skipped') in capsys.readouterr().out
+    assert (stored(path) == whole) == (is_seen or spoiled is None)
+
+
 def test_a_file_of_other_data_is_kept(videos, tmp_path, capsys):
     write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
     (tmp_path / 'Run').mkdir()

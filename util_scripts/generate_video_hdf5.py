@@ -9,6 +9,7 @@ ones. A run that was stopped is taken up where it was: a file under a video's ow
 import errno
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from util_scripts.helpers.video_io import jpegs
 
 # The attribute of a file that says what it was made of.
 RECORD = 'extracted'
+READ_AT_ONCE = 100  # images
 
 
 class Hdf5File:
@@ -46,11 +48,20 @@ class Hdf5File:
 
     @classmethod
     def contents(cls, destination: Path) -> dict[str, int]:
-        """What there is: the number of frames, 0 without the data sets. Raises OSError."""
+        """What there is: the number of frames that are not empty (`n_frames`), 0 without the data
+        sets, and a sum of their checksums. Raises OSError."""
         import h5py
-        with h5py.File(destination, 'r') as file:
-            return {'n_frames': min(len(file[name]) if name in file else 0
-                                    for name in cls.datasets)}
+        n_frames, checksum = dict.fromkeys(cls.datasets, 0), 0
+        try:
+            with h5py.File(destination, 'r') as file:
+                for name in set(cls.datasets) & set(file):
+                    for begin in range(0, len(file[name]), READ_AT_ONCE):
+                        for image in file[name][begin:begin + READ_AT_ONCE]:
+                            n_frames[name] += len(image) > 0
+                            checksum += zlib.crc32(image)
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise OSError(str(error)) from None
+        return {'n_frames': min(n_frames.values()), 'checksum': checksum}
 
     @staticmethod
     def read_record(destination: Path) -> dict[str, Any] | None:
@@ -69,14 +80,18 @@ class Hdf5File:
     def put(cls, temporary: Path, destination: Path) -> None:
         """Give a complete file its own name, in the place of one with the same data sets or of one
         that cannot be read. Raises OSError for another one."""
-        if destination.is_file():
-            try:
-                is_other = not cls.contents(destination)['n_frames']
-            except OSError:
-                is_other = False
-            if is_other:
-                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if destination.is_file() and cls._is_other(destination):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         os.rename(temporary, destination)
+
+    @classmethod
+    def _is_other(cls, destination: Path) -> bool:
+        import h5py
+        try:
+            with h5py.File(destination, 'r') as file:
+                return not all(name in file for name in cls.datasets)
+        except OSError:
+            return False
 
     @classmethod
     def write(cls, path: Path, rows: Iterable[Sequence[bytes]]) -> None:

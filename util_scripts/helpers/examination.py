@@ -138,12 +138,15 @@ def wanted_splits(opts: Options) -> dict[str, str]:
 
 
 def jobs_of(opts: Options, subset: str, records: Any, storage: tuple[str, str]) -> list[Job]:
-    """One Job for each sample."""
+    """One Job per sample. A video ends with the last of its parts, if nothing else is known."""
     reader: Any = READERS[storage]
-    rows = zip(records.begins.tolist(), records.ends.tolist(), records.video_ends.tolist())
-    return [Job(subset, video_path(opts.video_path, records.paths[i], reader.suffix), storage, *row,
-                opts.frame_template)
-            for i, row in enumerate(rows)]
+    paths = [records.paths[i] for i in range(len(records))]
+    video_ends: dict[str, int] = {}
+    for path, end in zip(paths, records.video_ends.tolist()):
+        video_ends[path] = max(end, video_ends.get(path, 0))
+    return [Job(subset, video_path(opts.video_path, path, reader.suffix), storage, begin, end,
+                video_ends[path], opts.frame_template)
+            for path, begin, end in zip(paths, records.begins.tolist(), records.ends.tolist())]
 
 
 def find_short(opts: Options, jobs: Iterable[Job]) -> Iterator[Problem]:

@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 Job = TypeVar('Job')
@@ -55,9 +57,10 @@ def _run_pool(function: Callable[[Job], Result], waiting: deque[Job], n_jobs: in
     is_broken = False
     try:
         while (waiting or running) and not is_broken:
-            while waiting and len(running) < 2 * n_jobs:
-                future = executor.submit(function, waiting[0])
-                running[future] = waiting.popleft()
+            with _processes_deaf_to_ctrl_c():
+                while waiting and len(running) < 2 * n_jobs:
+                    future = executor.submit(function, waiting[0])
+                    running[future] = waiting.popleft()
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 if isinstance(future.exception(), BrokenProcessPool):
@@ -76,9 +79,21 @@ def _run_pool(function: Callable[[Job], Result], waiting: deque[Job], n_jobs: in
     return list(running.values())
 
 
+@contextmanager
+def _processes_deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started within it are born with SIGINT blocked: it reaches the whole group
+    of processes, and the parent alone answers it. Its own comes a moment later."""
+    resource_tracker.ensure_running()  # where it has to be started, that unblocks the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _prepare_worker() -> None:
-    # Ctrl-C reaches the whole group of processes: the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -275,6 +275,8 @@ def make_database(listed: Sequence[Own], subsets: Mapping[str, str], counts: Map
                                  'annotations': {} if label is None else {'label': label}}
         if segment and counts[path]:
             entry['annotations']['segment'] = [first + frame for frame in segment]
+            if video.part:
+                entry['n_frames'] = counts[path]
         if path != usual_path(video_id, label):
             entry['video_path'] = path
         database[video_id] = entry
