@@ -1,10 +1,10 @@
 """Predictions on files as they are: the scores of main.py's inference, and what is said of them."""
 
 import csv
-import itertools
 import json
 import os
 import signal
+import time
 
 import av
 import numpy as np
@@ -18,7 +18,7 @@ from runtime.errors import InputError, Stopped
 from tests.helpers import cut_short, grey_frames, run_script, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import generate_video_jpgs, predict
-from util_scripts.helpers import prediction, video_sources
+from util_scripts.helpers import live, prediction, video_sources
 from util_scripts.helpers.captions import MIN_SHORT_SIDE, clock, draw_scores
 
 
@@ -305,8 +305,10 @@ def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
             for frame in super().frames():
                 yield frame
             os.kill(os.getpid(), signal.SIGINT)
-            yield from itertools.repeat(frame)
-    monkeypatch.setattr(video_sources, 'Webcam', lambda number: Camera(video))
+            while True:
+                yield frame
+                time.sleep(0.02)
+    monkeypatch.setattr(live, 'Webcam', lambda number: Camera(video))
     status, data, out, _ = command('--webcam', 0)
     assert status == 0 and list(data['results']) == ['camera 0']
     assert out.splitlines()[0].startswith('       0.00 -    0.60 s')

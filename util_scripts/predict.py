@@ -11,6 +11,7 @@ from pathlib import Path
 from datasets.scaling import DEFAULT_FPS
 from runtime.arguments import COUNT, FRACTION, POSITIVE, RATE, Parser, add_frame_template, number
 from runtime.errors import InputError, run
+from util_scripts.helpers.addresses import is_address
 
 
 def build_parser() -> Parser:
@@ -20,8 +21,9 @@ def build_parser() -> Parser:
                            'or killed, the same command goes on. Exit status: 0, 1 where a video '
                            'cannot be read or is damaged, 2 for a wrong argument.')
     add = parser.add_argument
-    add('files', nargs='*', type=Path, metavar='FILE',
-        help='videos, folders of videos, folders of frames (image_00001.jpg ...)')
+    add('files', nargs='*', metavar='FILE',
+        help='videos, folders of videos, folders of frames (image_00001.jpg ...); or one stream: '
+             'rtsp://..., http://..., or - for what comes through a pipe')
     add('--webcam', type=COUNT, metavar='N', help='camera N, from 0, until Ctrl-C')
     add('--weights', type=Path, required=True, metavar='FILE',
         help='checkpoint of main.py, released weights, or a file of util_scripts.export; what it '
@@ -43,6 +45,10 @@ def build_parser() -> Parser:
         help='write the video, with its sound, with the running top 3 and the time drawn on it: a '
              '.mp4, or a folder for several')
     add_event_flags(parser)
+    add('--reconnect', type=RATE, default=60.0, metavar='SEC',
+        help='so long a stream that was lost is tried again; 0: it is not')
+    add('--keep_all', action='store_true',
+        help='let the sender of a stream wait, where frames are dropped otherwise to keep up')
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
     add_frame_template(add)
@@ -78,13 +84,21 @@ EVENT_FLAGS = ('vtt', 'threshold', 'low_threshold', 'smooth', 'min_sec', 'max_ga
                'none_class')
 
 
+def is_live(args: Namespace) -> bool:
+    """True for a camera, an address or the pipe."""
+    return args.webcam is not None or any(map(is_address, args.files))
+
+
 def check(args: Namespace) -> None:
     """Raise InputError where arguments do not go together."""
     rules = [
         (not args.files and args.webcam is None, 'nothing to predict: name videos, or --webcam 0'),
         (args.files and args.webcam is not None, 'files and --webcam are both given: drop one'),
-        (args.annotate and args.webcam is not None,
-         '--annotate reads a video twice, which a camera is not: drop it'),
+        (args.annotate and is_live(args),
+         '--annotate reads a video twice, which a stream is not: drop it'),
+        (is_live(args) and len(args.files) > 1,
+         'a stream may have no end, and is given alone: drop the other files'),
+        (args.keep_all and not is_live(args), '--keep_all is about streams: drop it'),
         *((not args.events and getattr(args, name) is not None,
            f'--{name} is about events: add --events') for name in EVENT_FLAGS),
         (args.low_threshold is not None and args.low_threshold > (args.threshold or 0.5),
@@ -100,6 +114,9 @@ def check(args: Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check(args)
+    if is_live(args):
+        from util_scripts.helpers.live import predict_stream
+        return predict_stream(args)
     from util_scripts.helpers.prediction import predict_files
     return predict_files(args)
 

@@ -12,7 +12,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -43,8 +42,8 @@ from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Ru
 from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, nearest, printable
-from util_scripts.helpers.video_sources import (CameraSource, FileSource, Frame, Source,
-                                                find_sources, paths_in_folder)
+from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
+                                                paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4
 
 DRAWN_LABELS = 3
@@ -66,10 +65,18 @@ def classify(frames: Iterable[Frame], fps: float, network: nn.Module, info: Any,
 
     They are the windows of main.py's inference with --inference_stride `stride`.
     """
-    device = next(network.parameters()).device
     windows = itertools.islice(
         stream_windows(_until(frames, is_stopped), info.opts.sample_duration, stride),
         n_earlier, None)
+    return scored(windows, fps, network, info, batch_size=batch_size, is_stopped=is_stopped)
+
+
+def scored(windows: Iterable[Sequence[Frame]], fps: float, network: nn.Module, info: Any, *,
+           batch_size: int = 1, is_stopped: Callable[[], object] = lambda: False
+           ) -> Iterator[Window]:
+    """As `classify`, of windows that are cut already."""
+    device = next(network.parameters()).device
+    windows = iter(windows)
     while (batch := list(itertools.islice(windows, batch_size))) and not is_stopped():
         clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
                              for window in batch])
@@ -101,7 +108,7 @@ class Prediction:
     is_whole: False where a request to stop ended it
     """
 
-    path: Path
+    path: Path | str
     result: list[dict[str, Any]] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
     events: list[Event] | None = None
@@ -133,9 +140,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
         total.add_(window.scores)
         if finder:
             notes.extend(finder.add(window.begin_sec, window.end_sec, window.scores))
-        entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
-                 'end_sec': round(window.end_sec, 3),
-                 'result': ranked(window.scores, info.class_names, topk)}
+        entry = window_entry(window, info, topk)
         prediction.windows.append(entry)
         prediction.end_sec = round(window.end_sec, 3)
         if on_window:
@@ -164,6 +169,13 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     mean = total / max(1, len(prediction.windows))
     prediction.result = ranked(mean, info.class_names, topk) if prediction.windows else []
     return prediction
+
+
+def window_entry(window: Window, info: Any, topk: int) -> dict[str, Any]:
+    """A window as `Prediction.windows` has it."""
+    return {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
+            'end_sec': round(window.end_sec, 3),
+            'result': ranked(window.scores, info.class_names, topk)}
 
 
 # ---------------------------------------------------------------- what comes out
@@ -326,7 +338,6 @@ class Predicting:
                  kept: KeptWindows, is_stopped: Callable[[], object]) -> None:
         self._sources, self._network, self._info, self._args = sources, network, info, args
         self._kept, self._is_stopped = kept, is_stopped
-        self._is_camera = args.webcam is not None
         self._targets = (output_paths(sources, args.annotate, '.mp4', '--annotate')
                          if args.annotate else {})
         self._subtitles = output_paths(sources, args.vtt, '.vtt', '--vtt') if args.vtt else {}
@@ -359,15 +370,15 @@ class Predicting:
         try:
             prediction = predict_video(
                 source, self._network, self._info, topk=args.topk, stride=args.stride,
-                batch_size=1 if self._is_camera else args.batch_size, kept=self._kept,
-                finder=finder, on_window=self._on_window, is_stopped=self._is_stopped)
+                batch_size=args.batch_size, kept=self._kept, finder=finder,
+                on_window=self._on_window, is_stopped=self._is_stopped)
         except (VideoError, FrameError, av.error.FFmpegError) as error:
             self.failures[str(source.path)] = reason(error)
             return
         if not prediction.windows:  # stopped before there was one
             return
         self.predictions.append(prediction)
-        for line in as_lines(prediction, args.timeline and not self._is_camera):
+        for line in as_lines(prediction, args.timeline):
             say(line)
         if source in self._subtitles:
             write_text(self._subtitles[source], as_webvtt(prediction.events or ()))
@@ -388,8 +399,6 @@ class Predicting:
     def _on_window(self, window: dict[str, Any]) -> None:
         self._n_clips += 1
         self._show(round(self._begin_sec + window['end_sec']))
-        if self._is_camera:
-            say(window_line(window))
 
     def _show(self, sec: int) -> None:
         """Move the bar to this second of all videos."""
@@ -434,26 +443,28 @@ def load_network(args: Namespace) -> tuple[Classifier, Any]:
     return network, info
 
 
-def predict_files(args: Namespace) -> int:
-    """Predict what the flags of `predict` name; the exit status. Raises InputError and Stopped."""
-    sources: list[Source] = ([CameraSource(args.webcam)] if args.webcam is not None
-                             else find_sources(args.files, args.fps, args.frame_template))
-    network, info = load_network(args)
+def prepare_outputs(args: Namespace, info: Any) -> None:
+    """Make the folders of outputs, and --topk a number. Raises InputError."""
     if args.topk is not None and args.topk > len(info.class_names):
         say(f'--topk {args.topk}: there are {len(info.class_names)} classes, and all are given',
             sys.stderr)
     args.topk = args.topk or DEFAULT_TOPK
-    outputs = list(filter(None, (args.json, args.csv)))
-    for path in outputs:
+    for path in filter(None, (args.json, args.csv)):
         make_folder(path.parent)  # not found out when all is done
-    is_kept = outputs and args.webcam is None
+
+
+def predict_files(args: Namespace) -> int:
+    """Predict what the flags of `predict` name; the exit status. Raises InputError and Stopped."""
+    sources = find_sources(map(Path, args.files), args.fps, args.frame_template)
+    network, info = load_network(args)
+    prepare_outputs(args, info)
+    outputs = list(filter(None, (args.json, args.csv)))
     settings = {'stride': args.stride, 'fps': args.fps, 'class_names': list(info.class_names),
-                'weights': fingerprint(network.state_dict())} if is_kept else {}
-    kept = KeptWindows(outputs[0] if is_kept else None, settings,
+                'weights': fingerprint(network.state_dict())} if outputs else {}
+    kept = KeptWindows(outputs[0] if outputs else None, settings,
                        lambda line: say(line, sys.stderr))
-    # A camera has its own; there Ctrl-C is the end of its video.
-    with StopSignals() if args.webcam is None else nullcontext() as stop, kept:
-        work = Predicting(sources, network, info, args, kept, lambda: stop and stop.signum)
+    with StopSignals() as stop, kept:
+        work = Predicting(sources, network, info, args, kept, lambda: stop.signum)
         work.run()
     if args.json:
         write_json(args.json, work.predictions, work.failures, args.timeline)
@@ -461,7 +472,7 @@ def predict_files(args: Namespace) -> int:
         write_csv(args.csv, work.predictions, args.timeline, args.events)
     if work.written or outputs:
         say(f'written: {", ".join(map(str, [*work.written, *outputs]))}')
-    if stop and stop.signum:
+    if stop.signum:
         raise Stopped(stop.signum, _stopped_line(stop.signum, outputs))
     kept.remove()
     return _report(work)

@@ -1,4 +1,4 @@
-"""Frames of whatever is named to `predict`: video files, cameras and folders of frames."""
+"""Frames of what is named to `predict`: video files and folders of frames."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ import torch
 from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, JpgFrames
 from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
-from datasets.video import Video, Webcam
-from runtime.errors import InputError, StopSignals
+from datasets.video import Video
+from runtime.errors import InputError
 from spatial_transforms import first_resize
 from util_scripts.helpers.videos import (LeftOut, below, is_shown_folder, is_video, is_video_file,
                                          report_left_out)
@@ -33,7 +33,7 @@ Opened = tuple[Iterator[Frame], float, Callable[[], str | None]]
 
 
 class FileSource:
-    """A video file, or a camera: its frames, upright."""
+    """A video file: its frames, upright."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,7 +70,7 @@ def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
     pixels, first_sec, begin_sec = None, None, 0.0
     for number, frame in numbered:
         if pixels is None:
-            pixels = (_transformed(transform, video.pixel_aspect) if transform else
+            pixels = (transformed(transform, video.pixel_aspect) if transform else
                       _whole(round(min(float(frame.width * video.pixel_aspect), frame.height)),
                              video.pixel_aspect))
         if frame.time is not None:
@@ -86,8 +86,8 @@ def _whole(short_side: int, pixel_aspect: Fraction) -> Callable[[av.VideoFrame],
     return lambda frame: torch.from_numpy(scale.pixels(frame)).permute(2, 0, 1)
 
 
-def _transformed(transform: Transform,
-                 pixel_aspect: Fraction) -> Callable[[av.VideoFrame], torch.Tensor]:
+def transformed(transform: Transform,
+                pixel_aspect: Fraction) -> Callable[[av.VideoFrame], torch.Tensor]:
     """Pixels of a frame by a transform, whose first step, a resize, is a part of decoding."""
     rest = transform
 
@@ -101,28 +101,6 @@ def _transformed(transform: Transform,
         planes = torch.from_numpy(crop.pixels(frame))
         return rest(planes)
     return pixels
-
-
-class CameraSource(FileSource):
-    """A camera by its number; Ctrl-C is the end of its video."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(Path(f'camera {number}'))
-        self.number = number
-
-    def _open(self) -> Video:
-        return Webcam(self.number)
-
-    def length_sec(self) -> float:
-        """0: its end is not known."""
-        return 0.0
-
-    def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
-        with StopSignals() as stop:
-            for number, frame in enumerate(video.frames(), 1):
-                yield number, frame
-                if stop.signum:
-                    return
 
 
 class FolderSource:
