@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from runtime.errors import InputError
-from runtime.files import writing_whole
+from runtime.files import make_result_folder, writing_whole
 from weights import CheckpointError, error_text, read
 
 EPOCH_NAME = re.compile(r'save_\d+\.pth')
@@ -97,9 +97,12 @@ class CheckpointSaver:
         if not self._is_writer:
             return
         try:
+            if not self._folder.exists():
+                make_result_folder(self._folder)
+                self._warn(f'warning: {self._folder}: was deleted during the run; it is made again')
             save(self._folder / name, state)
             self.has_failed = False
-        except CheckpointError as error:
+        except InputError as error:
             self.has_failed = True
             self._warn(f'warning: {error}; the run goes on')
 

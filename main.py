@@ -1,15 +1,21 @@
 """Train, validate and run 3D ResNets on video: python main.py --help lists all flags."""
 
+import os
+
+from runtime.errors import StopSignals, answered, begin
+
+if __name__ == '__main__':
+    begin(os.environ)
+
 from opts import Options, check, clip_shape, normalization, parse_opts, replace, to_json
-from runtime.errors import StopSignals, answered
 
 if __name__ == '__main__':
     answered(parse_opts)  # --help and wrong flags: before torch is imported, which takes seconds
 
 import math
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace as with_fields
 from typing import Any
 
@@ -28,8 +34,9 @@ from overview import data_line, extraction_lines, network_line, wrapped
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
-from runtime.files import open_result_folder, write_json, write_opts
+from runtime.files import write_json, write_opts
 from runtime.hardware import check_smallest_batch, environment, make_parallel, pick_device_of_run
+from runtime.locks import result_folder
 from runtime.profiler import StepTrace
 from spatial_transforms import Normalize
 from tasks import TASKS
@@ -49,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             dist_url=opts.dist_url, no_cuda=opts.no_cuda)
     device = pick_device_of_run(world, no_cuda=opts.no_cuda, sync_batchnorm=opts.batchnorm_sync)
     with (distributed.joined(world, device, opts.dist_url), naming_lost_processes(),
-          StopSignals(is_told=world.is_main) as stop):
+          ExitStack() as held, StopSignals(is_told=world.is_main) as stop):
         # Of a launcher, its own flags are not known.
         is_known = world.size == 1 or world.launcher == '--distributed'
         command = resuming_command(__file__, arguments, opts) if is_known else ''
-        run = prepare(opts, world, device, stop, command)
+        run = prepare(opts, world, device, stop, command, held)
         status = 0
         if not opts.no_train:
             status = Trainer(run, StepTrace(run.log.folder, opts.profile)).train()
@@ -67,8 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(opts: Options, world: distributed.World, device: torch.device,
-            stop: StopSignals, command: str) -> Run:
-    """Check all that was given, then build all that the run needs."""
+            stop: StopSignals, command: str, held: ExitStack) -> Run:
+    """Check all that was given, then build all that the run needs.
+
+    held: gets what is to be given back at the end, the lock of the result folder
+    """
     log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard)
     if opts.accimage:
         log.warn('--accimage has no effect: that image library is no longer kept')
@@ -85,7 +95,8 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
         check_smallest_batch(network, clip_shape(opts),
                              loaders['train'].batch_sampler.smallest_share())
     if world.is_main:
-        open_result_folder(opts.result_path, not opts.no_train and opts.resume_path is None)
+        held.enter_context(result_folder(opts.result_path, is_training=not opts.no_train,
+                                         is_new=opts.resume_path is None))
         write_opts(opts.result_path, to_json(opts))
         write_json(opts.result_path / 'environment.json', environment(device))
         log.options({name: value for name, value in vars(opts).items() if name != 'given'})
@@ -196,4 +207,4 @@ def evaluated_epoch(weights: Weights | None) -> int:
 
 
 if __name__ == '__main__':
-    errors.run(main)
+    errors.run(main, outlives_stdout=True)

@@ -31,8 +31,8 @@ from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build
 from runtime.engines import Engine, is_exported, open_engine
 from runtime.errors import InputError
 from runtime.files import file_size, parse_json
-from runtime.schema import (BOOL, NUMBER, OBJECT, REAL, TEXT, fields, list_of, mapping, optional,
-                            shown, whole)
+from runtime.schema import (BOOL, NAME, NUMBER, OBJECT, REAL, TEXT, fields, list_of, mapping,
+                            optional, shown, whole)
 
 # A file of a later format is refused; one without the number was not written by this code.
 FORMAT_VERSION = 1
@@ -60,8 +60,8 @@ TRAINING = fields(
                         {'lr': optional(NUMBER), 'batch_size': whole(1)}),
      'options': OBJECT, 'best_epoch': whole(0), 'scaler': optional(OBJECT)})
 OWN_FIELDS = fields({}, {
-    'arch': TEXT, 'epoch': whole(0), 'versions': mapping(TEXT, TEXT), 'multi_label': BOOL,
-    'class_names': optional(list_of(TEXT, is_unique=True)), 'behind_module': BOOL})
+    'arch': NAME, 'epoch': whole(0), 'versions': mapping(TEXT, TEXT), 'multi_label': BOOL,
+    'class_names': optional(list_of(NAME, is_unique=True)), 'behind_module': BOOL})
 
 
 class CheckpointError(InputError):
@@ -167,7 +167,7 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
     training = {key: value for key, value in file.items() if key != 'state_dict'}
     arch, epoch = file.get('arch'), file.get('epoch')
     return Weights(path=path, training=training if has_training else None,
-                   arch=arch if isinstance(arch, str) else None,
+                   arch=None if NAME(arch) else arch,
                    epoch=epoch if isinstance(epoch, int) else None,
                    behind_module=bool(file.get('behind_module')), is_average=is_average,
                    not_finite=tuple(name for name, tensor in says['state_dict'].items()

@@ -9,7 +9,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file
-from runtime.schema import TEXT, fields, is_number, list_of, plain
+from runtime.schema import NAME, TEXT, fields, is_number, list_of, plain
 
 # Names of the subsets on the command line and in the files.
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
@@ -247,7 +247,17 @@ def _labels(data: dict[str, Any], path: Path) -> tuple[str, ...]:
     if twice:
         raise AnnotationError(f'{path}: label {twice[0]!r} is listed twice in "labels"; '
                               'class names must differ')
-    return tuple(map(str, labels))
+    return _printable(map(str, labels), path)
+
+
+def _printable(names: Iterable[str], path: Path) -> tuple[str, ...]:
+    """Class names, which are printed and written to tables. Raises AnnotationError."""
+    names = tuple(names)
+    for name in names:
+        if NAME(name):
+            raise AnnotationError(f'{path}: label {name!r} has line ends or control characters; '
+                                  'give it another name')
+    return names
 
 
 def _leaves(data: dict[str, Any], path: Path) -> tuple[str, ...]:
@@ -255,7 +265,8 @@ def _leaves(data: dict[str, Any], path: Path) -> tuple[str, ...]:
         raise AnnotationError(f'{path}: its "taxonomy" is not a list of nodes with nodeName, '
                               'nodeId and parentId; take the published file')
     parents = {node['parentId'] for node in data['taxonomy']}
-    return tuple(node['nodeName'] for node in data['taxonomy'] if node['nodeId'] not in parents)
+    return _printable((node['nodeName'] for node in data['taxonomy']
+                       if node['nodeId'] not in parents), path)
 
 
 def select_subset(annotation: Annotation, subset: str) -> dict[str, Any]:

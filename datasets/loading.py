@@ -3,12 +3,14 @@
 import bisect
 import contextlib
 import copy
+import errno
 import itertools
 import multiprocessing
 import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -65,7 +67,8 @@ class ClipLoader(DataLoader):
     def _received(self) -> Iterator[Batch | InputError]:
         """Batches as loader processes made them."""
         try:
-            yield from super().__iter__()
+            with _naming_what_lacks():
+                yield from super().__iter__()
         except (ConnectionError, EOFError):
             raise _lost_process('ended while it handed over a batch') from None
 
@@ -124,7 +127,9 @@ def _loader_of(dataset: VideoDataset, opts: Options, split: str, *, rank: int, w
     workers: dict[str, Any] = {}
     if opts.n_threads > 0:
         context = multiprocessing.get_context(start_method)
-        workers = {'num_workers': opts.n_threads, 'worker_init_fn': _IgnoreStops(context),
+        with _naming_what_lacks():
+            begin = _IgnoreStops(context)
+        workers = {'num_workers': opts.n_threads, 'worker_init_fn': begin,
                    'persistent_workers': split != 'inference', 'multiprocessing_context': context}
     return ClipLoader(dataset, batch_sampler=batches, pin_memory=pin_memory,
                       collate_fn=_collate_shared if workers else collate, **workers)
@@ -224,6 +229,32 @@ def naming_lost_processes() -> Iterator[None]:
         if not lost:
             raise
         raise _lost_process(lost[1]) from None
+
+
+@contextlib.contextmanager
+def _naming_what_lacks() -> Iterator[None]:
+    """Within it InputError stands for errors of a system that does not have, or does not give, what
+    loader processes need."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        cures = {**dict.fromkeys((errno.ENOSPC, errno.EROFS, errno.ENOENT, errno.EACCES,
+                                  errno.ENOSYS, errno.ENOMEM),
+                                 f'semaphores in {SHARED_MEMORY}: give it memory that can be '
+                                 'written (docker run --shm-size 8g)'),
+                 errno.EMFILE: 'files of their own: raise ulimit -n',
+                 errno.EAGAIN: 'processes of their own: raise ulimit -u'}
+        if error.errno not in cures:
+            raise
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            # torch's iterator is half made, and would fail again when it is deleted.
+            iterator: Any = frame.f_locals.get('self')
+            if hasattr(iterator, '_shutdown_workers'):
+                iterator._shutdown = True
+        raise InputError(f'loader processes cannot be started ({error.strerror}), which need '
+                         f'{cures[error.errno]}, or give --n_threads 0') from None
 
 
 def _lost_process(what: str) -> InputError:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -17,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from runtime.errors import InputError, Stopped
+from runtime.errors import InputError, Stopped, StopSignals
 
 # How often a process sends its heartbeat, and after what silence the others give up.
 HEARTBEAT_SEC = 2.0
@@ -338,17 +340,30 @@ def start_processes(argv: Sequence[str], environment: Mapping[str, str], *, worl
 
 
 def _wait_for(children: list[subprocess.Popen[bytes]], first_rank: int) -> int:
-    """The exit status of the first process that fails, else 0; the others are stopped then."""
+    """The exit status of the first process that fails, else 0; the others are stopped then.
+
+    Requests to stop are passed on, and all of them end by themselves.
+    """
+    asked: list[int] = []
+
+    def pass_on(signum: int, _frame: FrameType | None) -> None:
+        asked.append(signum)
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signum)
+    before = {number: signal.signal(number, pass_on) for number in StopSignals.SIGNALS}
     try:
         while any(child.poll() is None for child in children):
             for rank, child in enumerate(children, first_rank):
-                if child.poll():
+                if child.poll() and not asked:
                     print(f'error: rank {rank} ended with status {child.returncode}; the others '
                           'are stopped', file=sys.stderr)
                     return child.returncode
             time.sleep(0.2)
         return max(child.returncode for child in children)
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for child in children:
             if child.poll() is None:
                 child.terminate()

@@ -3,12 +3,19 @@
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
+from runtime.output import BROKEN_PIPE_STATUS, OutputLost, reason, safe_streams
+
 Answer = TypeVar('Answer')
+# Environment variables of launchers that are the parent of the processes that they start.
+WATCHED_LAUNCHERS = ('TORCHELASTIC_RUN_ID', 'R3D_STARTED_BY')
+PARENT_SEC = 0.5  # how often it is looked for
 
 
 class InputError(Exception):
@@ -61,23 +68,65 @@ class StopSignals:
             if self._is_told and os.getpid() == self._pid:
                 name, begin = signal.Signals(signum).name, '\n' if sys.stderr.isatty() else ''
                 # Not print, which the signal may have interrupted.
-                os.write(2, f'{begin}{name}: {self.finishing}; a second one ends the run at '
-                            'once\n'.encode())
+                with suppress(OSError):  # its terminal may be gone
+                    os.write(2, f'{begin}{name}: {self.finishing}; a second one ends the run at '
+                                'once\n'.encode())
         elif time.monotonic() - self._since > self.ECHO_SEC:
             os._exit(128 + signum)
 
 
-def run(command: Callable[[Any], int | None], argv: list[str] | None = None) -> NoReturn:
+def begin(environment: Mapping[str, str]) -> None:
+    """For a process that has just started and whose imports take seconds: one of StopSignals' ends
+    it with a line, and so does the end of the launcher that started it."""
+    for number in StopSignals.SIGNALS:
+        signal.signal(number, _stop_early)
+    if any(name in environment for name in WATCHED_LAUNCHERS):
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _stop_early(signum: int, _frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, f'stopped by {signal.Signals(signum).name} before the run began or after it '
+                    'ended\n'.encode())
+    os._exit(128 + signum)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process once its parent has: what it shares with the others is lost."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SEC)
+    with suppress(OSError):
+        os.write(2, b'error: the launcher of this process has ended; it ends too\n')
+    os._exit(1)
+
+
+def run(command: Callable[[Any], int | None], argv: list[str] | None = None, *,
+        outlives_stdout: bool = False) -> NoReturn:
     """Call `command(argv)` as a process: exit 2 with one line on stderr after an InputError.
 
-    Stopped exits 128 + the signal's number, Ctrl-C 130. Whatever else is raised is a bug and keeps
-    its traceback. `command` returns the exit status, None for 0.
+    Stopped exits 128 + the signal's number, Ctrl-C 130. Where stdout cannot be written, a broken
+    pipe exits 141 and says nothing, and whatever else 1; with `outlives_stdout` the command goes
+    on instead. Whatever else is raised is a bug and keeps its traceback. `command` returns the exit
+    status, None for 0.
     """
-    sys.exit(answered(command, argv))
+    sys.exit(answered(command, argv, outlives_stdout=outlives_stdout))
 
 
-def answered(command: Callable[[Any], Answer], argv: list[str] | None = None) -> Answer:
+def answered(command: Callable[[Any], Answer], argv: list[str] | None = None, *,
+             outlives_stdout: bool = False) -> Answer:
     """What `command(argv)` returns; where it raises, the process ends as with `run`."""
+    try:
+        with safe_streams(outlives_stdout):
+            return _answered(command, argv)
+    except OutputLost as lost:
+        if isinstance(lost.error, BrokenPipeError):
+            sys.exit(BROKEN_PIPE_STATUS)
+        with safe_streams(True):
+            _end(1, f'error: stdout cannot be written: {reason(lost.error)}; free space, or give '
+                    'another place for it')
+
+
+def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answer:
     try:
         return command(argv)
     except InputError as error:

@@ -153,24 +153,34 @@ def _flush_to_disk(path: Path) -> None:
 
 # ---------------------------------------------------------------- the result folder
 
-def open_result_folder(folder: str | Path, is_new_training: bool) -> None:
-    """Make the folder and see that it can be written. Raises InputError.
-
-    What an earlier training left there goes to a folder earlier_N in it when a new one begins.
-    """
-    folder = Path(folder)
+def make_result_folder(folder: Path) -> None:
+    """Make the folder and see that it can be written. Raises InputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f'.probe.{os.getpid()}'
         probe.touch()
         probe.unlink()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
+                      'another --result_path')
+
+
+def clear_result_folder(folder: Path, is_new_training: bool) -> None:
+    """Delete what a killed process left in the folder of a run. Raises InputError.
+
+    What an earlier training left there goes to a folder earlier_N in it when a new one begins.
+    """
+    try:
         for leftover in folder.glob('.save_*'):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
         if is_new_training and _holds_training(folder):
             _set_aside(folder)
     except OSError as error:
-        raise InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
-                         'another --result_path') from None
+        raise _unwritable(folder, error) from None
 
 
 def write_opts(folder: str | Path, text: str) -> None:

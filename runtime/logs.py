@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from runtime.files import keep_copy, write_text
+from runtime.output import warn
 
 if TYPE_CHECKING:
     import torch  # slow to import
@@ -141,6 +142,7 @@ class TableLog:
                        for row in rows)
         size = None
         try:
+            self._begin_again_if_deleted()
             size = self._path.stat().st_size
             with open(self._path, 'a') as file:
                 file.write(text)
@@ -150,6 +152,15 @@ class TableLog:
                     os.truncate(self._path, size)
             self.n_lost += len(rows)
             self._on_error(self._path, error)
+
+    def _begin_again_if_deleted(self) -> None:
+        """Make the file anew, and its folder, where somebody has deleted them in the meantime."""
+        if self._path.exists():
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, 'x') as file:
+            file.write('\t'.join(self._columns) + '\n')
+        warn(f'{self._path}: was deleted while it was written; it begins again')
 
     def _read(self, keep: tuple[int, ...]) -> tuple[list[str], list[str], list[str]]:
         """(column names, all rows, those that stay) of the file that is there."""

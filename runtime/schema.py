@@ -5,6 +5,7 @@
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ Check = Callable[[Any], str]
 SHOWN_LENGTH = 60
 # What a whole number of a file may be: columns and counters take no more.
 MAX_WHOLE = 2 ** 63 - 1
+UNPRINTABLE = re.compile('[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')
 
 
 def shown(value: Any) -> str:
@@ -48,6 +50,9 @@ def is_number(value: Any) -> bool:
 
 
 TEXT = plain(lambda value: isinstance(value, str), 'a text')
+# What is printed, and written as one line of tables: without line ends and control characters.
+NAME = plain(lambda value: isinstance(value, str) and not UNPRINTABLE.search(value),
+             'a text without line ends and control characters')
 BOOL = plain(lambda value: isinstance(value, bool), 'true or false')
 NUMBER = plain(is_number, 'a finite number')
 REAL = plain(lambda value: type(value) in (int, float), 'a number')

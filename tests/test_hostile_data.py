@@ -316,3 +316,16 @@ def test_features_of_another_kind(features_file):
         file.create_dataset('features', (2 ** 40, 64), np.float32, chunks=(1, 64))
     with pytest.raises(InputError, match='claims more'):
         read_features(features_file)
+
+
+# ---------------------------------------------------------------- names
+
+@pytest.mark.parametrize('name', ['a\nb', 'a\rb', '\33[2J', '\x9b', '\u202eb', 'a\0', 'a\x7f'])
+def test_labels_that_no_table_and_no_terminal_can_have(tmp_path, name):
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps({'labels': ['red', name], 'database': {}}))
+    with pytest.raises(InputError, match='a.json: label .* control characters'):
+        read_annotation(path)
+    path.write_text(json.dumps(_replaced(TAXONOMY, ('taxonomy', 1, 'nodeName'), name)))
+    with pytest.raises(InputError, match='a.json: label .* control characters'):
+        read_annotation(path)

@@ -18,6 +18,7 @@ from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from datasets.scaling import SHORT_SIDE
 from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, reason
 from runtime.arguments import Parser, between
 from runtime.errors import InputError, run
+from runtime.locks import lock
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.text import printable
@@ -38,6 +40,8 @@ from util_scripts.helpers.videos import find_videos
 DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
 KEEP_FPS = ALL_PROCESSORS = -1
 TEMPORARY_PREFIX = '.extracting-'
+# After the name of a temporary: what it takes the place of, and what whoever makes it has locked.
+OLD_SUFFIX, LOCK_SUFFIX = '-old', '.lock'
 # A decoder does not keep more threads busy.
 MAX_THREADS = 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -87,7 +91,7 @@ class JpgFolders:
         if not JpgFolders.holds_frames(destination):
             os.rename(temporary, destination)
             return
-        old = temporary.with_name(f'{temporary.name}-old')
+        old = temporary.with_name(f'{temporary.name}{OLD_SUFFIX}')
         os.rename(destination, old)
         os.rename(temporary, destination)
         for path in old.iterdir():
@@ -123,6 +127,8 @@ class Job:
 
     n_threads: threads that make images while another one decodes; 1 for one that does both
     is_again:  True where there are frames, which others shall take the place of
+    is_overwritten: True where frames are made again that are as they should be
+    waits:     True for one that another run is making, whose end is waited for
     """
 
     video: Path
@@ -133,6 +139,8 @@ class Job:
     fps: float | None
     n_threads: int = 1
     is_again: bool = False
+    is_overwritten: bool = False
+    waits: bool = False
 
     def source(self) -> dict[str, Any]:
         """What frames are made of: the video as it is now, and the flags. Times are in whole
@@ -155,6 +163,26 @@ LOST = Outcome('failed', 'the process that decoded it died: out of memory, or th
 
 
 # ---------------------------------------------------------------- one video
+
+BUSY = Outcome('busy')  # another run is making these frames
+
+
+def extract_shared(job: Job) -> Outcome:
+    """`extract`, unless another run has made the frames, or makes them now: BUSY, without a wait
+    for it if the job does not wait."""
+    try:
+        job.destination.parent.mkdir(parents=True, exist_ok=True)
+        with lock(lock_path(job.destination), waits=job.waits) as is_held:
+            if not is_held:
+                return BUSY
+            if not job.is_overwritten and is_current(job):
+                return Outcome('skipped')
+            return extract(job)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        return Outcome('failed', write_failure(error, job.destination))
+
 
 def extract(job: Job) -> Outcome:
     """Job -> Outcome. The destination appears complete or not at all.
@@ -218,6 +246,12 @@ def temporary_path(destination: Path) -> Path:
     return destination.with_name(TEMPORARY_PREFIX + name)
 
 
+def lock_path(destination: Path) -> Path:
+    """The file that whoever makes a destination has locked."""
+    temporary = temporary_path(destination)
+    return temporary.with_name(temporary.name + LOCK_SUFFIX)
+
+
 def remove(path: Path) -> None:
     """Delete a file or folder, where there is one."""
     if path.is_dir():
@@ -256,7 +290,8 @@ def plan(args: Namespace, storage: Any) -> tuple[list[Job], dict[Path, Outcome]]
         else:
             jobs.append(Job(videos[0], destination, storage, size=args.size, quality=args.quality,
                             fps=None if args.fps == KEEP_FPS else args.fps,
-                            is_again=storage.holds_frames(destination)))
+                            is_again=storage.holds_frames(destination),
+                            is_overwritten=args.overwrite))
     there = [job for job in jobs if job.is_again]
     if not args.overwrite:
         with ThreadPoolExecutor(n_processors()) as threads:
@@ -273,7 +308,15 @@ def remove_temporaries(jobs: Iterable[Job]) -> None:
         if folder.is_dir():
             for path in folder.iterdir():
                 if path.name.startswith(TEMPORARY_PREFIX):
-                    remove(path)
+                    _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    """Delete a temporary file or folder that no other run has, and its lock."""
+    own = path.name.removesuffix(LOCK_SUFFIX).removesuffix(OLD_SUFFIX)
+    with suppress(OSError), lock(path.with_name(own + LOCK_SUFFIX)) as is_held:
+        if is_held and path.name != own + LOCK_SUFFIX:
+            remove(path)
 
 
 def shared_out(jobs: Sequence[Job], n_jobs: int) -> list[Job]:
@@ -290,10 +333,19 @@ def extract_all(jobs: Sequence[Job], n_jobs: int) -> dict[Path, Outcome]:
     n_jobs = n_processors() if n_jobs == ALL_PROCESSORS else n_jobs
     jobs = shared_out(jobs, n_jobs)
     with Progress(len(jobs), 'extract', unit='video') as progress:
+        busy: list[Job] = []
+
         def report(job: Job, outcome: Outcome | None) -> None:
+            if outcome == BUSY:
+                busy.append(replace(job, waits=True))
+                return
             outcomes[job.video] = outcome or LOST
             progress.update(1)
-        run_jobs(extract, jobs, n_jobs, report)
+        run_jobs(extract_shared, jobs, n_jobs, report)
+        if busy:
+            print(f'{len(busy)} videos are being extracted by another run: they are waited for',
+                  file=sys.stderr)
+            run_jobs(extract_shared, busy, n_jobs, report)
     return outcomes
 
 
@@ -320,7 +372,7 @@ def build_extraction_parser(command: str, description: str) -> Parser:
     parser = Parser(
         f'python -m util_scripts.{command}', description,
         epilog='Videos that are there already are skipped, unless the flags, the video or the '
-               'frames have changed. One run at a time for a destination. '
+               'frames have changed. Several runs with one destination share the work. '
                'Exit status: 0, 1 where a video failed or is damaged, 2 for a wrong argument, 130 '
                'after Ctrl-C.')
     parser.add_argument('dir_path', type=Path,

@@ -1,0 +1,139 @@
+"""What is printed: control characters are shown instead of sent, and streams may fail.
+
+File names, class names and whatever else comes out of files could drive a terminal. A full disk, a
+closed terminal or `| head -1` never ends a training; other commands end.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+# All but tab, newline and carriage return: C0, DEL, C1, and what turns the direction of text.
+CONTROL = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
+BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE, as of commands that it ends
+
+
+class OutputLost(BaseException):
+    """stdout cannot be written, and the command is to end; `error` says why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def shown_control(text: str) -> str:
+    """A text whose control characters, but for tab and line ends, are shown: \\x1b."""
+    return CONTROL.sub(_escaped, text)
+
+
+def printable(text: object) -> str:
+    """`text` in one line, as any terminal takes it: file names may hold line ends, and bytes that
+    are no UTF-8."""
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+    line = shown_control(str(text)).replace('\r', '\\r').replace('\n', '\\n')
+    return line.encode(encoding, 'backslashreplace').decode(encoding)
+
+
+def warn(line: str) -> None:
+    """Print a warning on stderr."""
+    print(f'warning: {line}', file=sys.stderr, flush=True)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f'\\x{code:02x}' if code < 256 else f'\\u{code:04x}'
+
+
+class SafeStream:
+    """A text stream through which nothing drives a terminal, and whose failure is foreseen.
+
+    goes_on: True where what cannot be written is dropped, after a word on stderr; else OutputLost
+             is raised
+    """
+
+    def __init__(self, stream: TextIO, goes_on: bool) -> None:
+        self._stream, self._goes_on, self._has_failed = stream, goes_on, False
+        with suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(errors='backslashreplace')  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; a carriage return counts at its ends alone, where progress bars have it."""
+        if '\r' in text.strip('\r'):
+            bare = text.strip('\r')
+            text = text.replace(bare, bare.replace('\r\n', '\n').replace('\r', '\\r'))
+        self._try('write', shown_control(text))
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._try('flush')
+
+    def _try(self, action: str, *arguments: str) -> None:
+        if self._has_failed:
+            return
+        try:
+            getattr(self._stream, action)(*arguments)
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self._has_failed = True
+            self._discard()
+            if not self._goes_on:
+                raise OutputLost(error) from None
+            if sys.stderr is not self:
+                warn(f'stdout cannot be written ({reason(error)}); the run goes on')
+
+    def _discard(self) -> None:
+        """Let what is buffered go nowhere, now and when Python flushes it at its end."""
+        with suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def reason(error: Exception) -> str:
+    """Why a stream cannot be written, as the system says it."""
+    return getattr(error, 'strerror', None) or str(error)
+
+
+@contextmanager
+def safe_streams(goes_on: bool) -> Iterator[None]:
+    """Within it sys.stdout and sys.stderr are SafeStreams; what stderr cannot take is dropped.
+
+    goes_on: True where the command outlives its stdout
+    """
+    _open_standard_descriptors()
+    before = sys.stdout, sys.stderr
+    if isinstance(sys.stdout, SafeStream):  # one command calls another
+        yield
+        return
+    sys.stdout = SafeStream(_open(sys.stdout), goes_on)  # type: ignore[assignment]
+    sys.stderr = SafeStream(_open(sys.stderr), True)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        stdout, stderr = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = before
+        stderr.flush()
+        stdout.flush()
+
+
+def _open(stream: TextIO | None) -> TextIO:
+    """A stream; one that goes nowhere for None, which Python has for one that was closed."""
+    return open(os.devnull, 'w') if stream is None else stream
+
+
+def _open_standard_descriptors() -> None:
+    """Open 0, 1 and 2 where they were closed: else the next file would be taken for them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)

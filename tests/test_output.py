@@ -1,0 +1,133 @@
+"""What is printed: control characters are shown, and no stream that fails is a traceback."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from runtime import errors
+from runtime.output import SafeStream, printable, safe_streams, shown_control
+from tests.processes import ROOT
+from util_scripts import describe_checkpoint
+
+ODD_NAMES = ['a\33[2Jb', 'a\nerror: b', 'a\rb', '\x9b2J', 'a\7', '\u202egpj.exe', 'a\0', '\ud800',
+             '\udcff', 'é', '日本', 'a\tb']
+
+
+@pytest.mark.parametrize('name', ODD_NAMES)
+def test_names_are_one_line_without_control_characters(name):
+    line = printable(name)
+    assert '\n' not in line and '\r' not in line and '\33' not in line and line.isprintable() | (
+        '\t' in line)
+    line.encode()
+    assert printable(line) == line
+
+
+def test_every_control_character_is_shown():
+    for code in [*range(32), *range(0x7f, 0xa0), *range(0x202a, 0x202f)]:
+        shown = shown_control(chr(code))
+        assert shown == chr(code) if chr(code) in '\t\n\r' else shown.startswith('\\')
+
+
+def test_progress_bars_keep_their_carriage_returns():
+    stream = io.StringIO()
+    safe = SafeStream(stream, True)
+    for text in ('\rbar', '\r   \r', 'a\rb', '\r\n', 'a\nb\n'):
+        safe.write(text)
+    assert stream.getvalue() == '\rbar\r   \ra\\rb\r\na\nb\n'
+
+
+def test_streams_are_what_they_were_afterwards(capsys):
+    before = sys.stdout, sys.stderr
+    with safe_streams(False):
+        print('a\33b')
+        with safe_streams(False):
+            print('c', file=sys.stderr)
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr() == ('a\\x1bb\n', 'c\n')
+
+
+class Broken(io.StringIO):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+
+@pytest.mark.parametrize('error, status', [(BrokenPipeError(32, 'Broken pipe'), 141),
+                                           (OSError(28, 'No space left on device'), 1),
+                                           (ValueError('I/O operation on closed file'), 1)])
+def test_a_command_ends_where_its_stdout_fails(monkeypatch, capsys, error, status):
+    monkeypatch.setattr(sys, 'stdout', Broken(error))
+    done = []
+    with pytest.raises(SystemExit) as ended:
+        errors.run(lambda _: (print('a'), done.append(1)))
+    said = capsys.readouterr().err
+    assert ended.value.code == status and not done
+    assert said == ('' if status == 141 else
+                    f'error: stdout cannot be written: {getattr(error, "strerror", 0) or error}; '
+                    'free space, or give another place for it\n')
+
+
+def test_a_training_outlives_its_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'stdout', Broken(OSError(28, 'No space left on device')))
+    with pytest.raises(SystemExit) as ended:
+        errors.run(lambda _: print('a') or print('b'), outlives_stdout=True)
+    assert not ended.value.code
+    assert capsys.readouterr().err == ('warning: stdout cannot be written (No space left on '
+                                       'device); the run goes on\n')
+
+
+def test_nothing_is_said_where_stderr_fails(monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', Broken(OSError(5, 'Input/output error')))
+    for command, status in ((lambda _: print('a', file=sys.stderr), 0),
+                            (lambda _: describe_checkpoint.main(['gone.pth']), 2)):
+        with pytest.raises(SystemExit) as ended:
+            errors.run(command)
+        assert (ended.value.code or 0) == status
+
+
+def shell(command):
+    return subprocess.run(['bash', '-c', f'set -o pipefail; {command}'], cwd=ROOT, text=True,
+                          capture_output=True)
+
+
+DESCRIBE = f'{sys.executable} -m util_scripts.describe_checkpoint'
+
+
+@pytest.mark.parametrize('command, status, said', [
+    (f'{DESCRIBE} --help > /dev/full', 1, 'error: stdout cannot be written: No space left'),
+    (f'{DESCRIBE} --help >&-', 0, ''), (f'{DESCRIBE} gone.pth 2>&-', 2, ''),
+    (f'{DESCRIBE} gone.pth 2> /dev/full', 2, ''), (f'{DESCRIBE} gone.pth <&- >&- 2>&-', 2, ''),
+    (f'{sys.executable} -c "import time; time.sleep(0.1)" | {DESCRIBE} --help | true', 141, ''),
+])
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='has no /dev/full')
+def test_streams_of_processes(command, status, said):
+    ended = shell(command)
+    assert ended.returncode == status or (status, ended.returncode) == (141, 0), ended
+    assert ended.stderr.startswith(said) and ended.stderr.count('\n') <= 1, ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('streams', ['> /dev/full', '2> /dev/full', '> /dev/full 2>&1',
+                                     '>&- 2>&-', '| true', '2>&1 | true'])
+def test_a_training_is_whole_whatever_its_streams(tiny_data, tmp_path, streams):
+    argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 1, '--sample_duration', 4)
+    ended = shell(f'{sys.executable} main.py {" ".join(map(str, argv))} {streams}')
+    assert ended.returncode == 0 and 'Traceback' not in ended.stderr + ended.stdout, ended
+    assert (tmp_path / 'results' / 'save_1.pth').exists()
+
+
+def test_names_in_files_do_not_drive_a_terminal(own_data, tmp_path, capsys):
+    from tests.tiny_data import run_main
+    annotation = own_data.read()
+    entry = annotation['database'].pop('red_0')
+    annotation['database']['red\33[2J\nerror: forged'] = entry
+    own_data.write(annotation)
+    run_main(own_data.argv(tmp_path / 'results', '--n_epochs', 1))
+    said = ''.join(capsys.readouterr())
+    assert '\33' not in said and '\nerror: forged' not in said

@@ -1,0 +1,121 @@
+"""Processes in trouble: signals while they start, launchers that are killed, little of a system."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.processes import LIMIT_SEC, ROOT, finish, free_port, start_main, torchrun, wait_for
+
+pytestmark = pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
+
+
+def shell(command):
+    return subprocess.run(['bash', '-c', command], cwd=ROOT, text=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_modules_are_imported(tiny_data, tmp_path, signum):
+    argv = tiny_data.argv(tmp_path, '--n_epochs', 1000)
+    process = subprocess.Popen([sys.executable, 'main.py', *map(str, argv)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    maps = Path(f'/proc/{process.pid}/maps')
+    wait_for(lambda: 'libtorch' in maps.read_text())  # it is being imported
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=LIMIT_SEC)
+    assert process.returncode == 128 + signum and 'Traceback' not in err, err
+    assert err.startswith(f'stopped by {signum.name} before')
+
+
+def _children(pid):
+    return [int(child) for task in Path(f'/proc/{pid}/task').iterdir()
+            for child in (task / 'children').read_text().split()]
+
+
+def _runs(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_ranks_end_with_a_launcher_that_is_killed(tiny_data, tmp_path, seed):
+    """At any moment: before they have met, and later."""
+    argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val')
+    launcher = torchrun(2, argv)
+    wait_for(lambda: len(_children(launcher.pid)) == 2)
+    ranks = _children(launcher.pid)
+    time.sleep(random.Random(seed).uniform(0.5, 4))
+    launcher.kill()
+    wait_for(lambda: not any(map(_runs, ranks)))
+    launcher.communicate()
+
+
+@pytest.mark.slow
+def test_ranks_end_before_all_have_come(tiny_data, tmp_path):
+    """One of two nodes: its rank waits for the other, and ends with its launcher."""
+    argv = tiny_data.argv(tmp_path, '--n_epochs', 1000)
+    launcher = torchrun(1, argv, '--nnodes', 1, '--master_port', free_port())
+    wait_for(lambda: _children(launcher.pid))
+    rank, = _children(launcher.pid)
+    launcher.kill()
+    wait_for(lambda: not _runs(rank))
+    launcher.communicate()
+
+
+@pytest.mark.slow
+def test_requests_to_stop_are_passed_on(tiny_data, tmp_path):
+    """By the process of --distributed to those that it has started."""
+    argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val', '--distributed', '--dist_url',
+                          f'tcp://127.0.0.1:{free_port()}')
+    process = subprocess.Popen([sys.executable, 'main.py', *map(str, argv)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((tmp_path / 'save_1.pth').exists)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 143 and 'Traceback' not in err, err
+    assert (tmp_path / 'save_last.pth').exists()
+
+
+def test_a_result_folder_that_is_deleted_is_made_again(tiny_data, tmp_path):
+    folder = tmp_path / 'results'
+    process = start_main(tiny_data.argv(folder, '--n_epochs', 1000, '--no_val'),
+                         tmp_path / 'output')
+    wait_for((folder / 'save_2.pth').exists, process)
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    wait_for(lambda: [*folder.glob('save_*.pth')] and (folder / 'train.log').exists(), process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(LIMIT_SEC)
+    output = (tmp_path / 'output').read_text()
+    assert process.exitcode == 143 and 'was deleted' in output and 'Traceback' not in output
+    assert (folder / 'train.log').read_text().startswith('epoch\t')
+
+
+@pytest.mark.slow
+def test_few_open_files(tiny_data, tmp_path):
+    argv = ' '.join(map(str, tiny_data.argv(tmp_path, '--n_epochs', 1, '--n_threads', 4)))
+    for limit in (12, 20, 40):
+        ended = shell(f'ulimit -n {limit}; exec {sys.executable} main.py {argv}')
+        assert 'Traceback' not in ended.stderr, ended.stderr
+        assert ended.returncode == 0 or 'ulimit -n' in ended.stderr, ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options', ['size=8k', 'ro'])
+@pytest.mark.skipif(shell('unshare -rm mount -t tmpfs -o ro tmpfs /dev/shm').returncode != 0,
+                    reason='has no namespaces of mounts')
+def test_shared_memory_that_is_tiny_or_cannot_be_written(tiny_data, tmp_path, options):
+    argv = ' '.join(map(str, tiny_data.argv(tmp_path, '--n_epochs', 1, '--n_threads', 2)))
+    ended = shell(f'unshare -rm bash -c "mount -t tmpfs -o {options} tmpfs /dev/shm && exec '
+                  f'{sys.executable} main.py {argv}"')
+    assert ended.returncode == 2 and 'Traceback' not in ended.stderr, ended.stderr
+    assert '/dev/shm' in ended.stderr and '--n_threads 0' in ended.stderr
