@@ -6,6 +6,7 @@ import pytest
 
 from opts import NOT_REPEATED, as_words, build_parser, parse_opts, to_json
 from runtime.errors import InputError
+from tests.helpers import ROOT
 from tests.tiny_data import run_main
 
 NEEDED = ['--video_path', 'v', '--annotation_path', 'a.json', '--result_path', 'r']
@@ -129,3 +130,46 @@ def test_a_recipe_and_a_record_go_on_as_the_flags_do(tiny_data, tmp_path, write)
     assert run_main(argv) == 0
     rows.append((tmp_path / 'record' / 'train.log').read_text())
     assert rows[0] == rows[1] == rows[2]
+
+
+# ---------------------------------------------------------------- the recipes of the repository
+
+RECIPES = sorted((ROOT / 'recipes').glob('*.txt'))
+each_recipe = pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+
+
+def test_the_recipes_that_there_are():
+    assert {path.stem for path in RECIPES} == {
+        'scratch', 'finetune', 'finetune-small', 'linear-probe', 'kinetics-2020', 'modern',
+        'distill'}
+
+
+@each_recipe
+def test_each_line_says_why(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith('# ') and all(len(line) <= 110 for line in lines)
+    for line in filter(None, lines):
+        assert '# ' in line and len(line.partition('# ')[2]) > 10, line
+
+
+@each_recipe
+def test_its_flags_go_together(path):
+    needs = ['--teacher_path', 'teacher.pth'] if path.stem == 'distill' else []
+    opts = parse_opts([*NEEDED, f'@{path}', *needs])
+    assert opts.learning_rate > 0
+    if path.stem == 'kinetics-2020':
+        defaults = vars(build_parser().parse_args([]))
+        differing = {name for name in opts.given if getattr(opts, name) != defaults.get(name)}
+        # The network of most tables is deeper than the default.
+        assert differing - {'video_path', 'annotation_path', 'result_path'} == {'model_depth'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['scratch', 'modern'])
+def test_a_recipe_trains(tiny_data, tmp_path, name):
+    argv = tiny_data.argv(tmp_path, '--sample_duration', 4, '--batch_size', 6, '--n_epochs', 1,
+                          '--warmup_epochs', 0, '--inference')
+    place = argv.index('--learning_rate')
+    del argv[place:place + 2]
+    assert run_main([f'@{ROOT}/recipes/{name}.txt', *argv]) == 0
+    assert (tmp_path / 'val.json').exists()

@@ -258,8 +258,10 @@ class Comparison:
         run = self.jobs[job]
         minutes += self.records[run].get('minutes', 0)
         if status:
-            self.n_failed += status not in STOPPED
             write_json(run.folder / RECORD, {**run.record(), 'minutes': minutes})
+            if status in STOPPED:
+                return f'{run.name}: stopped'
+            self.n_failed += 1
             *_, last = ['', *job.output.read_text(errors='replace').splitlines()]
             return printable(f'{run.name}: ended with status {status}: {last} ({job.output})')
         record = self.records[run] = finish(run, minutes)
