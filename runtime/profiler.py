@@ -42,10 +42,10 @@ class StepTrace:
         self._n_done += 1
         if self._n_done == TRACE_AFTER_STEPS:
             self._start()
+        elif self._n_done == TRACE_AFTER_STEPS + self._n_steps:
+            self._stop()
         elif self._profiler:
             self._profiler.step()
-            if self._n_done == TRACE_AFTER_STEPS + self._n_steps:
-                self._stop()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
