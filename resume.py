@@ -24,7 +24,7 @@ FIXED_FLAGS = ('optimizer', 'lr_scheduler')
 # Flags that are not taken, since they need hardware that may not be there.
 HARDWARE_FLAGS = ('batchnorm_sync',)
 # The order of batches in checkpoints that do not say it.
-FORMER_ORDER = {'repeated_aug': 1, 'balanced_sampling': False}
+FORMER_ORDER = {'accumulate': 1, 'repeated_aug': 1, 'balanced_sampling': False}
 
 
 # ---------------------------------------------------------------- options
@@ -207,9 +207,9 @@ def saved_position(state: Mapping[str, Any], order: Mapping[str, Any], path: Pat
     saved = state.get('position')
     if saved is None:
         return Position(saved_epoch(state))
+    saved = {**FORMER_ORDER, **saved}
     differences = [f'{name} {saved[name]}, now {value}' if name != 'records' else 'other videos'
-                   for name, value in order.items()
-                   if saved.get(name, FORMER_ORDER.get(name, value)) != value]
+                   for name, value in order.items() if saved.get(name, value) != value]
     if saved['batch'] and differences:
         warn(f'{path}: was saved after batch {saved["batch"]} of epoch {saved["epoch"]}, whose '
              f'batches were others ({"; ".join(differences)}): the epoch begins anew')

@@ -186,8 +186,9 @@ class ClipSchedule:
     def _loader_of(self, phase: ClipPhase, opts: Options) -> ClipLoader:
         last, order = self._phases[-1], self._last.batch_sampler
         n_pixels, n_last = (one.n_frames * one.size ** 2 for one in (phase, last))
+        n_videos = order.batch_size * n_last // (n_pixels * opts.repeated_aug)
         opts = replace(opts, sample_duration=phase.n_frames, sample_size=phase.size,
-                       batch_size=order.batch_size * n_last // n_pixels,
+                       batch_size=n_videos * opts.repeated_aug,
                        n_threads=self._last.num_workers)
         dataset = copy.copy(self._last.dataset)
         dataset.temporal_transform = presets.temporal_transform(opts, 'train')

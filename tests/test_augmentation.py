@@ -413,20 +413,34 @@ def test_training_resumes_to_the_bit(tiny_data, tmp_path, threads):
     assert same_state(*states)
 
 
+def test_batches_of_a_clip_schedule_hold_whole_videos(tiny_data, tmp_path, capsys):
+    """3.6 times fewer pixels would make batches of 21.3 clips."""
+    flags = ('--clip_schedule', '4x24@1', '8x32@1', '--batch_size', 6, '--repeated_aug', 3,
+             '--mixup', 1, '--speed_jitter', 0.5, 2)
+    argv = tiny_data.argv(tmp_path, '--no_val', *flags)
+    for flag in ('--n_epochs', '--sample_size', '--sample_duration'):
+        place = argv.index(flag)
+        del argv[place:place + 2]
+    assert run_main(argv) == 0
+    text = capsys.readouterr().out
+    assert 'clips of 4 frames of 24x24, 2 batches of 21' in text
+    assert 'clips of 8 frames of 32x32, 6 batches of 6' in text
+
+
 @pytest.mark.slow
 def test_a_stop_within_an_epoch_changes_nothing(tiny_data, tmp_path):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    flags = ('--n_epochs', 6, '--resume_path', 'auto', *ALL)
+    flags = ('--n_epochs', 4, '--resume_path', 'auto', *ALL)
     assert run_main(tiny_data.argv(whole, *flags)) == 0
     parts.mkdir()
     process = start_main(tiny_data.argv(parts, *flags), parts / 'output')
-    wait_for((parts / 'save_2.pth').exists, process)
+    wait_for((parts / 'save_1.pth').exists, process)
     os.kill(process.pid, signal.SIGTERM)
     process.join(LIMIT_SEC)
     assert process.exitcode == 128 + signal.SIGTERM, (parts / 'output').read_text()
     print('stopped at', torch.load(parts / 'save_last.pth', weights_only=True)['position'])
     assert run_main(tiny_data.argv(parts, *flags)) == 0
-    assert_same_training(parts, whole, 6)
+    assert_same_training(parts, whole, 4)
 
 
 @pytest.mark.slow

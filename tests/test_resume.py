@@ -196,7 +196,9 @@ def test_a_position_counts_in_the_same_batches(own_data, stopped, tmp_path, caps
 
 
 @pytest.mark.parametrize('flags, words', [
-    (('--batch_size', 6), 'batch_size 4, now 6'), (('--manual_seed', 2), 'manual_seed 1, now 2')])
+    (('--batch_size', 6), 'batch_size 4, now 6'), (('--manual_seed', 2), 'manual_seed 1, now 2'),
+    (('--repeated_aug', 2), 'repeated_aug 1, now 2'),
+    (('--balanced_sampling',), 'balanced_sampling False, now True')])
 def test_other_batches_begin_the_epoch_anew(own_data, stopped, tmp_path, capsys, flags, words):
     argv = command(own_data, tmp_path / 'results', 2, '--resume_path', stopped, *flags)
     assert run_main(argv) == 0

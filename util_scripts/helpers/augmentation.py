@@ -107,11 +107,12 @@ def _drawn(opts: Options, loaders: Sequence[ClipLoader], videos: Sequence[Path],
             mixed, shares = mix(clips, torch.arange(len(names)))
         clips = mixed.round().to(torch.uint8)
     for i in range(1 if is_single else len(names)):
-        title = f'after, draw {draw}: {names[i]}'
-        if mix:
-            title = (f'after, draw {draw}: {shares[i, i]:.0%} {names[i]}, '
-                     f'{shares[i, i - 1]:.0%} {names[i - 1]}')
-        yield Row(clips[i], _frame_numbers(loaders[i].dataset, keys[i]), title)
+        # What there is most of comes first.
+        parts = sorted((i, i - 1), key=lambda part: -shares[i, part]) if mix else [i]
+        named = ', '.join(f'{shares[i, part]:.0%} {names[part]}' if mix else names[part]
+                          for part in parts)
+        yield Row(clips[i], _frame_numbers(loaders[parts[0]].dataset, keys[parts[0]]),
+                  f'after, draw {draw}: {named}')
 
 
 def _flags(opts: Options) -> str:
