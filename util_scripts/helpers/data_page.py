@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations import SUBSETS
-from datasets.frames import READERS, FrameError
+from datasets.frames import READERS, FrameError, make_reader
 from datasets.presets import decode_options, spatial_transform, temporal_transform
 from datasets.sampling import Key
 from datasets.video import Video, VideoError, find_video
@@ -43,7 +43,7 @@ class Look(NamedTuple):
 
 def look(job: Any) -> Look | None:
     """An `examination.Job` -> its Look, from a few frames."""
-    reader: Any = READERS[job.storage]()
+    reader = make_reader(job.storage, job.template)
     numbers = np.unique(np.linspace(job.begin, job.end - 1, FRAMES).round().astype(int)).tolist()
     size, fps = None, 0.0
     try:
@@ -84,7 +84,7 @@ def pairs_across(looks: Mapping[Any, Look]) -> list[tuple[Any, Any, Near]]:
 def _strip(job: Any) -> np.ndarray:
     """Some frames of a sample, side by side, of one height."""
     numbers = np.unique(np.linspace(job.begin, job.end - 1, FRAMES_A_STRIP).round().astype(int))
-    reader: Any = READERS[job.storage]()
+    reader = make_reader(job.storage, job.template)
     return small_strip(reader.read(job.path, numbers.tolist()).permute(0, 2, 3, 1).numpy())
 
 
