@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return distributed.start_processes(
             [sys.executable, __file__, *arguments], os.environ, world_size=opts.world_size,
             dist_url=opts.dist_url, no_cuda=opts.no_cuda)
-    device = pick_device_of_run(world, no_cuda=opts.no_cuda, sync_batchnorm=opts.batchnorm_sync)
+    device = pick_device_of_run(world, no_cuda=opts.no_cuda, sync_batchnorm=opts.batchnorm_sync,
+                                is_quiet=opts.quiet)
     with (distributed.joined(world, device, opts.dist_url), naming_lost_processes(),
           ExitStack() as held, StopSignals(is_told=world.is_main) as stop):
         # Of a launcher, its own flags are not known.
@@ -79,7 +80,7 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
 
     held: gets what is to be given back at the end, the lock of the result folder
     """
-    log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard)
+    log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard, opts.quiet)
     if opts.accimage:
         log.warn('--accimage has no effect: that image library is no longer kept')
     opts = find_resumed(opts, world, log)

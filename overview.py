@@ -4,15 +4,18 @@ import os
 import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import models
 from datasets.video import VIDEO_EXTENSIONS, find_video
-from opts import Options, build_parser
+from opts import Options, build_parser, clip_shape
 from runtime.arguments import python
+from runtime.errors import InputError
 
 # Lines are at most this long, as far as their words are.
 WIDTH = 100
@@ -52,8 +55,30 @@ def network_line(opts: Options, network: nn.Module) -> str:
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
     frozen = '' if opts.no_train or trained == total else f', {trained:,} of them trained'
-    return (f'network: {models.network_name(vars(opts))}, {total:,} parameters{frozen}; clips of '
-            f'{opts.sample_duration} frames of {opts.sample_size}x{opts.sample_size}')
+    count = gflop(network, clip_shape(opts))
+    cost = f', {count:.3g} GFLOP a clip' if count else ''
+    return (f'network: {models.network_name(vars(opts))}, {total:,} parameters{frozen}{cost}; '
+            f'clips of {opts.sample_duration} frames of {opts.sample_size}x{opts.sample_size}')
+
+
+def gflop(network: Any, shape: tuple[int, ...]) -> float:
+    """10^9 operations of one clip (C, T, H, W), forward, where a multiplication and an addition are
+    two; 0 where they cannot be counted."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+    try:
+        with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            models.generate_model(**network.options).eval()(torch.empty(1, *shape))
+    except (InputError, TypeError, AttributeError, NotImplementedError):
+        return 0.0  # clips that the network refuses are said when it sees them
+    return counter.get_total_flops() / 1e9
+
+
+def end_line(sec_left: float, now: datetime) -> str:
+    """When a training will end, at its pace so far."""
+    end = now + timedelta(seconds=sec_left)
+    day = '' if end.date() == now.date() else f' on {end:%A, %d %B}'
+    return (f'at this pace the training takes {duration(sec_left)} more, until about {end:%H:%M}'
+            f'{day}')
 
 
 def extraction_lines(opts: Options, loaders: Mapping[str, Any]) -> Iterator[str]:
@@ -102,7 +127,9 @@ def in_lines(words: Sequence[str]) -> str:
 
 
 def next_lines(opts: Options, path: Path, loaders: Mapping[str, Any]) -> Iterator[str]:
-    """The commands that evaluate the checkpoint at `path`, and that predict with it."""
+    """Where everything lies; the commands that evaluate the checkpoint at `path`, that predict with
+    it, and that make a page of the run."""
+    yield wrapped(f'logs, options and checkpoints are in {opts.result_path}')
     defaults = vars(build_parser().parse_args([]))
     flags = []
     for name in EVALUATION_FLAGS:
@@ -120,6 +147,8 @@ def next_lines(opts: Options, path: Path, loaders: Mapping[str, Any]) -> Iterato
         yield 'predict with it (any video, or folder of frames, will do):'
         yield in_lines([python(), '-m', 'util_scripts.predict', _a_video(opts, loaders),
                         '--weights', str(path), *(['--no_cuda'] if opts.no_cuda else [])])
+    yield 'a page on it, with its curves, and its results once there are some:'
+    yield in_lines([python(), '-m', 'util_scripts.report', str(opts.result_path)])
 
 
 def _a_video(opts: Options, loaders: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ from runtime.distributed import World
 from runtime.errors import InputError
 from runtime.files import file_size, parse_json, write_json, write_text
 from runtime.logs import RunLog
-from runtime.schema import OBJECT, TEXT, fields, list_of, whole
+from runtime.schema import OBJECT, TEXT, Check, fields, list_of, whole
 
 # A file of another format is of other settings.
 FORMAT = 1
@@ -54,14 +54,15 @@ class PartialResults:
     """The files of one inference; within it, `add` appends to that of process `rank`.
 
     settings: what results depend on, {name: value} as JSON has it
+    row:      what each row is to be
     pattern:  what the files of all processes are called
 
     Where nothing can be written, that is said, and the inference goes on without.
     """
 
     def __init__(self, folder: str | Path, subset: str, settings: dict[str, Any],
-                 rank: int = 0) -> None:
-        self._folder, self._subset = Path(folder), subset
+                 rank: int = 0, row: Check = ROW) -> None:
+        self._folder, self._subset, self._row = Path(folder), subset, row
         self._file: FileIO | None = None
         header = json.dumps({'format': FORMAT, 'settings': settings}, sort_keys=True)
         self._header = header.encode() + b'\n'
@@ -136,7 +137,7 @@ class PartialResults:
                     row = parse_json(line)
                 except ValueError:
                     continue
-                if fault := ROW(row):
+                if fault := self._row(row):
                     raise InputError(f'{path}: a row of it{fault}; move it away to begin afresh')
                 yield row
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from datetime import datetime
 from functools import cached_property
 from itertools import groupby
 from typing import Any, ContextManager, NamedTuple
@@ -22,7 +23,7 @@ from model import freeze, parts_before, stages
 from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
 from opts import Options
-from overview import duration, next_lines, wrapped
+from overview import duration, end_line, next_lines, wrapped
 from resume import (Position, batch_order, restore, restore_average, saved_epoch, saved_position,
                     training_options, training_state)
 from run import Run
@@ -36,6 +37,8 @@ from validation import val_line, validate
 # On GPUs several processes look for requests to stop, and all for losses that are not finite,
 # every so many steps: looking makes the GPU wait.
 CHECKED_STEPS = 20
+# After so many steps it is said when the training will end, if it takes longer than this.
+PACE_STEPS, WORTH_SAYING_SEC = 20, 60.0
 # (logits (N, n_classes), labels as `Batch` has them, uint8 clips) -> mean loss over the clips.
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -293,11 +296,11 @@ class Trainer:
         if not run.opts.no_val:
             with self._average.applied() if self._average else nullcontext():
                 metrics = validate(run, epoch, self._save_last)
-            shown = f'\n  {val_line(metrics, run)}'
             val_loss, best = metrics['loss'], metrics[run.task.best_by]
             is_best = best > self._best
             if is_best:
                 self._best, self._best_epoch = best, epoch
+            shown = '\n' + wrapped(f'  {val_line(metrics, run)}; {self._best_so_far(epoch)}')
         self._optimization.end_epoch(val_loss)
         run.log.say(line + self._time_left() + shown)
         self._position.next_epoch()
@@ -338,15 +341,32 @@ class Trainer:
                 + (f'{skipped:.0f} steps skipped, ' if skipped else '')
                 + f'loss {means["loss"]:.4f}, clip top-1 {means["acc"]:.3f}')
 
+    def _best_so_far(self, epoch: int) -> str:
+        """best so far 0.912 (epoch 7), or that it is this one, or that there is none."""
+        if not self._best_epoch:
+            return 'none is the best yet'
+        return ('the best so far' if epoch == self._best_epoch else
+                f'best so far {self._best:.3f} (epoch {self._best_epoch})')
+
+    def _sec_left(self, n_done: int) -> float:
+        """Of the training, once `n_done` batches are, at the pace so far."""
+        n_left = self._schedule.n_batches_before(self._run.opts.n_epochs + 1) - n_done
+        n_left /= self._run.opts.accumulate
+        return (time.monotonic() - self._begin) / max(1, self._n_steps) * n_left
+
     def _time_left(self) -> str:
         """, 3 min left: at the pace so far, validations included."""
-        n_left = (self._schedule.n_batches_before(self._run.opts.n_epochs + 1)
-                  - self._schedule.n_batches_before(self._position.epoch + 1))
-        if not n_left or not self._n_steps:
-            return ''
-        n_left /= self._run.opts.accumulate
-        sec = (time.monotonic() - self._begin) / self._n_steps * n_left
-        return f', {duration(sec)} left'
+        sec = self._sec_left(self._schedule.n_batches_before(self._position.epoch + 1))
+        return f', {duration(sec)} left' if sec and self._n_steps else ''
+
+    def _say_when_it_ends(self) -> None:
+        """Once, after the first steps of a training that takes a while."""
+        if self._n_steps != PACE_STEPS:
+            return
+        position = self._position
+        sec = self._sec_left(self._schedule.n_batches_before(position.epoch) + position.n_batches)
+        if sec >= WORTH_SAYING_SEC:
+            self._run.log.say(f'{end_line(sec, datetime.now())}, validations not counted')
 
     def _on_step(self, step: Step) -> None:
         """After each step: record it, see whether to stop or to save."""
@@ -361,6 +381,7 @@ class Trainer:
         run.log.step(epoch=position.epoch, batch=position.n_batches, iter=iteration,
                      loss=step.loss, acc=step.acc, lr=step.lr)
         self._progress.update(step.n_clips)
+        self._say_when_it_ends()
         self._trace.step()
         is_checked = run.device.type == 'cpu' or self._n_steps % CHECKED_STEPS == 0
         if is_checked:

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 
 from runtime.files import replacing
 
-INK, FAINT = '#222222', '#8a8a8a'
+INK, FAINT = '#222222', '#666666'  # both legible in print
+# Of Okabe and Ito, which all people tell apart.
+RUN_COLOURS = '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000'
 DPI = 120
 # Of heat: dark to bright, in print too, whatever colours a reader sees.
 HEAT_COLOURS = 'inferno'

@@ -29,7 +29,8 @@ def pick_device(no_cuda: bool = False, local_rank: int = 0) -> torch.device:
     return device
 
 
-def pick_device_of_run(world: World, *, no_cuda: bool, sync_batchnorm: bool) -> torch.device:
+def pick_device_of_run(world: World, *, no_cuda: bool, sync_batchnorm: bool,
+                       is_quiet: bool = False) -> torch.device:
     """The device of this process of a run; that it is the CPU is said in one line.
 
     The processes of a node share its CPU cores. Raises InputError for `sync_batchnorm` on the CPU.
@@ -37,7 +38,7 @@ def pick_device_of_run(world: World, *, no_cuda: bool, sync_batchnorm: bool) -> 
     device = pick_device(no_cuda, world.local_rank)
     if device.type != 'cpu':
         return device
-    if world.is_main:
+    if world.is_main and not is_quiet:
         reason = '--no_cuda' if no_cuda else 'no CUDA device was found'
         print(f'running on the CPU ({reason})')
     if sync_batchnorm:

@@ -301,6 +301,8 @@ class RunLog:
 
     Where logs cannot be written, as on a full disk, that is said once and the run goes on; `close`
     says what was lost.
+
+    is_quiet: only warnings are said, and no progress is shown
     """
 
     COLUMNS = {
@@ -309,8 +311,9 @@ class RunLog:
         'val.log': ('epoch', 'loss', 'acc', 'clip_top5', 'video_top1', 'video_top5'),
     }
 
-    def __init__(self, folder: Path | None, tensorboard: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, tensorboard: bool = False, is_quiet: bool = False
+                 ) -> None:
+        self.folder, self._is_quiet = folder, is_quiet
         self._columns: dict[str, tuple[str, ...]] = dict(self.COLUMNS)
         self._tables: dict[str, TableLog] = {}
         self._board = Board(folder if tensorboard else None, self._cannot_write)
@@ -327,7 +330,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        if self.is_on:
+        if self.is_on and not self._is_quiet:
             print(text, flush=True)
 
     def warn(self, text: str) -> None:
@@ -337,7 +340,7 @@ class RunLog:
 
     def progress(self, total: int, title: str, **options: Any) -> Progress:
         """A `Progress`, shown by the process that says things."""
-        return Progress(total, title, is_shown=self.is_on, **options)
+        return Progress(total, title, is_shown=self.is_on and not self._is_quiet, **options)
 
     def open_tables(self, epoch: int, n_batches: int = 0) -> None:
         """Begin the tables of a training, or go on after an epoch and so many batches of the

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.video import Video
 from runtime.errors import InputError
 from tests.helpers import cut_short, grey_frames, run_script, write_video
-from tests.tiny_data import TinyData
+from tests.tiny_data import MultiLabelData, TinyData
 from util_scripts import check_data, folder_json
+from util_scripts.helpers.near_duplicates import hashes, near_duplicates
 
 
 def call(argv):
@@ -38,7 +40,8 @@ def test_what_is_right_is_not_named(tiny_data, tmp_path, capsys):
     assert status == 0 and found == {}
     out, err = capsys.readouterr()
     assert out.splitlines()[0].split() == ['training', 'validation']
-    assert 'samples read' in out and out.splitlines()[-1].split()[-2:] == ['12', '6']
+    assert 'samples read' in out and out.splitlines()[-2].split()[-2:] == ['12', '6']
+    assert out.splitlines()[-1] == f'written: {tmp_path / "found.txt"}'
     assert err == ''
 
 
@@ -235,3 +238,101 @@ def test_a_real_set_is_right(videos_dir, tmp_path):
 def test_what_lies_in_the_folder_is_found(tiny_data, tmp_path, capsys):
     assert call(tiny_data.argv(tmp_path)) == 0
     assert 'not given: --file_type jpg (in jpg)' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the page, and near-duplicates
+
+def scene(seed, n_frames=12, size=(48, 64)):
+    """Frames (T, H, W, 3) of patches that drift: another picture for each seed."""
+    rng = np.random.default_rng(seed)
+    patches = rng.integers(0, 255, (16, 24, 3)).repeat(4, axis=0).repeat(4, axis=1)
+    frames = [np.roll(patches, shift, axis=1)[:size[0], :size[1]] for shift in range(n_frames)]
+    return np.stack(frames).astype(np.uint8)
+
+
+def copied(frames, kind):
+    """The frames as another copy of the video may have them."""
+    rng = np.random.default_rng(9)
+    if kind == 'noise':
+        frames = frames + rng.normal(0, 6, frames.shape)
+    elif kind == 'bright':
+        frames = frames * 0.8 + 40
+    elif kind == 'size':
+        frames = np.stack([np.asarray(Image.fromarray(frame).resize((90, 70)))
+                           for frame in frames])
+    elif kind == 'later':
+        frames = frames[2:]
+    elif kind == 'mirrored':
+        frames = frames[:, :, ::-1]
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('kind', ['noise', 'bright', 'size', 'later', 'mirrored'])
+def test_copies_are_nearly_the_same_and_others_are_not(kind, seed):
+    others = [hashes(list(scene(seed + number))) for number in range(60)]
+    ones = [hashes(list(copied(scene(seed + 7), kind))), hashes(list(scene(seed + 1000)))]
+    found = near_duplicates(ones, others)
+    assert [(near.one, near.other) for near in found] == [(0, 7)]
+    assert found[0].is_mirrored == (kind == 'mirrored')
+
+
+def test_frames_without_contrast_are_like_none():
+    dark = hashes([np.zeros((48, 64, 3), np.uint8)] * 3)
+    assert dark.shape == (0, 256) and near_duplicates([dark], [dark]) == []
+    assert near_duplicates([], []) == []
+
+
+def test_fewer_frames_are_compared_of_many_videos(monkeypatch):
+    from util_scripts.helpers import near_duplicates as module
+    monkeypatch.setattr(module, 'MOST_COMPARISONS', 300)
+    others = [hashes(list(scene(number))) for number in range(60)]
+    assert [near.other for near in near_duplicates([others[3]], others)] == [3]
+
+
+@pytest.mark.slow
+def test_planted_copies_are_found_and_the_page_shows_them(tmp_path):
+    database = {}
+    for number in range(8):
+        name, subset = f'v{number}', 'training' if number < 5 else 'validation'
+        frames = copied(scene(2), 'noise') if number == 6 else scene(number)
+        write_video(tmp_path / 'videos' / 'ab'[number % 2] / f'{name}.mp4', frames)
+        database[name] = {'subset': subset, 'annotations': {'label': 'ab'[number % 2],
+                                                            'segment': [1, 13]}}
+    (tmp_path / 'a.json').write_text(json.dumps({'labels': ['a', 'b'], 'database': database}))
+    argv = ['--video_path', tmp_path / 'videos', '--annotation_path', tmp_path / 'a.json',
+            '--file_type', 'video', '--n_classes', 2, '--n_threads', 0, '--sample_duration', 8,
+            '--sample_size', 32]
+    assert call(argv) == 0
+    done = run_script('check_data', *argv, '--page', tmp_path / 'page.html')
+    assert done.returncode == 1
+    assert [line.split(':')[2].split('/')[-1] for line in done.stderr.splitlines()
+            if line.startswith('nearly in both')] == ['v6']
+    assert 'v2 in training is nearly the same' in done.stderr
+    page = (tmp_path / 'page.html').read_text()
+    assert '64x48 (5)' in page and '25 (5)' in page and 'Clips of 8 frames of 32x32' in page
+    # Two strips of the pair, and clips of the training: three of class a, two of class b.
+    assert page.count('<img ') == 2 + 5
+    assert page.count('src="data:image/jpeg') == page.count('<img ')
+
+
+@pytest.mark.slow
+def test_a_page_of_frames_and_of_lists_of_labels(tiny_data, tmp_path):
+    done = run_script('check_data', *tiny_data.argv('unused'), '--page', tmp_path / 'page.html')
+    assert (tmp_path / 'page.html').exists() and f'written: {tmp_path}' in done.stdout
+    data = MultiLabelData(tmp_path / 'several')
+    run_script('check_data', *data.argv('unused'), '--page', tmp_path / 'other.html')
+    assert 'Classes' in (tmp_path / 'other.html').read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.videos
+def test_real_clips_are_nearly_the_same_where_they_are_of_one_recording(videos_dir):
+    files = sorted((videos_dir / 'ucf101' / 'videos').glob('*/*_c0*.*'))
+    found = []
+    for file in files:
+        with Video(file) as video:
+            frames = [frame.to_ndarray(format='rgb24') for frame in video.frames()]
+        found.append(hashes(frames[::max(1, len(frames) // 8)]))
+    pairs = {(files[number].name, files[other].name) for number, own in enumerate(found)
+             for other in range(number) if near_duplicates([own], [found[other]])}
+    assert len(files) >= 8 and pairs == {('v_Basketball_g01_c02.mp4', 'v_Basketball_g01_c01.avi')}

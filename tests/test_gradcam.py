@@ -209,6 +209,14 @@ def test_a_file_that_is_broken(weights, tmp_path):
     assert (tmp_path / 'out' / 'b.mp4').exists()
 
 
+@pytest.mark.slow
+def test_an_exported_network_has_no_derivatives(weights, tmp_path):
+    assert run_script('export', weights, tmp_path / 'a.pt2').returncode == 0
+    done = run_script('gradcam', flickering(tmp_path / 'a.mp4', 8), '--weights',
+                      tmp_path / 'a.pt2', '--no_cuda')
+    assert done.returncode == 2 and 'is an exported network, which has no' in done.stderr
+
+
 def test_weights_are_needed():
     with pytest.raises(InputError, match='--weights'):
         gradcam.main(['a.mp4'])

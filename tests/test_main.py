@@ -390,4 +390,5 @@ def test_a_run_without_terminal_is_quiet(tiny_data, tmp_path):
     begins = [re.split('[:;,]', line)[0] for line in done.stdout.splitlines() if line[0] != ' ']
     assert begins == ['running on the CPU (--no_cuda)', 'data', 'not given',
                       '12 clips per epoch in 3 steps', 'network', 'epoch 1/2', 'epoch 2/2',
-                      'best epoch', 'evaluate it', 'predict with it (any video']
+                      'best epoch', 'logs', 'evaluate it', 'predict with it (any video',
+                      'a page on it']

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from datetime import datetime
 
 import pytest
 import torch
 
+import training
 import weights
-from overview import duration, in_lines
+from models import generate_model
+from overview import duration, end_line, gflop, in_lines
 from tests.helpers import ROOT, run_script
 from tests.tiny_data import run_main
 
@@ -29,7 +32,8 @@ def test_the_start(output):
     text = ' '.join(output.split())
     assert ('data: 12 videos for training, 6 videos for validation; 3 classes, the smallest of '
             'the training is red (4 videos)') in text
-    assert re.search(r'network: resnet-10, [\d,]+ parameters; clips of 8 frames of 32x32', text)
+    assert re.search(r'network: resnet-10, [\d,]+ parameters, [\d.]+ GFLOP a clip; clips of 8 '
+                     r'frames of 32x32', text)
     assert '12 clips per epoch in 3 steps' in text and 'running on the CPU' in text
 
 
@@ -52,13 +56,15 @@ def test_the_best_epoch_and_the_commands_at_the_end(output, tmp_path, capsys, mo
     said = re.search(r'best epoch: (\d+) of 3, video top-1 ([\d.]+); ', ' '.join(output.split()))
     assert int(said[1]) == best['epoch'] == best['best_epoch']
     assert float(said[2]) == pytest.approx(best['best_video_top1'], abs=5e-4)
-    evaluate, predict = commands(output)
+    assert f'logs, options and checkpoints are in {tmp_path}' in ' '.join(output.split())
+    evaluate, predict, report = commands(output)
     monkeypatch.chdir(ROOT)
     assert evaluate[1] == 'main.py' and run_main(evaluate[2:]) == 0
     assert f'video top-1 {said[2]}' in capsys.readouterr().out
     assert (tmp_path / 'evaluation/val.json').exists()
     assert predict[1:3] == ['-m', 'util_scripts.predict']
     assert run_script('predict', *predict[3:]).returncode == 0
+    assert run_script('report', *report[3:]).returncode == 0
 
 
 def test_the_best_epoch_outlasts_a_stop(tiny_data, tmp_path, capsys):
@@ -75,7 +81,7 @@ def test_without_validation_the_last_checkpoint_is_named(tiny_data, tmp_path, ca
     assert run_main(tiny_data.argv(tmp_path, '--no_val')) == 0
     output = capsys.readouterr().out
     assert 'best epoch' not in output
-    predict, = commands(output)
+    predict, _ = commands(output)
     assert str(tmp_path / 'save_2.pth') in predict
 
 
@@ -91,3 +97,37 @@ def test_words_of_a_command_come_back():
                                         (99.6, '2 min'), (11100, '3 h 05 min')])
 def test_durations(sec, words):
     assert duration(sec) == words
+
+
+def test_operations_of_a_clip():
+    """Of the table in docs/networks.md; 0 where the network refuses such clips."""
+    network = generate_model('resnet', 18, n_classes=400)
+    assert gflop(network, (3, 16, 112, 112)) == pytest.approx(16.6, abs=0.05)
+    assert gflop(generate_model('i3d', n_classes=4), (3, 4, 16, 16)) == 0
+
+
+def test_when_it_ends():
+    now = datetime(2024, 5, 3, 22, 0)
+    assert end_line(3600, now) == 'at this pace the training takes 60 min more, until about 23:00'
+    assert end_line(3 * 3600, now).endswith('until about 01:00 on Saturday, 04 May')
+
+
+def test_the_end_is_said_after_the_first_steps(tiny_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, 'PACE_STEPS', 2)
+    monkeypatch.setattr(training, 'WORTH_SAYING_SEC', 0)
+    assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 2)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith('at this pace the training takes ') for line in lines) == 1
+
+
+def test_the_best_so_far(output):
+    said = re.findall(r'validation loss .*?; (the best so far|best so far [\d.]+ \(epoch \d\))',
+                      ' '.join(output.split()))
+    assert len(said) == 3 and said[0] == 'the best so far'
+
+
+def test_quiet(tiny_data, tmp_path, capsys):
+    argv = tiny_data.argv(tmp_path, '--n_epochs', 1, '--inference', '--quiet')
+    assert run_main(argv) == 0
+    assert capsys.readouterr() == ('', '')
+    assert (tmp_path / 'save_1.pth').exists() and (tmp_path / 'val.json').exists()

@@ -1,6 +1,6 @@
 """Read all frames that a run of main.py would read, and say what is wrong with them.
 
-    python -m util_scripts.check_data FLAGS_OF_MAIN.PY [--save FILE]
+    python -m util_scripts.check_data FLAGS_OF_MAIN.PY [--save FILE] [--page FILE.html]
 
 takes the flags of a run as they are; those that are not about data have no effect. --n_threads is
 the number of processes.
@@ -21,6 +21,10 @@ def build_check_parser() -> Parser:
     parser.add_argument('--save', type=Path, metavar='FILE',
                         help='write all problems there: kind, subset, path and reason, separated '
                              'by tabs')
+    parser.add_argument('--page', type=Path, metavar='FILE.html',
+                        help='also write a page: lengths, sizes and rates, the classes, clips as '
+                             'the network sees them, and videos of the validation that are nearly '
+                             'the same as one of the training')
     parser.set_defaults(result_path=Path())  # nothing is written there
     return parser
 

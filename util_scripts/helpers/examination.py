@@ -21,7 +21,8 @@ from util_scripts.helpers.text import printable
 from util_scripts.helpers.videos import report_left_out
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'
-KINDS = (*PROBLEMS, TOO_SHORT, NO_VIDEOS, IN_BOTH)
+NEARLY_IN_BOTH = 'nearly in both'  # looked for with --page
+KINDS = (*PROBLEMS, TOO_SHORT, NO_VIDEOS, IN_BOTH, NEARLY_IN_BOTH)
 FRAMES_AT_ONCE = 32
 READ_BYTES = 2 ** 20
 N_SHOWN = 20  # problems that are printed
@@ -197,8 +198,17 @@ def examine_all(jobs: Sequence[Job], n_jobs: int) -> dict[Job, Finding]:
     return findings
 
 
-def find_problems(opts: Options) -> tuple[list[Problem], Counter[str]]:
-    """(Problems, number of samples of each subset). Raises InputError as main.py does."""
+class Examined(NamedTuple):
+    """All that was read: options as a run has them, {split: records}, samples, problems."""
+
+    opts: Options
+    records_by_split: dict[str, Any]
+    jobs: list[Job]
+    problems: list[Problem]
+
+
+def find_problems(opts: Options) -> Examined:
+    """Read all and say what is wrong. Raises InputError as main.py does."""
     annotation = read_annotation(opts.annotation_path)
     opts, found = resolved(opts, annotation, has_classes=True, has_network=True)
     if found:
@@ -224,32 +234,54 @@ def find_problems(opts: Options) -> tuple[list[Problem], Counter[str]]:
     problems += find_unused_labels(records_by_split)
     problems += find_in_both({job: finding.digest for job, finding in findings.items()
                               if finding.digest})
-    return problems, Counter(job.subset for job in jobs)
+    return Examined(opts, records_by_split, jobs, problems)
 
 
 # ---------------------------------------------------------------- what is said
 
-def print_table(problems: Iterable[Problem], n_samples: Mapping[str, int]) -> None:
+def print_table(problems: Iterable[Problem], n_samples: Mapping[str, int],
+                kinds: Sequence[str]) -> None:
     """How many problems of each kind in each subset."""
     counts = Counter((problem.kind, problem.subset) for problem in problems)
-    width = max(map(len, KINDS))
+    width = max(map(len, kinds))
     print(f'{"":{width}}', *(f'{subset:>10}' for subset in n_samples))
-    for kind in KINDS:
+    for kind in kinds:
         print(f'{kind:{width}}', *(f'{counts[kind, subset]:10}' for subset in n_samples))
     print(f'{"samples read":{width}}', *(f'{n:10}' for n in n_samples.values()))
 
 
+def make_page(path: Path, examined: Examined) -> Iterator[Problem]:
+    """Look for videos that are nearly in both, and write the page; the problems that were found.
+    """
+    from util_scripts.helpers import data_page
+    looks = data_page.looks_of(examined.jobs, max(1, examined.opts.n_threads))
+    same = {problem.path for problem in examined.problems if problem.kind == IN_BOTH}
+    pairs = data_page.pairs_across(looks)
+    near = [Problem(NEARLY_IN_BOTH, one.subset, one.path,
+                    f'{other.path} in training is nearly the same ({how.bits:.0f} of 256 bits of '
+                    'their frames differ)') for one, other, how in pairs if one.path not in same]
+    data_page.write_page(path, examined.opts, examined.records_by_split, looks, pairs,
+                         [*examined.problems, *near])
+    yield from near
+
+
 def examine_data(opts: Options) -> int:
     """Examine what a run with these options reads, and say what is wrong; the exit status."""
-    problems, n_samples = find_problems(opts)
+    examined = find_problems(opts)
+    problems, n_samples = examined.problems, Counter(job.subset for job in examined.jobs)
+    if opts.page:
+        problems += make_page(opts.page, examined)
     problems.sort(key=lambda problem: (KINDS.index(problem.kind), problem.subset, problem.path))
     for problem in problems[:N_SHOWN]:
         print(printable(f'{problem.kind}: {problem.subset}: {problem.path}: {problem.why}'),
               file=sys.stderr)
     if len(problems) > N_SHOWN:
         print(f'... and {len(problems) - N_SHOWN} more; --save FILE lists all', file=sys.stderr)
-    print_table(problems, n_samples)
+    print_table(problems, n_samples, KINDS if opts.page else KINDS[:-1])
     if opts.save:
         rows = ('\t'.join(map(printable, problem)) + '\n' for problem in problems)
         write_text(opts.save, 'kind\tsubset\tpath\treason\n' + ''.join(rows))
+    written = list(filter(None, (opts.page, opts.save)))
+    if written:
+        print(printable(f'written: {", ".join(map(str, written))}'))
     return 1 if problems else 0

@@ -21,6 +21,7 @@ from datasets.frames import FrameError
 from datasets.presets import spatial_transform
 from datasets.video import VideoError, reason
 from models.base import Classifier
+from models.exported import ExportedNetwork
 from runtime.errors import InputError
 from runtime.figures import film_strip, heat_over, label_frames, save_figure, strips_figure, titled
 from runtime.files import replacing
@@ -176,8 +177,11 @@ def write_array(source: Source, heat: Heat, info: Any, path: Path) -> None:
 
 def show_heat(args: Namespace) -> int:
     """Do what the flags of `gradcam` say; the exit status. Raises InputError."""
-    sources = find_sources(args.files, args.fps)
+    sources = find_sources(args.files, args.fps, args.frame_template)
     network, info = load_network(args)
+    if isinstance(network, ExportedNetwork):
+        raise InputError(f'{args.weights}: is an exported network, which has no derivatives; give '
+                         'the checkpoint that it was exported of')
     if args.class_name is not None:
         class_number(args.class_name, info.class_names)  # before any video is read
     targets = paths_in_folder(sources, args.output, '.mp4')

@@ -11,6 +11,11 @@ import torch
 
 from features import pack, unpack
 from results import PartialResults
+from runtime.schema import NUMBER, TEXT, fields, list_of, optional, whole
+
+# A row is a window, or says that there is no more of a video.
+ROW = fields({'video': TEXT}, {'sec': list_of(NUMBER), 'segments': list_of(list_of(whole(0))),
+                               'float32': TEXT, 'damage': optional(TEXT)})
 
 
 class Window(NamedTuple):
@@ -31,7 +36,7 @@ class KeptWindows:
 
     def __init__(self, output: Path | None, settings: dict[str, Any],
                  say: Callable[[str], object]) -> None:
-        self._partial = (PartialResults(output.parent, output.name, settings)
+        self._partial = (PartialResults(output.parent, output.name, settings, row=ROW)
                          if output is not None else None)
         self._rows = self._partial.read() if self._partial else {}
         if self._partial and self._rows:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from runtime.figures import (FAINT, INK, confusion_figure, film_strip, label_frames, save_figure,
-                             strips_figure)
+from runtime.figures import (FAINT, INK, RUN_COLOURS, confusion_figure, film_strip, label_frames,
+                             save_figure, strips_figure)
 from util_scripts.helpers.run_logs import Table
 
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
@@ -126,11 +126,12 @@ def _line_look(log: str, run: int, n_runs: int) -> dict[str, Any]:
     """Colour and style of a line: of one run the log has the colour, of several the run."""
     if n_runs == 1:
         return {'color': COLOURS[log], 'label': log}
-    return {'color': f'C{run % 10}', 'linestyle': '--' if log == 'training' else '-'}
+    return {'color': RUN_COLOURS[run % len(RUN_COLOURS)],
+            'linestyle': '--' if log == 'training' else '-'}
 
 
 def _add_legend_of_runs(figure: Figure, runs: Iterable[str]) -> None:
-    handles = [Line2D([], [], linewidth=1.8, color=f'C{run % 10}', label=name)
+    handles = [Line2D([], [], linewidth=1.8, color=RUN_COLOURS[run % len(RUN_COLOURS)], label=name)
                for run, name in enumerate(runs)]
     handles += [Line2D([], [], linewidth=1.8, color=FAINT, label=log,
                        linestyle='--' if log == 'training' else '-') for log in COLOURS]

@@ -161,6 +161,9 @@ class Stream:
             is_given_up = time.monotonic() - lost_at >= self._reconnect_sec
             if is_recording or is_given_up or not self.counts.frames:
                 self.failure = None if self.counts.frames else why
+                if self._reconnect_sec and self.counts.frames and not is_recording:
+                    self._say(f'{self.name}: not back after {self._reconnect_sec:g} s: taken for '
+                              'ended')
                 break
             time.sleep(wait_sec)
             wait_sec = min(2 * wait_sec, LONGEST_WAIT_SEC)
