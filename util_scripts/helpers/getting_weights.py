@@ -31,6 +31,8 @@ def obtain(weights: Released, folder: Path, given: Path | None) -> tuple[Path, b
     """(the released file, True if it was downloaded now): the one given, that in the folder, or
     else a download of it to there. Raises InputError."""
     path = given or folder / weights.file
+    if given and not given.is_file():
+        raise InputError(f'{given}: cannot be read (no such file); give another file')
     by_hand = f'take {weights.file} from {weights.url} by hand and put it into {folder}'
     if given or path.exists():
         if weights.sha256:
