@@ -90,7 +90,7 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
                                 '--resume_path FILE, or --random_weights if that is meant')
     weights = read_weights(path, opts) if path else None
     opts, class_names, loaders = prepare_data(opts, weights, world, device, log)
-    network = make_network(opts, weights, log).to(device)
+    network = make_network(opts, weights, class_names, log).to(device)
     log.say(wrapped(network_line(opts, network)))
     if not opts.no_train:
         check_smallest_batch(network, clip_shape(opts),
@@ -187,15 +187,16 @@ def wanted_splits(opts: Options) -> list[str]:
     return [split for split in wanted if wanted[split]]
 
 
-def make_network(opts: Options, weights: Weights | None, log: logs.RunLog) -> Classifier:
+def make_network(opts: Options, weights: Weights | None, class_names: Sequence[str],
+                 log: logs.RunLog) -> Classifier:
     """A new network, that of a checkpoint, or that with a new classifier."""
     if weights is None:
         network = build_network(opts)
     elif opts.pretrain_path is None:
         network = load_network(opts, weights)
     else:
-        network = load_pretrained(opts, weights, log.warn)
-        if opts.no_train:
+        network = load_pretrained(opts, weights, log.warn, class_names)
+        if opts.no_train and not opts.keep_classifier:
             log.warn('--pretrain_path gives the network a new, untrained classifier; to evaluate '
                      'the file as it is give --resume_path')
     begin_training(opts, network)

@@ -89,20 +89,18 @@ def on_openvino(opts: Options, network: Classifier) -> ExportedNetwork:
     return ExportedNetwork(run, json.dumps(key).encode(), network.options)
 
 
-def load_pretrained(opts: Options, weights: Weights,
-                    warn: Callable[[str], None] = _to_stderr) -> Classifier:
-    """The network of a weights file with a new classifier of opts.n_classes.
+def load_pretrained(opts: Options, weights: Weights, warn: Callable[[str], None] = _to_stderr,
+                    class_names: Sequence[str] = ()) -> Classifier:
+    """The network of a weights file with a new classifier of opts.n_classes, or with
+    opts.keep_classifier with the file's, whose classes get the order of `class_names`.
 
-    Attention that --attention adds starts as the identity. `warn` takes a line that names it, and
-    one that names tensors that the network has not, which are left out.
+    Attention that --attention adds starts as the identity. `warn` takes a line that names it, one
+    that names tensors that the network has not, which are left out, and one for a file that has no
+    classifier. Raises WeightsError also where a classifier to keep is of other classes.
     """
     network = _network_for(opts, weights)
     _check_finite(weights)
-    classifier = f'{network.classifier_name}.'
-    state_dict = {name: value for name, value in weights.state_dict.items()
-                  if not name.startswith(classifier)}
-    state_dict.update({name: value for name, value in network.state_dict().items()
-                       if name.startswith(classifier)})
+    state_dict = {**weights.state_dict, **_classifier(opts, network, weights, class_names, warn)}
     added = {name: value for name, value in network.state_dict().items()
              if is_attention(name) and name not in state_dict}
     if added and weights.network.get('attention', 'none') == 'none':
@@ -115,6 +113,27 @@ def load_pretrained(opts: Options, weights: Weights,
     state_dict = {name: value for name, value in state_dict.items() if name not in extra}
     network.load_state_dict(_fitting(network, state_dict, weights.path))
     return network
+
+
+def _classifier(opts: Options, network: Classifier, weights: Weights, class_names: Sequence[str],
+                warn: Callable[[str], None]) -> dict[str, torch.Tensor]:
+    """The tensors of the classifier of `load_pretrained`, by name."""
+    begin, path = f'{network.classifier_name}.', weights.path
+    new = {name: value for name, value in network.state_dict().items() if name.startswith(begin)}
+    kept = {name: value for name, value in weights.state_dict.items() if name.startswith(begin)}
+    if not opts.keep_classifier:
+        if not kept:
+            warn(f'{path}: has no classifier: {len(new)} tensors are new ({_first([*new])})')
+        return new
+    if not kept or weights.class_names is None:
+        lacks = 'class names to compare' if kept else 'classifier'
+        raise WeightsError(f'{path}: has no {lacks}; drop --keep_classifier, and a new classifier '
+                           'is trained')
+    _check_same_classes(weights.class_names, class_names, path,
+                        'give the annotation it was trained with, or drop --keep_classifier')
+    rows = [weights.class_names.index(name) for name in class_names]
+    warn(f'{path}: its classifier is kept, of {len(rows)} classes')
+    return {name: value[rows] for name, value in kept.items()}
 
 
 def empty_network(opts: Options, weights: Weights) -> Classifier:
@@ -402,14 +421,20 @@ def match_class_names(class_names: Sequence[str], weights: Weights,
         warn(f'{weights.path}: holds no class names; its classes are taken to be in the order of '
              'the annotation\'s labels')
         return tuple(class_names)
+    _check_same_classes(recorded, class_names, weights.path, 'give the annotation it was trained '
+                        'with, or fine-tune it with --pretrain_path')
+    return recorded
+
+
+def _check_same_classes(recorded: Sequence[str], class_names: Sequence[str], path: Path,
+                        cure: str) -> None:
+    """Raise WeightsError unless the classes of a file are those of the annotation."""
     if sorted(recorded) != sorted(class_names):
         only_file = [name for name in recorded if name not in class_names]
         only_annotation = [name for name in class_names if name not in recorded]
-        raise WeightsError(f'{weights.path}: its classes are not the annotation\'s: only the file '
-                           f'has {_first(only_file) or "none"}, only the annotation has '
-                           f'{_first(only_annotation) or "none"}; give the annotation it was '
-                           'trained with, or fine-tune it with --pretrain_path')
-    return recorded
+        raise WeightsError(f'{path}: its classes are not the annotation\'s: only the file has '
+                           f'{_first(only_file) or "none"}, only the annotation has '
+                           f'{_first(only_annotation) or "none"}; {cure}')
 
 
 # ---------------------------------------------------------------- fine-tuning, hardware

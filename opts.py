@@ -305,6 +305,9 @@ def _add_network_flags(parser: Parser) -> None:
     _add_architecture_flags(add)
     add('--pretrain_path', type=Path, metavar='FILE',
         help='start from these weights with a new classifier of --n_classes')
+    add('--keep_classifier', action='store_true',
+        help='keep the classifier of --pretrain_path, whose classes must be those of the '
+             'annotation, in any order')
     add('--n_pretrain_classes', type=COUNT, default=0, metavar='N',
         help='classes of --pretrain_path; checked where given, otherwise read from the file')
     add('--ft_begin_module', default='', metavar='NAME',
@@ -657,6 +660,10 @@ def _run_rules(opts: Options) -> Rules:
         (opts.backend != 'auto' and not opts.no_train,
          f'--backend {opts.backend} runs networks and does not train them: add --no_train, or drop '
          'it'),
+        (opts.keep_classifier and opts.pretrain_path is None
+         and opts.resume_path in (None, Path('auto')),
+         '--keep_classifier is for the classes of --pretrain_path: add --pretrain_path FILE, or '
+         'drop it'),
         (opts.profile > 0 and opts.no_train,
          '--profile traces training steps: drop --no_train'),
         (opts.conv1_t_size % 2 == 0,

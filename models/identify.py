@@ -6,7 +6,7 @@ and the pooling after it leave no trace in them; everything else does.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,10 @@ from runtime.errors import InputError
 Shapes = Mapping[str, tuple[int, ...]]
 INPUT_TYPES = {channels: name for name, channels in INPUT_CHANNELS.items()}
 # Names that no other family has.
-I3D_MARK, BLOCKS_MARK = 'Conv3d_1a_7x7.conv3d.weight', 'blocks.5.proj.weight'
+I3D_MARK = 'Conv3d_1a_7x7.conv3d.weight'
+CSN_MARK, X3D_MARK = 'blocks.0.conv.weight', 'blocks.0.conv.conv_t.weight'
+# Of both families, and of X3D, at the end, where the beginning is not there.
+BLOCKS_MARK, X3D_HEAD_MARK = 'blocks.5.proj.weight', 'blocks.5.pool.pre_conv.weight'
 # By the ratio of channels that leave a bottleneck and those of its 3x3x3 convolution in one group.
 FAMILY_OF_EXPANSION: Mapping[float, str] = {4: 'resnet', 2: 'wideresnet'}
 
@@ -33,7 +36,7 @@ def identify(state_dict: Mapping[str, torch.Tensor],
                 `resnet_widen_factor` and `model_size` make the same shapes, these are returned if
                 they are among them
 
-    Where a ResNet has no classifier, n_classes is 0. Raises InputError for weights of no network
+    Where there is no classifier, n_classes is 0. Raises InputError for weights of no network
     here.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
@@ -42,7 +45,7 @@ def identify(state_dict: Mapping[str, torch.Tensor],
             return _densenet_options(shapes)
         if I3D_MARK in shapes:
             return _i3d_options(shapes)
-        if BLOCKS_MARK in shapes:
+        if has_blocks(shapes):
             return _block_options(shapes, hints)
         return _resnet_options(shapes, hints)
     except KeyError as error:
@@ -51,34 +54,39 @@ def identify(state_dict: Mapping[str, torch.Tensor],
                          'or DenseNet') from None
 
 
+def has_blocks(names: Container[str]) -> bool:
+    """True for the names of tensors of CSN or X3D."""
+    return any(name in names for name in (CSN_MARK, X3D_MARK, BLOCKS_MARK))
+
+
 def _i3d_options(shapes: Shapes) -> dict[str, Any]:
-    return {'model': 'i3d', 'n_classes': _shape(shapes, 'logits.conv3d.weight', 5)[0],
+    return {'model': 'i3d', 'n_classes': _n_classes(shapes, 'logits.conv3d', 5),
             'input_type': _input_type(shapes, I3D_MARK)}
 
 
 def _block_options(shapes: Shapes, hints: Mapping[str, Any]) -> dict[str, Any]:
     """Of CSN or X3D, whose modules are blocks.0 ... blocks.5."""
     layers = [last + 1 for last in _count_blocks(shapes, r'blocks\.{}\.res_blocks\.(\d{{1,4}})\.')]
-    options: dict[str, Any] = {'n_classes': _shape(shapes, BLOCKS_MARK, 2)[0]}
-    if 'blocks.5.pool.pre_conv.weight' in shapes:
+    options: dict[str, Any] = {'n_classes': _n_classes(shapes, 'blocks.5.proj')}
+    if X3D_MARK in shapes or X3D_HEAD_MARK in shapes:
         sizes = [size for size, row in x3d.SIZES.items() if row == tuple(layers)]
         if not sizes:
             raise _no_stages('X3D', layers)
         thought = hints.get('model_size')
         # XS, S and M are one network.
         return {**options, 'model': 'x3d', 'model_size': thought if thought in sizes else sizes[-1],
-                'input_type': _input_type(shapes, 'blocks.0.conv.conv_t.weight')}
+                'input_type': _input_type(shapes, X3D_MARK)}
     is_preserved = 'blocks.1.res_blocks.0.branch2.conv_b.0.weight' in shapes
     return {**options, 'model': 'csn', 'model_depth': _depth(csn.LAYERS, layers, 'CSN'),
             'csn_interaction': 'preserved' if is_preserved else 'reduced',
-            'input_type': _input_type(shapes, 'blocks.0.conv.weight')}
+            'input_type': _input_type(shapes, CSN_MARK)}
 
 
 def _densenet_options(shapes: Shapes) -> dict[str, Any]:
     layers = _count_blocks(shapes, r'features\.denseblock{}\.denselayer(\d{{1,4}})\.')
     return {'model': 'densenet', 'model_depth': _depth(densenet.LAYERS, layers, 'DenseNet'),
             **_stem_options(shapes, 'features.conv1.weight', 'features.conv1.weight'),
-            'n_classes': _shape(shapes, 'classifier.weight', 2)[0]}
+            'n_classes': _n_classes(shapes, 'classifier')}
 
 
 def _resnet_options(shapes: Shapes, hints: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +134,12 @@ def _shape(shapes: Shapes, name: str, n_axes: int) -> tuple[int, ...]:
                          f'{cause}, not one of {n_axes} axes; give weights of a 3D ResNet or '
                          'DenseNet')
     return shape
+
+
+def _n_classes(shapes: Shapes, classifier: str, n_axes: int = 2) -> int:
+    """Outputs of the classifier of this name, 0 where neither its weight nor its bias is there."""
+    names = (f'{classifier}.weight', f'{classifier}.bias')
+    return _shape(shapes, names[0], n_axes)[0] if any(name in shapes for name in names) else 0
 
 
 def _stem_options(shapes: Shapes, first: str, temporal: str) -> dict[str, Any]:

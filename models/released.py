@@ -12,7 +12,7 @@ import torch
 
 from models import torchvision_video
 from models.class_names import kinetics_400
-from models.identify import BLOCKS_MARK, I3D_MARK, identify
+from models.identify import I3D_MARK, has_blocks, identify
 from runtime.errors import InputError
 
 StateDict = Mapping[str, torch.Tensor]
@@ -94,7 +94,7 @@ KINDS = (
          class_names=names_of_kinetics_400,
          preprocessing={'sample_size': 224, 'sample_resize': 256, 'sample_duration': 64,
                         'mean_dataset': '0.5'}),
-    Kind('PyTorchVideo', lambda state_dict, file: BLOCKS_MARK in state_dict, key='model_state',
+    Kind('PyTorchVideo', lambda state_dict, file: has_blocks(state_dict), key='model_state',
          class_names=names_of_kinetics_400,
          preprocessing={'sample_size': 224, 'mean': [0.45] * 3, 'std': [0.225] * 3}),
     *(Kind('torchvision', family.recognise, family.options, preprocessing=family.preprocessing,

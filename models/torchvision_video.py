@@ -29,6 +29,17 @@ CLIPS = {'r3d_18': (16, 15), 'mc3_18': (16, 15), 'r2plus1d_18': (16, 15), 's3d':
          'swin3d_s': (32, 15), 'swin3d_t': (32, 15), 'swin3d_b': (32, 15)}
 # Frames per second of the videos that most of Kinetics is made of.
 VIDEO_RATE = 30
+# By how the names of networks begin, where they were published.
+PAPERS = {
+    **dict.fromkeys(('r3d', 'mc3', 'r2plus1d'),
+                    'Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action '
+                    'Recognition", CVPR 2018'),
+    's3d': 'Xie et al., "Rethinking Spatiotemporal Feature Learning: Speed-Accuracy Trade-offs in '
+           'Video Classification", ECCV 2018',
+    'mvit_v1': 'Fan et al., "Multiscale Vision Transformers", ICCV 2021',
+    'mvit_v2': 'Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification '
+               'and Detection", CVPR 2022',
+    'swin3d': 'Liu et al., "Video Swin Transformer", CVPR 2022'}
 # R(2+1)D of 34 layers, as trained on IG-65M (Ghadiyaram et al., CVPR 2019).
 IG65M = 'r2plus1d_34'
 
@@ -66,8 +77,7 @@ class TorchvisionNetwork(Classifier):
 
 
 class ResNet(TorchvisionNetwork):
-    """R3D, MC3 and R(2+1)D (Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action
-    Recognition", CVPR 2018)."""
+    """R3D, MC3 and R(2+1)D; see `PAPERS` for this and the others."""
 
     first = 'stem.0'
     steps = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -75,7 +85,7 @@ class ResNet(TorchvisionNetwork):
 
 
 class S3D(TorchvisionNetwork):
-    """Separable Inception (Xie et al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018).
+    """Separable Inception.
 
     Raises InputError for clips of less than 14 frames or 224 pixels, which its head cannot pool.
     """
@@ -104,7 +114,7 @@ class S3D(TorchvisionNetwork):
 
 
 class MViT(TorchvisionNetwork):
-    """Multiscale vision transformer (Fan et al., ICCV 2021; version 2: Li et al., CVPR 2022).
+    """Multiscale vision transformer, of both versions.
 
     Raises InputError for clips of any other size than 16 frames of 224x224, since there are as many
     weights for places.
@@ -142,7 +152,7 @@ class MViT(TorchvisionNetwork):
 
 
 class Swin(TorchvisionNetwork):
-    """Video Swin transformer (Liu et al., CVPR 2022), for clips of any size."""
+    """Video Swin transformer, for clips of any size."""
 
     first = 'patch_embed.proj'
     steps = ('patch_embed', 'pos_drop', 'features', 'norm')
@@ -217,6 +227,11 @@ class Family:
     def kind(self) -> type[TorchvisionNetwork]:
         """What it becomes here."""
         return next(kind for mark, kind in KINDS.items() if self.name.startswith(mark))
+
+    @property
+    def paper(self) -> str:
+        """Where it was published."""
+        return next(text for mark, text in PAPERS.items() if self.name.startswith(mark))
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -104,14 +104,23 @@ def rendezvous_address(world: World, environment: Mapping[str, str], dist_url: s
     MASTER_ADDR and MASTER_PORT come first, then SLURM's launch node, then --dist_url. Raises
     InputError for a --dist_url that is none.
     """
-    url = urlparse(dist_url)
-    if url.scheme != 'tcp' or not url.hostname or not url.port:
-        raise InputError(f'--dist_url {dist_url}: not tcp://HOST:PORT')
-    host, port = url.hostname, url.port
+    host, port = _host_and_port(dist_url)
     if world.launcher == 'SLURM' and 'SLURM_LAUNCH_NODE_IPADDR' in environment:
         host = environment['SLURM_LAUNCH_NODE_IPADDR']
     host = environment.get('MASTER_ADDR', host)
     return f'tcp://{host}:{environment.get("MASTER_PORT", port)}'
+
+
+def _host_and_port(dist_url: str) -> tuple[str, int]:
+    """Those of tcp://HOST:PORT. Raises InputError."""
+    url = urlparse(dist_url)
+    try:
+        if url.scheme == 'tcp' and url.hostname and url.port:
+            return url.hostname, url.port
+    except ValueError:  # of a port that is no number, or too large
+        pass
+    raise InputError(f'--dist_url {dist_url}: not tcp://HOST:PORT; give one, such as '
+                     'tcp://127.0.0.1:23456')
 
 
 @contextlib.contextmanager
@@ -323,8 +332,13 @@ def start_processes(argv: Sequence[str], environment: Mapping[str, str], *, worl
     n_local = max(1, torch.cuda.device_count() if not no_cuda else 0)
     n_nodes = max(1, world_size)
     names = ('OMPI_COMM_WORLD_RANK', 'SLURM_NODEID', 'NODE_RANK')
-    node = next((int(environment[name]) for name in names if name in environment), 0)
-    url = urlparse(dist_url)
+    name, text = next(((name, environment[name]) for name in names if name in environment),
+                      ('', '0'))
+    host, port = _host_and_port(dist_url)
+    if not text.isdecimal():
+        raise InputError(f'{name} is {text}: give the number of this node, from 0 to '
+                         f'{n_nodes - 1}')
+    node = int(text)
     if not node < n_nodes:
         raise InputError(f'this is node {node} and --world_size is {world_size}; give the '
                          'number of nodes')
@@ -332,7 +346,7 @@ def start_processes(argv: Sequence[str], environment: Mapping[str, str], *, worl
     for local_rank in range(n_local):
         variables = {'RANK': node * n_local + local_rank, 'WORLD_SIZE': n_nodes * n_local,
                      'LOCAL_RANK': local_rank, 'LOCAL_WORLD_SIZE': n_local,
-                     'MASTER_ADDR': url.hostname, 'MASTER_PORT': url.port,
+                     'MASTER_ADDR': host, 'MASTER_PORT': port,
                      LAUNCHER_VARIABLE: '--distributed'}
         children.append(subprocess.Popen(argv, env={
             **environment, **{name: str(value) for name, value in variables.items()}}))

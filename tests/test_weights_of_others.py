@@ -1,15 +1,18 @@
 """What else is read: keys and prefixes of other projects, half precision, .safetensors."""
 
+import json
+
 import pytest
 import torch
 
 from model import adopt_options
-from models import generate_model
+from models import ARCHITECTURES, depths, generate_model
 from models.class_names import kinetics_400
 from opts import Options, build_parser
 from runtime.errors import InputError
 from tests.test_models import on_meta
 from tests.test_weights import WEIGHTS, own, refused
+from tests.tiny_data import TinyData, run_main
 from util_scripts import remove_dataparallel
 from util_scripts.helpers.prediction import read_labels
 from weights import interpret, load, write_safetensors
@@ -84,12 +87,11 @@ def test_a_csv_without_labels(tmp_path, text, said):
         read_labels(tmp_path / 'a.csv')
 
 
-@pytest.mark.parametrize('model, depth', [
-    ('resnet', 10), ('resnet', 50), ('preresnet', 18), ('resnext', 50), ('r3d_18', None)])
-def test_weights_without_a_classifier_are_for_fine_tuning(tmp_path, model, depth):
-    network = on_meta(model, depth, n_classes=5)
+@pytest.mark.parametrize('model', ARCHITECTURES)
+def test_weights_without_a_classifier_are_for_fine_tuning(tmp_path, model):
+    network = on_meta(model, max(depths(model)[:2], default=None), n_classes=5)
     state_dict = {name: value for name, value in network.state_dict().items()
-                  if not name.startswith('fc.')}
+                  if not name.startswith(f'{network.classifier_name}.')}
     weights = interpret({'state_dict': state_dict}, tmp_path)
     assert weights.network == {**weights.network, 'model': model, 'n_classes': 0}
     opts = Options(**vars(build_parser().parse_args(['--n_classes', '3'])), given=frozenset())
@@ -97,3 +99,70 @@ def test_weights_without_a_classifier_are_for_fine_tuning(tmp_path, model, depth
     assert adopted.model == model and adopted.n_classes == 3
     with pytest.raises(InputError, match='has no classifier; fine-tune it with --pretrain_path'):
         adopt_options(opts, weights, warn=lambda line: None)
+
+
+# ---------------------------------------------------------------- --keep_classifier
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A data set with save_1.pth of a training on it."""
+    data = TinyData(tmp_path_factory.mktemp('data'))
+    assert run_main(data.argv(data.root, '--n_epochs', 1, '--no_val')) == 0
+    return data
+
+
+def permuted(data, labels):
+    """The annotation of the data with its labels in another order, or others."""
+    annotation = {**data.read(), 'labels': labels}
+    (data.root / 'other.json').write_text(json.dumps(annotation))
+    return ['--annotation_path', 'other.json']
+
+
+def test_a_kept_classifier_has_its_rows_in_the_order_of_the_annotation(data, tmp_path, capsys):
+    order = ['green', 'blue', 'red']
+    command = data.argv(tmp_path, *permuted(data, order), '--no_val', '--n_epochs', 1,
+                        '--learning_rate', 1e-30, '--weight_decay', 0, '--keep_classifier')
+    assert run_main([*command, '--pretrain_path', 'save_1.pth']) == 0
+    assert 'its classifier is kept, of 3 classes' in capsys.readouterr().err
+    old = torch.load(data.root / 'save_1.pth', weights_only=True)
+    new = torch.load(tmp_path / 'save_1.pth', weights_only=True)
+    assert old['class_names'] == ['red', 'green', 'blue'] and new['class_names'] == order
+    for name in ('fc.weight', 'fc.bias'):
+        assert torch.equal(new['state_dict'][name], old['state_dict'][name][[1, 2, 0]])
+    # The same command goes on: the classifier is then the checkpoint's in any case.
+    assert run_main([*command, '--pretrain_path', 'save_1.pth', '--resume_path', 'auto']) == 0
+
+
+@pytest.mark.parametrize('labels, said', [
+    (['red', 'green', 'black'], 'only the file has blue, only the annotation has black'),
+    (['red', 'green', 'blue', 'black'], 'only the file has none, only the annotation has black')])
+def test_a_classifier_of_other_classes_is_not_kept(data, tmp_path, capsys, labels, said):
+    annotation = data.read()
+    for name, entry in annotation['database'].items():
+        if 'black' in labels and name.startswith('blue') and 'blue' not in labels:
+            entry['annotations']['label'] = 'black'
+            entry['video_path'] = f'blue/{name}'
+    (data.root / 'other.json').write_text(json.dumps({**annotation, 'labels': labels}))
+    command = data.argv(tmp_path / 'r', '--annotation_path', 'other.json', '--n_epochs', 1,
+                        '--no_val', '--n_classes', len(labels), '--pretrain_path', 'save_1.pth')
+    assert run_main([*command, '--keep_classifier']) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in error and 'or drop --keep_classifier' in error
+    assert not (tmp_path / 'r').exists()
+    assert run_main(command) == 0
+
+
+@pytest.mark.parametrize('gone, said', [
+    ('fc.weight', 'has no classifier; drop --keep_classifier'),
+    ('class_names', 'has no class names to compare; drop --keep_classifier')])
+def test_no_classifier_to_keep(data, tmp_path, capsys, gone, said):
+    file = torch.load(data.root / 'save_1.pth', weights_only=True)
+    state_dict = {name: value for name, value in file['state_dict'].items()
+                  if gone != 'fc.weight' or not name.startswith('fc.')}
+    torch.save(state_dict, data.root / 'bare.pth')
+    command = data.argv(tmp_path / 'r', '--n_epochs', 1, '--no_val', '--pretrain_path', 'bare.pth')
+    assert run_main([*command, '--keep_classifier']) == 2
+    assert said in capsys.readouterr().err
+    assert run_main(command) == 0
+    assert ('has no classifier: 2 tensors are new (fc.weight, fc.bias)'
+            in capsys.readouterr().err) == (gone == 'fc.weight')

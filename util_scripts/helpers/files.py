@@ -45,10 +45,14 @@ def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines if line]
 
 
-def malformed(path: Path | str, number: int, line: str, form: str) -> InputError:
-    """The InputError for a line that is not of the form it should have."""
-    return InputError(f'{path}, line {number}: {line!r} is not {form}; mend the line or take the '
-                      'published file')
+def malformed(path: Path | str, number: int, line: str, form: str,
+              is_published: bool = True) -> InputError:
+    """The InputError for a line that is not of the form it should have.
+
+    is_published: False for a list that the user wrote
+    """
+    cure = 'mend the line or take the published file' if is_published else 'mend the line'
+    return InputError(f'{path}, line {number}: {line!r} is not {form}; {cure}')
 
 
 def read_json(path: Path | str, what: str) -> dict[str, Any]:

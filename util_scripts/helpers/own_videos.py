@@ -126,7 +126,8 @@ def grouping(regex: str | None) -> Callable[[str], str]:
     try:
         pattern = re.compile(UCF_GROUP if regex is None else regex)
     except re.error as error:
-        raise InputError(f'--by_group {regex}: not a regular expression ({error})') from None
+        raise InputError(f'--by_group {regex}: not a regular expression ({error}); mend it, with '
+                         '\\ before signs that are meant as they are') from None
 
     def group_of(path: str) -> str:
         match = pattern.search(path)
@@ -168,8 +169,8 @@ def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
         lying = ', '.join(f'{n} {kind}' for kind, n in loose.most_common())
         return InputError(f'{root}: {kinds} in folders of classes; {lying} in the folder itself: '
                           'move them to a folder for each class, or give a list of path,label')
-    return InputError(f'{root}: {kinds} in it; check the path, or say with --video_type which is '
-                      'meant')
+    return InputError(f'{root}: {kinds} in it; check the path, which is that of a folder with a '
+                      'folder for each class')
 
 
 def type_of(path: Path, template: str | None = None) -> str | None:
@@ -343,7 +344,8 @@ def find_videos(args: Namespace) -> list[Own]:
     if not is_csv:
         listed = find_listed(args.video_path, args.video_type, group_of, args.label_from)
     if not listed:
-        raise InputError(f'{args.videos}: no videos in it; they are looked for as class/video')
+        raise InputError(f'{args.videos}: no videos in it of --video_type {args.video_type}; they '
+                         'are looked for as class/video: drop the flag, or give another folder')
     return listed
 
 

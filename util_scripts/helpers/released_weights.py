@@ -25,6 +25,8 @@ FILES_OF_2020 = (*(f'r3d{depth}_{letters}' for depth in (18, 34, 50, 101, 152, 2
                    for letters in ('K', 'KM')),
                  *(f'r3d50_{letters}' for letters in ('KMS', 'KS', 'M', 'MS', 'S')))
 ACCURACY_OF_2020 = {'r3d50_K': (67.1, 87.2), 'r3d101_K': (68.3, 88.0), 'r3d152_K': (68.9, 88.5)}
+# Whose whole names, and what they were trained on, are not known here.
+OTHERS_OF_2020 = 'R(2+1)D of 18, 34 and 50 layers lie there too (r2p1d18_..., r2p1d34_...)'
 # By name the network and, for one, the frames of its clips.
 FILES_OF_2018 = {
     **{f'resnet-{depth}': f'resnet-{depth}' for depth in (18, 34, 50, 101, 152, 200)},
@@ -108,9 +110,6 @@ def _of_2020() -> Iterator[Released]:
         depth, letters = name.removeprefix('r3d').split('_')
         yield Released(f'{name}_200ep', f'resnet-{depth}', *DATA_OF_2020[letters], '2020 release',
                        FOLDER_OF_2020, f'{name}_200ep.pth', ACCURACY_OF_2020.get(name))
-    for layers in (18, 34, 50):
-        yield Released(f'r2p1d{layers}_K_200ep', f'resnet2p1d-{layers}', *DATA_OF_2020['K'],
-                       '2020 release', FOLDER_OF_2020, f'r2p1d{layers}_K_200ep.pth')
 
 
 def _of_2018() -> Iterator[Released]:

@@ -25,7 +25,7 @@ def read_log(path: Path) -> Table:
         raise InputError(f'{path}: not a log of a run ({error}); '
                          'name a file that main.py wrote') from error
     if not len(table):
-        raise InputError(f'{path}: there is no epoch in it yet')
+        raise InputError(f'{path}: there is no epoch in it yet; wait for the first')
     return dict(zip(header, table.T))
 
 
@@ -38,7 +38,7 @@ def read_run(folder: Path) -> dict[str, Table]:
     tables = {log: read_log(path) for log, path in paths.items() if _has_rows(path)}
     if not tables:
         raise InputError(f'{folder}: no epoch in {" or ".join(LOGS.values())} yet; give the '
-                         '--result_path of a run')
+                         '--result_path of a run that has ended its first')
     return tables
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from datasets.video import find_video
 from runtime.errors import InputError
-from util_scripts.helpers.files import malformed, read_text
+from util_scripts.helpers import files
+from util_scripts.helpers.files import read_text
 from util_scripts.helpers.videos import is_video
 
 FORM = 'path,label or path,label,group'
@@ -216,6 +217,11 @@ def _guessed_columns(path: Path, rows: Sequence[Row], root: Path) -> dict[str, i
 
 
 # ---------------------------------------------------------------- what a line says
+
+def malformed(path: Path, number: int, line: str, form: str) -> InputError:
+    """That of `files`, of a list that the user wrote."""
+    return files.malformed(path, number, line, form, is_published=False)
+
 
 def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
     number, fields = row

@@ -1,0 +1,349 @@
+"""The cures that errors of commands give: followed literally, the command gets further.
+
+A case is: files to write, the command, words of its error, and what follows the advice: a command,
+or files to write, or nothing where the sentence itself names the flag.
+"""
+
+import json
+import os
+import re
+import shlex
+
+import pytest
+
+from runtime.distributed import World, find_world, rendezvous_address, start_processes
+from runtime.errors import InputError
+from tests.helpers import grey_frames, run_script, write_video
+from tests.test_annotation_scripts import make_flow, make_frames, make_hdf5
+
+LABELS = {'labels': ['a', 'b']}
+ENTRIES = {'x': {'subset': 'validation', 'annotations': {'label': 'a', 'segment': [1, 4]}},
+           'y': {'subset': 'validation', 'annotations': {'label': 'b', 'segment': [1, 4]}}}
+ANNOTATION = json.dumps({**LABELS, 'database': ENTRIES})
+ONE_BEST = json.dumps({'results': {name: [{'label': 'a', 'score': 0.5}] for name in 'xy'}})
+RESULTS = json.dumps({'results': {
+    name: [{'label': label, 'score': 0.5} for label in 'ab'] for name in 'xy'}})
+NUMBERS = RESULTS.replace('"a"', '"0"').replace('"b"', '"1"')
+ODD = RESULTS.replace('"a"', '"c"')
+OTHERS = json.dumps({'results': {'z': [{'label': 'a', 'score': 0.5}]}})
+SEVERAL = json.dumps({**LABELS, 'database': {
+    **ENTRIES, 'y': {'subset': 'validation', 'annotations': {'label': ['a', 'b']}}}})
+UNLABELLED = json.dumps({**LABELS, 'database': {
+    name: {'subset': 'validation'} for name in 'xy'}})
+BOTH_SUBSETS = json.dumps({**LABELS, 'database': {
+    **{name: {'subset': 'validation'} for name in 'vw'},
+    **{name: {**entry, 'subset': 'training'} for name, entry in ENTRIES.items()}}})
+MISSPELT = ANNOTATION.replace('"label": "b"', '"label": ["B"]')
+SCORES = 'val.log', 'epoch\tloss\tacc\tacc_clips\n'
+UCF = {'classInd.txt': '1 a\n2 b\n', 'trainlist01.txt': 'a/x.avi 1\n',
+       'testlist01.txt': 'b/y.avi\n'}
+KINETICS = 'label,youtube_id,time_start,time_end,split\na,x,0,1,train\nb,y,0,1,train\n'
+MOMENTS = {'moments_categories.txt': 'a,0\nb,1\n', 'trainingSet.csv': 'a/x.mp4,a,4,1\n',
+           'validationSet.csv': 'b/y.mp4,b,4,1\n'}
+
+
+def below(folder, files):
+    return {f'{folder}/{name}': text for name, text in files.items()}
+
+
+LIST = 'videos/a/x.mp4,a\nvideos/b/y.mp4,b\n'
+FOLDER_JSON = {
+    'no folder': ({}, 'folder_json gone out.json', 'give the folder of the videos',
+                  'folder_json videos out.json'),
+    'nothing in it': ({}, 'folder_json empty out.json', 'check the path',
+                      'folder_json videos out.json'),
+    'no classes': ({}, 'folder_json flat out.json', 'give a list of path,label',
+                   {'l.csv': 'flat/x.mp4,a\n'}, 'folder_json l.csv out.json'),
+    'two kinds': ({'two/a/z.mp4': ''}, 'folder_json two out.json', 'say with --video_type',
+                  'folder_json two out.json --video_type jpg'),
+    'type that is not there': ({}, 'folder_json videos out.json --video_type jpg', 'drop the flag',
+                               'folder_json videos out.json'),
+    'names twice': ({'twice/a/x.mp4': '', 'twice/a/x.avi': ''},
+                    'folder_json twice out.json --video_type video', 'remove all but one',
+                    lambda: os.remove('twice/a/x.avi')),
+    'group': ({}, 'folder_json videos out.json --by_group (', 'not a regular expression',
+              'folder_json videos out.json --by_group x'),
+    'empty list': ({'l.csv': '\n'}, 'folder_json l.csv out.json', 'a line for each video',
+                   {'l.csv': LIST}),
+    'listed twice': ({'l.csv': LIST + LIST[:17]}, 'folder_json l.csv out.json', 'remove a line',
+                     {'l.csv': LIST}),
+    'only a header': ({'l.csv': 'path,label\n'}, 'folder_json l.csv out.json', 'write a line',
+                      {'l.csv': 'path,label\n' + LIST}),
+    'misspelt column': ({'l.csv': 'path,lable\n' + LIST}, 'folder_json l.csv out.json',
+                        'did you mean label?', {'l.csv': 'path,label\n' + LIST}),
+    'no column': ({'l.csv': 'path,group\n' + LIST}, 'folder_json l.csv out.json',
+                  'no column label; name it', {'l.csv': 'path,label\n' + LIST}),
+    'no name': ({'l.csv': 'path,\n' + LIST}, 'folder_json l.csv out.json', 'name it in line 1',
+                {'l.csv': 'path,label\n' + LIST}),
+    'one twice': ({'l.csv': 'path,label,class\nvideos/a/x.mp4,a,a\n'},
+                  'folder_json l.csv out.json', 'remove one',
+                  {'l.csv': 'path,label\nvideos/a/x.mp4,a\n'}),
+    'vague': ({'l.csv': 'path,label,start,end\nvideos/a/x.mp4,a,0,1\n'},
+              'folder_json l.csv out.json', 'call it start_sec or start_frame',
+              {'l.csv': 'path,label,start_frame,end_frame\nvideos/a/x.mp4,a,1,1\n'}),
+    'no end': ({'l.csv': 'path,label,start_sec\nvideos/a/x.mp4,a,0\n'},
+               'folder_json l.csv out.json', 'no column end_sec', {
+                   'l.csv': 'path,label,start_sec,end_sec\nvideos/a/x.mp4,a,0,1\n'}),
+    'rate alone': ({'l.csv': 'path,label,fps\nvideos/a/x.mp4,a,25\n'},
+                   'folder_json l.csv out.json', 'remove it or add them',
+                   {'l.csv': 'path,label\nvideos/a/x.mp4,a\n'}),
+    'two units': ({'l.csv': 'path,label,start_sec,end_sec,start_frame\nvideos/a/x.mp4,a,0,1,1\n'},
+                  'folder_json l.csv out.json', 'remove one of both',
+                  {'l.csv': 'path,label,start_sec,end_sec\nvideos/a/x.mp4,a,0,1\n'}),
+    'rate of stored frames': (
+        {'l.csv': 'path,label,start_sec,end_sec\nx,a,0,1\n'},
+        'folder_json l.csv out.json --video_path jpg/a', 'add the frames per second',
+        {'l.csv': 'path,label,start_sec,end_sec,fps\nx,a,0,1,3\n'}),
+    'many columns': ({'l.csv': 'videos/a/x.mp4,a,1,2\n'}, 'folder_json l.csv out.json',
+                     'such as path,label,subset', {
+                         'l.csv': 'path,label,subset\nvideos/a/x.mp4,a,train\n'}),
+    'columns too many': ({'l.csv': 'path,label\nvideos/a/x.mp4,a,b\n'},
+                         'folder_json l.csv out.json', 'mend the line',
+                         {'l.csv': 'path,label\nvideos/a/x.mp4,a\n'}),
+    'subset': ({'l.csv': 'path,label,subset\nvideos/a/x.mp4,a,some\n'},
+               'folder_json l.csv out.json', 'of subset train, val or test',
+               {'l.csv': 'path,label,subset\nvideos/a/x.mp4,a,val\n'}),
+    'drive': ({'l.csv': 'C:\\v\\x.mp4,a\n'}, 'folder_json l.csv out.json',
+              'relative to the folder of --video_path', {'l.csv': 'a\\x.mp4,a\n'},
+              'folder_json l.csv out.json --video_path videos'),
+    'paths elsewhere': ({'l.csv': 'a/x.mp4,a\n'}, 'folder_json l.csv out.json',
+                        'give with --video_path', 'folder_json l.csv out.json --video_path videos'),
+    'no labels': ({'l.csv': 'path,label,subset\nvideos/a/x.mp4,,test\n'},
+                  'folder_json l.csv out.json', 'add them', {
+                      'l.csv': 'path,label,subset\nvideos/a/x.mp4,a,test\n'}),
+    'groups': ({'l.csv': 'path,label,group,start_frame,end_frame\nvideos/a/x.mp4,a,1,1,1\n'
+                         'videos/a/x.mp4,a,2,2,2\n'}, 'folder_json l.csv out.json',
+               'give them one group', {
+                   'l.csv': 'path,label,group,start_frame,end_frame\nvideos/a/x.mp4,a,1,1,1\n'
+                            'videos/a/x.mp4,a,1,2,2\n'}),
+    'part of X': ({}, 'folder_json videos out.json --val_fraction 1', '0.99',
+                  'folder_json videos out.json --val_fraction 0.99')}
+EXTRACTION = {
+    'no folder': ({}, 'generate_video_jpgs gone out kinetics', 'give the folder of the videos',
+                  'generate_video_jpgs videos out kinetics --n_jobs 1'),
+    'flat': ({}, 'generate_video_hdf5 flat out kinetics', 'the name of the data set',
+             'generate_video_hdf5 flat out activitynet --n_jobs 1'),
+    'destination': ({'file': ''}, 'generate_flow_hdf5 videos file kinetics',
+                    'give another destination',
+                    'generate_flow_hdf5 videos out kinetics --n_jobs 1'),
+    'data set': ({}, 'generate_video_jpgs videos out k400', "'kinetics'",
+                 'generate_video_jpgs gone out kinetics'),
+    'rate': ({}, 'generate_video_jpgs gone out kinetics --fps 0', 'or -1',
+             'generate_video_jpgs gone out kinetics --fps -1'),
+    'size': ({}, 'generate_video_jpgs gone out kinetics --size 0', '1 to 10',
+             'generate_video_jpgs gone out kinetics --size 1'),
+    'quality': ({}, 'generate_video_hdf5 gone out kinetics --quality 32', '1 to 31',
+                'generate_video_hdf5 gone out kinetics --quality 31'),
+    'quality of flow': ({}, 'generate_flow_hdf5 gone out kinetics --quality 0', '1 to 100',
+                        'generate_flow_hdf5 gone out kinetics --quality 1'),
+    'processes': ({}, 'generate_video_jpgs gone out kinetics --n_jobs 0', 'or -1',
+                  'generate_video_jpgs gone out kinetics --n_jobs -1')}
+ANNOTATIONS = {
+    'ucf101, classes': ({}, 'ucf101_json empty jpg out', 'is needed there',
+                        below('lists', UCF), 'ucf101_json lists jpg out'),
+    'ucf101, lists': ({'lists/classInd.txt': '1 a\n'}, 'ucf101_json lists jpg out',
+                      'give the folder of', below('lists', UCF)),
+    'ucf101, frames': (below('lists', UCF), 'ucf101_json lists empty out', 'give the folder that',
+                       'ucf101_json lists jpg out'),
+    'ucf101, line': (below('lists', {**UCF, 'classInd.txt': 'a\n'}), 'ucf101_json lists jpg out',
+                     'mend the line', below('lists', UCF)),
+    'hmdb51, lists': ({}, 'hmdb51_json empty jpg out', 'give the folder of',
+                      {'lists/a_test_split1.txt': 'x.avi 1\n'}, 'hmdb51_json lists jpg out'),
+    'hmdb51, line': ({'lists/a_test_split1.txt': 'x.avi 3\n'}, 'hmdb51_json lists jpg out',
+                     '0, 1 or 2', {'lists/a_test_split1.txt': 'x.avi 1\n'}),
+    'kinetics, list': ({}, 'kinetics_json empty 400 jpg jpg out.json', 'is needed',
+                       {'lists/kinetics-400_train.csv': KINETICS},
+                       'kinetics_json lists 400 kinetics jpg out.json'),
+    'kinetics, columns': ({'lists/kinetics-400_train.csv': KINETICS.replace('time_start', 'start')},
+                          'kinetics_json lists 400 kinetics jpg out.json', 'as published',
+                          {'lists/kinetics-400_train.csv': KINETICS}),
+    'kinetics, row': ({'lists/kinetics-400_train.csv': KINETICS + 'a,x,zero,1,train\n'},
+                      'kinetics_json lists 400 kinetics jpg out.json', 'mend the line',
+                      {'lists/kinetics-400_train.csv': KINETICS}),
+    'mit, lists': ({}, 'mit_json empty jpg out.json', 'needed there', below('lists', MOMENTS),
+                   'mit_json lists jpg out.json'),
+    'mit, class': (below('lists', {**MOMENTS, 'trainingSet.csv': 'c/x.mp4,c,4,1\n'}),
+                   'mit_json lists jpg out.json', 'mend the line', below('lists', MOMENTS)),
+    'fps, database': ({'net.json': '{}'}, 'add_fps_into_activitynet_json flat net.json', 'give',
+                      {'net.json': '{"database": {"x": {}}}'}),
+    'fps, videos': ({'net.json': '{"database": {"z": {}}}'},
+                    'add_fps_into_activitynet_json flat net.json', 'looked for as v_ID.mp4',
+                    lambda: os.replace('flat/x.mp4', 'flat/v_z.mp4'))}
+RESULT_FILES = {
+    'best few': ({'val.json': ONE_BEST}, 'eval_accuracy true.json val.json -k 2',
+                 '--output_topk 2', {'val.json': RESULTS}),
+    'k': ({'val.json': RESULTS}, 'eval_accuracy true.json val.json -k 0', 'at least 1',
+          'eval_accuracy true.json val.json -k 1'),
+    'no results': ({'val.json': '{}'}, 'eval_accuracy true.json val.json', 'give',
+                   {'val.json': RESULTS}),
+    'form of results': ({'val.json': '{"results": {"x": 3}}'}, 'eval_accuracy true.json val.json',
+                        'give', {'val.json': RESULTS}),
+    'no JSON': ({'val.json': 'x'}, 'eval_accuracy true.json val.json', 'needed there',
+                {'val.json': RESULTS}),
+    'other videos': ({'val.json': OTHERS}, 'eval_accuracy true.json val.json',
+                     'that was inferred', {'val.json': RESULTS}),
+    'other labels': ({'val.json': NUMBERS}, 'eval_accuracy true.json val.json',
+                     'that the inference had', {'val.json': RESULTS}),
+    'no labels': ({'true.json': BOTH_SUBSETS, 'val.json': RESULTS},
+                  'eval_accuracy true.json val.json', '--subset',
+                  'eval_accuracy true.json val.json --subset training'),
+    'label that is no class': ({'true.json': MISSPELT, 'val.json': RESULTS},
+                               'eval_accuracy true.json val.json', "mend the video's label",
+                               {'true.json': ANNOTATION}),
+    'all classes': ({'val.json': ONE_BEST}, 'eval_accuracy true.json val.json --multi_label',
+                    '--output_topk 0', {'val.json': RESULTS}),
+    'name of a subset': ({'val.json': RESULTS}, 'eval_accuracy true.json val.json --subset valid',
+                         'validation', 'eval_accuracy true.json val.json --subset validation'),
+    'order, several labels': ({'true.json': SEVERAL, 'val.json': NUMBERS},
+                              'find_class_order val.json true.json --output l.txt',
+                              'with one', {'true.json': ANNOTATION}),
+    'order, other videos': ({'val.json': OTHERS, 'true.json': BOTH_SUBSETS},
+                            'find_class_order val.json true.json --output l.txt --subset training',
+                            '--subset', {'val.json': NUMBERS}),
+    'order, other labels': ({'val.json': ODD}, 'find_class_order val.json true.json --output l.txt',
+                            'without class names', {'val.json': NUMBERS}),
+    'order, no output': ({'val.json': NUMBERS}, 'find_class_order val.json true.json',
+                         '--output', 'find_class_order val.json true.json --output l.txt'),
+    'order, no labels': ({'true.json': UNLABELLED, 'val.json': NUMBERS},
+                         'find_class_order val.json true.json --output l.txt', 'has a label',
+                         {'true.json': ANNOTATION}),
+    'no run': ({}, 'plot_log gone', '--result_path', {SCORES[0]: SCORES[1] + '1\t2\t0.5\t0.5\n'},
+               'plot_log .'),
+    'no epoch': (dict([SCORES]), 'plot_log .', 'no epoch', {
+        SCORES[0]: SCORES[1] + '1\t2\t0.5\t0.5\n'}),
+    'no log': ({SCORES[0]: SCORES[1] + 'x\n'}, 'plot_log .', 'that main.py wrote', {
+        SCORES[0]: SCORES[1] + '1\t2\t0.5\t0.5\n'})}
+WEIGHTS = {
+    'no name': ({}, 'get_weights', 'or --list for all', 'get_weights --list'),
+    'misspelt': ({}, 'get_weights r3d50_200ep', 'did you mean', None),
+    'by hand': ({}, 'get_weights r3d50_K_200ep', 'put it into weights',
+                {'weights/r3d50_K_200ep.pth': ''}),
+    'no file': ({}, 'get_weights r3d50_K_200ep --file gone.pth', 'give another file',
+                {'a.pth': ''}, 'get_weights r3d50_K_200ep --file a.pth'),
+    'another file': ({'a.gz': ''}, 'get_weights i3d-kinetics-400 --file a.gz', 'sha256', {},
+                     'get_weights r3d50_K_200ep --file a.gz'),
+    'no network': ({}, 'networks_table --networks resnet-19', 'choose one of', None),
+    'no family': ({}, 'networks_table --networks vgg-18 --seconds 0.01', 'choose one of',
+                  'networks_table --networks resnet-19'),
+    'no size': ({}, 'networks_table --networks resnet-19 --sample_size 0', 'at least 1',
+                'networks_table --networks resnet-19 --sample_size 1')}
+DATA = 'check_data --video_path jpg --annotation_path true.json --n_threads 1'
+BENCHMARK = 'benchmark --no_cuda --json gone/x.json'
+CHECKS = {
+    'check, no frames': ({}, DATA.replace('--video_path jpg ', ''), '--video_path is missing',
+                         DATA),
+    'check, no annotation': ({}, DATA.replace('true.json', 'gone.json'), 'no such', DATA),
+    'check, flags': ({}, f'{DATA} --exact_pixels', 'add --file_type video', None),
+    'frames to measure': ({}, f'{BENCHMARK} --annotation_path true.json', 'add --video_path',
+                          f'{BENCHMARK} --annotation_path true.json --video_path jpg'),
+    'extraction': ({}, f'{BENCHMARK} --videos videos', 'add --parts extraction', None),
+    'decoders': ({}, f'{BENCHMARK} --against opencv', 'add --parts clips', None),
+    'json': ({}, f'{BENCHMARK} --parts clips', 'no such folder; make it',
+             f'{BENCHMARK.replace("gone/", "")} --parts clips'),
+    'clips': ({}, 'benchmark --no_cuda --parts clips', 'with --videos',
+              'benchmark --no_cuda --parts clips --videos empty'),
+    'no videos': ({}, 'benchmark --no_cuda --parts clips --videos empty', 'check --videos',
+                  'benchmark --no_cuda --parts clips --videos videos'),
+    'demo': ({}, 'demo --dst videos', 'name another folder with --dst', 'demo --dst true.json'),
+    'prediction': ({}, 'predict gone.mp4 --weights gone.pth', 'give videos, or folders',
+                   'predict videos --weights gone.pth')}
+CASES = {f'{title}: {name}': case for title, cases in (
+    ('own videos', FOLDER_JSON), ('extraction', EXTRACTION), ('annotation', ANNOTATIONS),
+    ('results', RESULT_FILES), ('weights', WEIGHTS), ('checks', CHECKS))
+    for name, case in cases.items()}
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    """Videos, and frames of them."""
+    root = tmp_path_factory.mktemp('base')
+    for name in ('videos/a/x', 'videos/b/y', 'flat/x'):
+        write_video(root / f'{name}.mp4', grey_frames([40, 50, 60]))
+    for folder in ('jpg', 'two'):
+        make_frames(root / folder, {'a/x': 3, 'b/y': 3})
+    make_frames(root / 'kinetics', {'a/x_000000_000001': 3, 'b/y_000000_000001': 3})
+    make_hdf5(root / 'hdf5', {'a/x': 3})
+    make_flow(root / 'flow', {'a/x': 3})
+    (root / 'empty').mkdir()
+    return root
+
+
+def write(files):
+    for name, text in files.items():
+        os.makedirs(os.path.dirname(name) or '.', exist_ok=True)
+        with open(name, 'w') as file:
+            file.write(text)
+
+
+def said_in(command, error):
+    """The command as the sentence says it: a flag added, or a word in place of the wrong one."""
+    added = re.search(r'\badd (--\w+(?: [\w.]+)?)[,;]?', error)
+    if added:
+        return f'{command} {added[1]}'
+    right = re.search(r'(?:did you mean|choose one of) ([\w-]+)', error)
+    wrong = re.search(r"'([\w-]+)'", error)
+    return command.replace(wrong[1], right[1])
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_advice(base, tmp_path, monkeypatch, name):
+    files, fails, words, *cure = CASES[name]
+    if 'generate_flow' in fails:
+        pytest.importorskip('cv2')
+    for path in base.rglob('*'):
+        goal = tmp_path / path.relative_to(base)
+        goal.mkdir() if path.is_dir() else os.link(path, goal)
+    monkeypatch.chdir(tmp_path)
+    write({'true.json': ANNOTATION, **files})
+    script, *argv = shlex.split(fails)
+    done = run_script(script, *argv)
+    assert done.returncode == 2, done
+    error = done.stderr.strip().splitlines()[-1]
+    assert words in error
+    follows = fails
+    for part in cure:
+        if part is None:
+            follows = said_in(fails, error)
+        elif isinstance(part, str):
+            follows = part
+        elif isinstance(part, dict):
+            write(part)
+        else:
+            part()
+    script, *argv = shlex.split(follows)
+    done = run_script(script, *argv)
+    assert done.returncode != 2 or done.stderr.strip().splitlines()[-1] != error, (error, done)
+
+
+# ---------------------------------------------------------------- processes
+
+@pytest.mark.parametrize('url', ['localhost:1', 'tcp://host', 'tcp://host:99999', 'tcp://host:a'])
+def test_advice_on_the_address(url):
+    """It is checked before processes are started, as well as in each."""
+    for check in (lambda url: rendezvous_address(World(0, 2), {}, url),
+                  lambda url: start_processes(['true'], {}, world_size=1, dist_url=url,
+                                              no_cuda=True)):
+        with pytest.raises(InputError, match='such as tcp://') as error:
+            check(url)
+        check(re.search(r'such as (tcp://\S+)', str(error.value))[1])
+
+
+@pytest.mark.parametrize('variables, world_size, words, variables_then, world_size_then', [
+    ({'NODE_RANK': '1'}, 1, 'give the number of nodes', {'NODE_RANK': '1'}, 2),
+    ({'NODE_RANK': 'first'}, 1, 'from 0 to 0', {'NODE_RANK': '0'}, 1),
+    ({'NODE_RANK': '-1'}, 1, 'from 0 to 0', {'NODE_RANK': '0'}, 1)])
+def test_advice_on_nodes(variables, world_size, words, variables_then, world_size_then):
+    def start(variables, world_size):
+        return start_processes(['true'], {**os.environ, **variables}, world_size=world_size,
+                               dist_url='tcp://127.0.0.1:23456', no_cuda=True)
+    with pytest.raises(InputError, match=words):
+        start(variables, world_size)
+    assert start(variables_then, world_size_then) == 0
+
+
+@pytest.mark.parametrize('wrong', [{'RANK': 'one'}, {'RANK': '2'}, {'LOCAL_WORLD_SIZE': '0'}])
+def test_advice_on_launchers(wrong):
+    right = {'RANK': '1', 'WORLD_SIZE': '2', 'LOCAL_RANK': '1', 'LOCAL_WORLD_SIZE': '2'}
+    with pytest.raises(InputError, match='start main.py with torchrun'):
+        find_world({**right, **wrong})
+    assert find_world(right).size == 2
