@@ -215,6 +215,8 @@ def find_span(begin: float, end: float, stored: int, n_out: int) -> Span:
     The scaler takes whole pixels. A few more of them than are wanted, which are cut off again when
     they are scaled, let both ends come out nearer to where they should be.
     """
+    if begin == int(begin) and end == int(end):
+        return Span(int(begin), int(end - begin), n_out, 0)
     import numpy as np
     more = np.arange(-1, MOST_MORE + 1)  # one less where an edge is rounded inwards
     firsts = np.clip(math.floor(begin) - more, 0, stored - 1)[:, None]
