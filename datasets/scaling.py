@@ -42,6 +42,9 @@ BT601_SPACES = (2, 5, 6)
 # Where FFmpeg places chroma samples unless a stream says something else: in the middle of two
 # samples of luma, in 1/256 of their distance.
 CHROMA_PLACE, CHROMA_STEP = 128, 256
+# Of `find_span`: so many pixels more may be taken on each side, each for so much less of a pixel
+# that an edge is off.
+MOST_MORE, COST = 12, 0.004
 
 
 class Box(NamedTuple):
@@ -196,14 +199,46 @@ def _chroma_place(axis: str, begin: int, n: int, n_chroma: int) -> str:
     return f':in_{axis}_chr_pos={place}'
 
 
+class Span(NamedTuple):
+    """One axis of a picture in the pixels of its file: from `begin` on `n` pixels are scaled to
+    `scaled`, of which the first `skipped` and some at the end are cut off."""
+
+    begin: int
+    n: int
+    scaled: int
+    skipped: int
+
+
+def find_span(begin: float, end: float, stored: int, n_out: int) -> Span:
+    """The `Span` of begin...end, in pixels of the file, of which there are `stored`, as `n_out`.
+
+    The scaler takes whole pixels. A few more of them than are wanted, which are cut off again when
+    they are scaled, let both ends come out nearer to where they should be.
+    """
+    if begin == int(begin) and end == int(end):
+        return Span(int(begin), int(end - begin), n_out, 0)
+    import numpy as np
+    more = np.arange(-1, MOST_MORE + 1)  # one less where an edge is rounded inwards
+    firsts = np.clip(math.floor(begin) - more, 0, stored - 1)[:, None]
+    n = np.maximum(1, np.minimum(stored, math.ceil(end) + more) - firsts)
+    exactly = n * (n_out / (end - begin))
+    scaled = np.maximum(n_out, np.stack([np.floor(exactly), np.ceil(exactly)]))
+    skipped = np.clip(np.rint((begin - firsts) * scaled / n), 0, scaled - n_out)
+    step = n / scaled  # pixels of the file for one of the result
+    off = np.maximum(np.abs(firsts + skipped * step - begin),
+                     np.abs(firsts + (skipped + n_out) * step - end))
+    best = np.unravel_index((off + COST * n).argmin(), off.shape)
+    return Span(int(firsts[best[1], 0]), int(n[best[1:]]), int(scaled[best]), int(skipped[best]))
+
+
 class Cropper(_Pictures):
     """Frames as decoded -> what a plan wants of them, upright, in one pass; planes of green, blue,
     red, which FFmpeg makes in half the time of pixels with all three.
 
     size: short side, in pixels, of the picture that the plan's box is in; that picture is not made
 
-    Scaling is bilinear with antialias, as spatial_transforms has it. The edges of the box are
-    rounded to whole pixels of the file.
+    Scaling is bilinear with antialias, as spatial_transforms has it. The edges of the box are those
+    of `find_span`.
     """
 
     def __init__(self, plan: Plan, size: int = SHORT_SIDE,
@@ -217,16 +252,17 @@ class Cropper(_Pictures):
         self._box, self._out = self._plan(self._shown_size[1], self._shown_size[0])
 
     def _steps(self, frame: av.VideoFrame, turned: Orientation) -> list[tuple[str, str]]:
-        assert self._shown_size is not None
-        box = self._stored_box(frame, turned)
+        across, down = self._spans(frame, turned)
         height, width = self._out[::-1] if turned[0] else self._out
-        places = (_chroma_place('h', box.left, box.width, frame.format.chroma_width(2))
-                  + _chroma_place('v', box.top, box.height, frame.format.chroma_height(2)))
-        steps = [('crop', f'w={box.width}:h={box.height}:x={box.left}:y={box.top}:exact=1')]
-        if (box.height, box.width) == (frame.height, frame.width):
-            steps = []
-        steps += [('scale', f'w={width}:h={height}:flags=bilinear+accurate_rnd+full_chroma_int'
-                            f':threads=1{places}'), ('format', 'pix_fmts=gbrp')]
+        places = (_chroma_place('h', across.begin, across.n, frame.format.chroma_width(2))
+                  + _chroma_place('v', down.begin, down.n, frame.format.chroma_height(2)))
+        steps = [('scale', f'w={across.scaled}:h={down.scaled}:flags=bilinear+accurate_rnd'
+                           f'+full_chroma_int:threads=1{places}'), ('format', 'pix_fmts=gbrp')]
+        if (down.n, across.n) != (frame.height, frame.width):
+            steps.insert(0, ('crop', f'w={across.n}:h={down.n}:x={across.begin}:y={down.begin}'
+                                     ':exact=1'))
+        if (down.scaled, across.scaled) != (height, width):
+            steps.append(('crop', f'w={width}:h={height}:x={across.skipped}:y={down.skipped}'))
         return steps + list(FILTERS[turned])
 
     def pixels(self, frame: av.VideoFrame) -> 'np.ndarray':
@@ -239,18 +275,17 @@ class Cropper(_Pictures):
             pixels[channel] = rows[:result.height, :result.width]
         return pixels
 
-    def _stored_box(self, frame: av.VideoFrame, turned: Orientation) -> Box:
-        """The plan's box in the pixels of a frame as it lies in memory."""
+    def _spans(self, frame: av.VideoFrame, turned: Orientation) -> list[Span]:
+        """The plan's box in the pixels of a frame as it lies in memory: across and down."""
         assert self._shown_size is not None
         is_transposed, *are_low = turned
         sides = (frame.height, frame.width) if is_transposed else (frame.width, frame.height)
-        ranges = []
-        for begin, n, shown, stored, is_low in zip(
+        spans = []
+        for begin, n, shown, stored, is_low, n_out in zip(
                 (self._box.left, self._box.top), (self._box.width, self._box.height),
-                self._shown_size, sides, are_low):
-            low, high = (round(edge * stored / shown) for edge in (begin, begin + n))
-            low = min(low, stored - 1)
-            high = max(high, low + 1)
-            ranges.append((low, high - low) if is_low else (stored - high, high - low))
-        (left, width), (top, height) = ranges[::-1] if is_transposed else ranges
-        return Box(top, left, height, width)
+                self._shown_size, sides, are_low, self._out[::-1]):
+            low, high = (edge * stored / shown for edge in (begin, begin + n))
+            if not is_low:
+                low, high = stored - high, stored - low
+            spans.append(find_span(low, high, stored, n_out))
+        return spans[::-1] if is_transposed else spans

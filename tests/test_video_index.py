@@ -83,9 +83,9 @@ def test_a_training_with_loader_processes_fills_it(tmp_path):
         write_video(tmp_path / 'v' / f'{name}.avi', noise(20, seed=ord(name[-1])), gop_size=5)
     folder_json.main([str(tmp_path / 'v'), str(tmp_path / 'own.json'), '--val_fraction', '0'])
     flags = ['--root_path', tmp_path, '--video_path', 'v', '--annotation_path', 'own.json',
-             '--file_type', 'video', '--n_threads', 1, '--no_val', '--sample_duration', 4, '--sample_size', 32,
-             '--no_cuda', '--model_depth', 10, '--batch_size', 2, '--resnet_widen_factor', 0.125,
-             '--n_epochs', 1]
+             '--file_type', 'video', '--n_threads', 1, '--no_val', '--sample_duration', 4,
+             '--sample_size', 32, '--no_cuda', '--model_depth', 10, '--batch_size', 2,
+             '--resnet_widen_factor', 0.125, '--n_epochs', 1]
     logs = []
     for name in ('without', 'with'):
         index = [] if name == 'without' else ['--video_index', 'known.idx']

@@ -14,7 +14,7 @@ import spatial_transforms as S
 from datasets import video
 from datasets.frames import (EMPTY, MISSING, UNDECODABLE, WRONG_COUNT, FrameError, Hdf5Frames,
                              JpgFrames, VideoFrames)
-from datasets.scaling import SHORT_SIDE, Scaler
+from datasets.scaling import SHORT_SIDE, Scaler, find_span
 from datasets.video import (SeekError, Sought, Video, VideoError, count_frames, count_packets,
                             find_video, read_rgb)
 from tests.helpers import cut_short, grey_frames, write_sound, write_video
@@ -556,3 +556,24 @@ def test_real_clips_are_little_other_than_their_jpgs(videos_dir, tmp_path, path)
     jpgs = JpgFrames().read(str(tmp_path / 'jpg'), numbers).float()
     assert clip.shape == jpgs.shape
     assert (clip - jpgs).abs().mean() < 1.5 and (clip - jpgs).mean((0, 2, 3)).abs().max() < 0.2
+
+
+def test_edges_of_crops_are_nearly_where_they_should_be():
+    seed = random.randrange(2 ** 32)
+    print('seed', seed)
+    draw, offs, rounded = random.Random(seed), [], []
+    for _ in range(2000):
+        stored, n_out = draw.choice([240, 256, 340, 480]), draw.choice([112, 224])
+        n = draw.uniform(20, stored)
+        begin = draw.uniform(0, stored - n)
+        span = find_span(begin, begin + n, stored, n_out)
+        assert 0 <= span.begin and span.begin + span.n <= stored
+        assert 0 <= span.skipped <= span.scaled - n_out
+        edges = [span.begin + edge * span.n / span.scaled
+                 for edge in (span.skipped, span.skipped + n_out)]
+        offs.append(max(abs(edges[0] - begin), abs(edges[1] - begin - n)))
+        rounded.append(max(abs(round(begin) - begin), abs(round(begin + n) - begin - n)))
+    assert np.mean(offs) < np.mean(rounded) / 2
+    assert all(ours < theirs + 0.1 for ours, theirs in zip(offs, rounded))
+    assert find_span(0, 240, 240, 112) == (0, 240, 112, 0)
+    assert find_span(12, 112, 240, 50) == (12, 100, 50, 0)
