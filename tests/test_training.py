@@ -178,6 +178,13 @@ def test_frozen_norms_stay_as_they_are(tiny_data, tmp_path, pretrained):
     assert not any(torch.equal(before[name], after[name]) for name in before.keys() - norms)
 
 
+def test_frozen_norms_take_single_clips(tiny_data, tmp_path, pretrained):
+    flags = ('--batch_size', 1, '--sample_duration', 1, '--pretrain_path', pretrained,
+             '--accumulate', 4, '--no_val', '--n_epochs', 1, '--learning_rate', 0.001)
+    assert run_main(tiny_data.argv(tmp_path, *flags, '--freeze_bn')) == 0
+    assert len(log_rows(tmp_path)) == 3
+
+
 def test_what_is_frozen_is_trained_later(tiny_data, tmp_path, pretrained):
     assert run_main(tiny_data.argv(
         tmp_path, '--pretrain_path', pretrained, '--ft_begin_module', 'layer4', '--unfreeze_epoch',
