@@ -63,7 +63,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the average in what `state_dict` gave. Raises KeyError for other weights."""
+        """Go on from the average in what `state_dict` gave.
+
+        Raises KeyError, TypeError, AttributeError or ValueError for another network's, or none.
+        """
         for name, kept in self._kept.items():
-            kept.copy_(state['ema_state_dict'][name])
-        self._n_updates = state['ema_updates']
+            average = state['ema_state_dict'][name]
+            if average.shape != kept.shape:
+                raise ValueError(f'{name} has the shape {tuple(average.shape)}')
+            kept.copy_(average)
+        self._n_updates = int(state['ema_updates'])

@@ -158,7 +158,7 @@ def restore_average(average: WeightAverage, weights: Weights) -> None:
     """Load the moving average of the weights. Raises InputError."""
     try:
         average.load_state_dict(training_state(weights))
-    except (KeyError, RuntimeError, TypeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f'{weights.path}: its moving average of the weights is not of its '
                          'network; give an unchanged file') from None
 

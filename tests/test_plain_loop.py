@@ -35,6 +35,7 @@ CASES = {
     'cosine after warm-up': ('--lr_scheduler', 'cosine', '--warmup_epochs', 0.5),
     'layer decay': ('--layer_decay', 0.5, '--head_lr_factor', 3, '--no_norm_decay',
                     '--weight_decay', 0.1),
+    'mixup': ('--mixup', 0.4, '--accumulate', 2),
     'label smoothing': ('--label_smoothing', 0.2),
     'all': ('--optimizer', 'adamw', '--learning_rate', 0.002, '--accumulate', 2,
             '--clip_grad_norm', 1, '--ema_decay', 0.35, '--warmup_epochs', 1, '--layer_decay', 0.7,
@@ -75,6 +76,18 @@ def rate_factor(opts, step, steps_per_epoch):
     return 1
 
 
+def mixed(order, i, clips, labels, opts):
+    """Clips and targets of batch i, mixed by what a training draws for it."""
+    targets = F.one_hot(labels, 3).to(torch.get_default_dtype())
+    if not opts.mixup:
+        return clips, targets
+    with order.batch_draw(i):
+        torch.multinomial(torch.tensor([1.0]), 1)  # mixup or cutmix
+        alpha = torch.tensor([opts.mixup])
+        share = float(torch.distributions.Beta(alpha, alpha).sample(()))
+    return tuple(share * x + (1 - share) * x.roll(1, 0) for x in (clips, targets))
+
+
 def plain_training(opts):
     """(network, its average) after a loop that a reader of PyTorch's tutorials would write."""
     loader = build_loader(opts, 'train', read_annotation(opts.annotation_path))
@@ -93,8 +106,10 @@ def plain_training(opts):
             optimizer.zero_grad()
             n_clips = sum(len(batch.labels) for batch in group)
             for batch in group:
-                logits = network(normalize(batch.clips))
-                loss = F.cross_entropy(logits, batch.labels, reduction='sum',
+                number = next(i for i, other in enumerate(batches) if other is batch)
+                clips, targets = mixed(loader.batch_sampler, number, batch.clips, batch.labels,
+                                       opts)
+                loss = F.cross_entropy(network(normalize(clips)), targets, reduction='sum',
                                        label_smoothing=opts.label_smoothing)
                 (loss / n_clips).backward()
             if opts.clip_grad_norm:
@@ -108,9 +123,10 @@ def plain_training(opts):
     return network, average
 
 
-def assert_close(state_dict, network):
+def assert_close(state_dict, network, tolerance):
     for name, value in network.state_dict().items():
-        torch.testing.assert_close(state_dict[name], value, rtol=1e-8, atol=1e-10, msg=name)
+        torch.testing.assert_close(state_dict[name], value, rtol=tolerance, atol=tolerance,
+                                   msg=name)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -119,7 +135,9 @@ def test_weights_are_those_of_a_plain_loop(tiny_data, tmp_path, case):
     assert run_main(argv) == 0
     file = weights.load(tmp_path / f'save_{N_EPOCHS}.pth')
     network, average = plain_training(parse_opts(argv))
-    assert_close(file['state_dict'], network)
+    # Clips are mixed in float32.
+    tolerance = 1e-5 if '--mixup' in CASES[case] else 1e-9
+    assert_close(file['state_dict'], network, tolerance)
     if '--ema_decay' in CASES[case]:
-        assert_close(file['ema_state_dict'], average)
+        assert_close(file['ema_state_dict'], average, tolerance)
     assert ('ema_state_dict' in file) == ('--ema_decay' in CASES[case])

@@ -63,6 +63,21 @@ def test_the_same_command_goes_on_unchanged_after_a_decay(tiny_data, trained, tm
                       weights.load(trained / 'save_3.pth'))
 
 
+def test_a_record_from_before_flags_of_optimisation_came(tiny_data, trained, tmp_path):
+    """They have their defaults then, and the training ends the same."""
+    state = torch.load(trained / 'save_1.pth', weights_only=True)
+    for name in ('adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
+                 'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
+                 'label_smoothing', 'early_stopping', 'ema_decay', 'teacher_path',
+                 'distill_temperature', 'distill_weight', 'clip_schedule'):
+        del state['options'][name]
+    torch.save(state, tmp_path / 'save_1.pth')
+    assert run_main(command(tiny_data, tmp_path / 'results', 3, '--resume_path',
+                            tmp_path / 'save_1.pth')) == 0
+    assert same_state(weights.load(tmp_path / 'results' / 'save_3.pth'),
+                      weights.load(trained / 'save_3.pth'))
+
+
 @pytest.mark.parametrize('has_record', [True, False])
 def test_flags_of_the_optimiser_that_differ_are_taken_and_said(tiny_data, trained, tmp_path,
                                                                capsys, has_record):

@@ -178,6 +178,13 @@ def test_frozen_norms_stay_as_they_are(tiny_data, tmp_path, pretrained):
     assert not any(torch.equal(before[name], after[name]) for name in before.keys() - norms)
 
 
+def test_frozen_norms_take_single_clips(tiny_data, tmp_path, pretrained):
+    flags = ('--batch_size', 1, '--sample_duration', 1, '--pretrain_path', pretrained,
+             '--accumulate', 4, '--no_val', '--n_epochs', 1, '--learning_rate', 0.001)
+    assert run_main(tiny_data.argv(tmp_path, *flags, '--freeze_bn')) == 0
+    assert len(log_rows(tmp_path)) == 3
+
+
 def test_what_is_frozen_is_trained_later(tiny_data, tmp_path, pretrained):
     assert run_main(tiny_data.argv(
         tmp_path, '--pretrain_path', pretrained, '--ft_begin_module', 'layer4', '--unfreeze_epoch',
@@ -363,14 +370,19 @@ def test_files_that_do_not_go_with_flags(tiny_data, own_data, pretrained, tmp_pa
         assert line.startswith('error: ') and words in line
 
 
-def test_a_damaged_average_is_named(tiny_data, averaged, tmp_path, capsys):
+@pytest.mark.parametrize('damage', [
+    lambda state: state['ema_state_dict'].pop('fc.weight'),
+    lambda state: state['ema_state_dict'].update({'fc.bias': torch.zeros(1)}),
+    lambda state: state.update(ema_state_dict=7),
+    lambda state: state.update(ema_updates='many')], ids=['missing', 'shape', 'none', 'count'])
+def test_a_damaged_average_is_named(tiny_data, averaged, tmp_path, capsys, damage):
     state = torch.load(averaged / 'save_1.pth', weights_only=True)
-    del state['ema_state_dict']['fc.weight']
+    damage(state)
     torch.save(state, tmp_path / 'save_1.pth')
-    for more in ((), ('--no_train',)):
-        assert run_main(tiny_data.argv(tmp_path, '--resume_path', tmp_path / 'save_1.pth',
-                                       '--ema_decay', 0.99, *more)) == 2
-        assert str(tmp_path / 'save_1.pth') in capsys.readouterr().err
+    assert run_main(tiny_data.argv(tmp_path, '--resume_path', tmp_path / 'save_1.pth',
+                                   '--ema_decay', 0.99)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f'error: {tmp_path / "save_1.pth"}: its moving average')
 
 
 def test_stages_hold_all_parameters():

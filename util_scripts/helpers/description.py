@@ -94,7 +94,8 @@ def _tensors(weights: Weights) -> str:
             f'{" and ".join(dtypes)}{prefix}{broken}')
     if not weights.is_average:
         return text
-    decay = (weights.training or {}).get('options', {}).get('ema_decay')
+    options = (weights.training or {}).get('options')
+    decay = options.get('ema_decay') if isinstance(options, Mapping) else None
     decay = f' with a decay of {decay}' if decay else ''
     return (f'{text}:\nthe moving average over the steps (EMA){decay}, which is what is used;\n'
             'those of the last step are beside it (--use_ema no)')
