@@ -35,16 +35,15 @@ AXES = {0: 'N', 2: 'T', 3: 'H', 4: 'W'}
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Within it torch's exporter keeps its progress and warnings to itself."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # it logs each step, and formats that for whoever listens
     try:
         with (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()),
               contextlib.redirect_stderr(io.StringIO())):
             warnings.simplefilter('ignore')
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = ()
@@ -126,10 +125,22 @@ def onnx_model(program: torch.export.ExportedProgram, output: str) -> Any:
     except Exception as error:  # torch's exporter fails in many ways
         raise InputError(f'this network cannot be exported to ONNX ({_reason(error)}); write '
                          '.pt2, which torch runs, or .safetensors') from None
+    _name_by_modules(model.graph)
     for axis, size in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
         if size.dim_param:
             size.dim_param = AXES[axis]
     return model
+
+
+def _name_by_modules(graph: Any) -> None:
+    """Let nodes with weights be called as the module that has these: layer1.0.conv1."""
+    taken = set()
+    for node in graph.node:
+        weight = node.input[1] if len(node.input) > 1 else ''
+        name = re.sub(r'^(network\.)+', '', weight).removesuffix('.weight')
+        if name != weight and name not in taken:
+            taken.add(name)
+            node.name = name
 
 
 def store_as_half(model: Any) -> None:
@@ -165,7 +176,13 @@ def write_onnx(path: Path, model: Any, record: Mapping[str, Any]) -> None:
 def openvino_model(model: Any) -> Any:
     """An ONNX model as OpenVINO's (openvino.Model)."""
     openvino = extra('openvino', 'export to OpenVINO')
-    return openvino.Core().read_model(model.SerializeToString())
+    try:
+        return openvino.Core().read_model(model.SerializeToString())
+    except Exception as error:  # OpenVINO's own
+        operator = re.search(r'ONNX node .<Node\((\w+)\)', str(error))
+        raise InputError('OpenVINO cannot read this network'
+                         f'{f" (operator {operator[1]})" if operator else ""}; write .onnx, which '
+                         'ONNX Runtime runs, or .pt2') from None
 
 
 def write_openvino(path: Path, model: Any, record: Mapping[str, Any], *,
