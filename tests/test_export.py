@@ -122,7 +122,8 @@ def test_predict_gives_the_scores_of_the_checkpoint(exported, source, video, tmp
 
 @needs_extras
 def test_main_evaluates_an_exported_file_as_the_checkpoint(tiny_data, tmp_path):
-    assert run_main(tiny_data.argv(tmp_path / 'trained', '--n_epochs', 1)) == 0
+    assert run_main(tiny_data.argv(tmp_path / 'trained', '--n_epochs', 1,
+                                   '--learning_rate', 0.002)) == 0
     source = tmp_path / 'trained' / 'save_1.pth'
     assert run_script('export', source, tmp_path / 'a.xml', '--preprocess').returncode == 0
     logs = []
