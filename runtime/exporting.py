@@ -173,16 +173,29 @@ def write_onnx(path: Path, model: Any, record: Mapping[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def openvino_model(model: Any) -> Any:
-    """An ONNX model as OpenVINO's (openvino.Model)."""
+def openvino_model(program: torch.export.ExportedProgram, output: str) -> Any:
+    """The program as OpenVINO's model (openvino.Model); `output` names what it gives.
+
+    By ONNX, which keeps the names of layers; what that cannot say, OpenVINO takes from the program
+    itself. Raises InputError for an operator that it has not.
+    """
     openvino = extra('openvino', 'export to OpenVINO')
+    model = onnx_model(program, output)
     try:
         return openvino.Core().read_model(model.SerializeToString())
-    except Exception as error:  # OpenVINO's own
-        operator = re.search(r'ONNX node .<Node\((\w+)\)', str(error))
-        raise InputError('OpenVINO cannot read this network'
-                         f'{f" (operator {operator[1]})" if operator else ""}; write .onnx, which '
-                         'ONNX Runtime runs, or .pt2') from None
+    except Exception:  # OpenVINO's own, such as for the masks of Swin
+        pass
+    try:
+        with quiet():
+            found = openvino.convert_model(program)
+        sizes = [size.dim_value or -1 for size in model.graph.input[0].type.tensor_type.shape.dim]
+        found.reshape(sizes)
+        found.input(0).get_tensor().set_names({INPUT})
+        found.output(0).get_tensor().set_names({output})
+        return found
+    except Exception as error:
+        raise InputError(f'OpenVINO cannot take this network ({_reason(error)}); write .onnx, '
+                         'which ONNX Runtime runs, or .pt2') from None
 
 
 def write_openvino(path: Path, model: Any, record: Mapping[str, Any], *,
@@ -207,7 +220,7 @@ def compiled_network(network: nn.Module, clip_shape: Sequence[int], key: str, pr
     path = folder / f'{name}.xml'
     if not path.exists():
         program = program_of(network, torch.randn(2, *clip_shape))
-        model = openvino_model(onnx_model(program, 'logits'))
+        model = openvino_model(program, 'logits')
         with replacing(path.with_suffix('.bin')) as weights, replacing(path) as temporary:
             made = temporary.with_name(f'{temporary.name}.xml')
             openvino.save_model(model, made, compress_to_fp16=False)

@@ -129,9 +129,9 @@ def named_at_last(target: Path) -> Iterator[Path]:
 
 def make_model(what: Exported, suffix: str) -> Any:
     """The ONNX model, or that of OpenVINO, of what is exported. Raises InputError."""
-    model = onnx_model(program_of(what.module, what.clips(2), what.free),
-                       what.record['exported']['output'])
-    return model if suffix == '.onnx' else openvino_model(model)
+    program = program_of(what.module, what.clips(2), what.free)
+    make = onnx_model if suffix == '.onnx' else openvino_model
+    return make(program, what.record['exported']['output'])
 
 
 def write(path: Path, what: Exported) -> None:
@@ -139,7 +139,8 @@ def write(path: Path, what: Exported) -> None:
     if path.suffix == '.safetensors':
         state = what.network.state_dict()
         if what.args.half:
-            state = {name: value.half() if value.is_floating_point() else value
+            learnt = dict(what.network.named_parameters())  # not the statistics of batch norms
+            state = {name: value.half() if name in learnt else value
                      for name, value in state.items()}
         write_safetensors(path, {**what.record, 'state_dict': state})
     elif path.suffix == '.pt2':
