@@ -200,17 +200,16 @@ class Quantiser:
 
 
 def in_float(path: Path) -> tuple[str, ...]:
-    """Names of the layers of a quantised file whose inputs are not quantised."""
+    """Names of the layers of a quantised file whose weights are not quantised."""
     if path.suffix == '.onnx':
         graph = extra('onnx', '--int8').load(path).graph
-        exact = {name for node in graph.node if node.op_type == 'DequantizeLinear'
-                 for name in node.output}
+        weights = {tensor.name for tensor in graph.initializer}
         return tuple(node.name for node in graph.node
-                     if node.op_type in LAYERS and node.input[0] not in exact)
+                     if node.op_type in LAYERS and node.input[1] in weights)
     model = extra('openvino', '--int8').Core().read_model(path)
-    return tuple(op.get_friendly_name() for op in model.get_ordered_ops()
+    return tuple(op.get_friendly_name().split('/')[0] for op in model.get_ordered_ops()
                  if op.get_type_name() in LAYERS
-                 and op.input_value(0).get_node().get_type_name() != 'FakeQuantize')
+                 and op.input_value(1).get_node().get_type_name() == 'Constant')
 
 
 def write(path: Path, model: Any, what: Exported) -> None:
