@@ -20,6 +20,7 @@ from datasets.video import count_frames
 from model import ModelInfo, load_model
 from models import network_name
 from models.base import Classifier
+from models.exported import logits_of
 from opts import Options, clip_shape
 from runtime.arguments import python
 from runtime.engines import EXPORT_VERSION, contents_of, open_engine
@@ -67,6 +68,10 @@ class Exported:
         generator = torch.Generator().manual_seed(n)
         return self.taken(torch.randint(256, (n, channels, *shape), dtype=torch.uint8,
                                         generator=generator))
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """Of what the file gives: scores near 0 and 1 would hide differences."""
+        return logits_of(output, self.info.opts.multi_label) if self.args.preprocess else output
 
     def taken(self, clips: torch.Tensor) -> torch.Tensor:
         """uint8 clips as the file takes them."""
@@ -193,15 +198,15 @@ def clips_to_check(what: Exported) -> Iterator[tuple[str, torch.Tensor]]:
 @torch.inference_mode()
 def check(run: Run, what: Exported) -> list[tuple[str, float]]:
     """Pairs of clips and the difference of a file from its checkpoint on them, relative to the
-    checkpoint's largest output.
+    checkpoint's largest output (logit).
 
     Raises InputError where it is beyond --tolerance.
     """
     found = []
     with tqdm(list(clips_to_check(what)), 'check', unit='batch', disable=None) as progress:
         for name, clips in progress:
-            expected = what.module(clips)
-            difference = float((run(clips) - expected).abs().max() / expected.abs().max())
+            expected, given = what.logits(what.module(clips)), what.logits(run(clips))
+            difference = float((given - expected).abs().max() / expected.abs().max())
             found.append((name, difference))
             if not difference <= what.args.tolerance:
                 raise InputError(
