@@ -29,6 +29,9 @@ from runtime.files import replacing
 OPSET = 20
 # Axes of clips (N, C, T, H, W) that may be of any size, and the flags that make them so.
 TIME, SIZE = (2,), (3, 4)
+# Sizes that free axes of an example have: no map in a network shrinks to one place, which programs
+# would be made for, and no two sizes are the same by chance.
+LARGE = {2: 72, 3: 320, 4: 352}
 AXES = {0: 'N', 2: 'T', 3: 'H', 4: 'W'}
 
 
@@ -57,6 +60,9 @@ def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = 
     """
     network = _without_keywords(copy.deepcopy(network).cpu().eval())
     dynamic = {axis: torch.export.Dim.DYNAMIC for axis in (0, *free)}
+    # Nothing is computed here, so that large sizes cost nothing.
+    clips = clips.new_zeros([LARGE[axis] if axis in free else size
+                             for axis, size in enumerate(clips.shape)])
     try:
         # Else the sizes of the example decide: a map of one frame would stay of one frame.
         with (torch.no_grad(), quiet(), fx_config.patch(  # type: ignore[attr-defined]
