@@ -17,7 +17,8 @@ OPENING = {
     '.xml': ('import openvino',
              'core = openvino.Core(); model = core.read_model({name!r})',
              "record = json.loads(model.get_rt_info('checkpoint').astype(str))",
-             "core.compile_model(model, 'CPU', {{'INFERENCE_PRECISION_HINT': 'f32'}})(clips)[0][0]"),
+             "core.compile_model(model, 'CPU', "
+             "{{'INFERENCE_PRECISION_HINT': 'f32'}})(clips)[0][0]"),
     '.pt2': ('import torch',
              "files = {{'checkpoint': ''}}; program = torch.export.load({name!r}, "
              'extra_files=files)',
@@ -46,12 +47,12 @@ def snippet(record: Mapping[str, Any], name: str) -> str:
     margin = (resize - size) // 2
     crop = f'.crop(({margin}, {margin}, {margin + size}, {margin + size}))' if margin else ''
     exported = record['exported']
+    names = "record['class_names']" if record['class_names'] else f'range({10 ** 6})'
     lines = [f'import json, av, numpy as np, {imports.removeprefix("import ")}',
              'from PIL import ImageOps', load.format(name=name), read,
              FRAMES.format(resize=resize, crop=crop),
              *([] if exported['preprocess'] else [NORMALISATION]),
-             LAST.format(output=exported['output'], run=run.format(), names='range(10 ** 6)' if record[
-                 'class_names'] is None else "record['class_names']")]
+             LAST.format(output=exported['output'], run=run.format(), names=names)]
     return '\n'.join(lines)
 
 
