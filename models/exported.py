@@ -10,8 +10,14 @@ from torch import nn
 from models.base import Classifier
 from runtime.errors import InputError
 
-# Of a score that rounds to 0 or 1, what a logit is made of.
-LEAST_SCORE = 1e-12
+# Of scores that round to 0 or 1, what logits are made of.
+LEAST_SCORE, LEAST_BELOW_ONE = torch.finfo(torch.float32).tiny, 6e-8
+
+
+def logits_of(scores: torch.Tensor, is_sigmoid: bool) -> torch.Tensor:
+    """Logits of which softmax, or a sigmoid, makes these scores."""
+    scores = scores.clamp(LEAST_SCORE, 1 - LEAST_BELOW_ONE * is_sigmoid)
+    return scores.logit() if is_sigmoid else scores.log()
 
 
 class ExportedNetwork(Classifier):
@@ -43,8 +49,7 @@ class ExportedNetwork(Classifier):
         axes = (-1, 1, 1, 1)
         pixels = (x * std.view(axes) + mean.view(axes)) * (255 / scale)
         scores = self.run(pixels.round().clamp(0, 255).to(torch.uint8))
-        scores = scores.clamp(LEAST_SCORE, 1 - LEAST_SCORE if self.is_sigmoid else 1)
-        return scores.logit() if self.is_sigmoid else scores.log()
+        return logits_of(scores, self.is_sigmoid)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         raise InputError('an exported network gives no features; give the checkpoint that it was '

@@ -96,6 +96,7 @@ class S3D(TorchvisionNetwork):
     first = 'features.0.0.0'
     steps = ('features',)
     block = SepInceptionBlock3D
+    fixed_axes = ('size',)
     classifier_name = 'classifier.1'
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -154,6 +155,8 @@ class MViT(TorchvisionNetwork):
 class Swin(TorchvisionNetwork):
     """Video Swin transformer, for clips of any size."""
 
+    # With any size torch.export takes minutes, and ends in a graph that others do not read.
+    fixed_axes = ('time', 'size')
     first = 'patch_embed.proj'
     steps = ('patch_embed', 'pos_drop', 'features', 'norm')
     block = SwinTransformerBlock

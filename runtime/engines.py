@@ -9,7 +9,7 @@
 import importlib
 import json
 import logging
-import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,8 +34,8 @@ ANY = 0
 
 def extra(name: str, purpose: str) -> Any:
     """The module of a library that only exported networks need. Raises InputError without it."""
-    # NNCF and OpenVINO would tell their makers of each call.
-    os.environ.setdefault('NNCF_CI', '1')
+    # With it OpenVINO and NNCF would tell their makers of each call.
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the libraries' own deprecations

@@ -29,22 +29,24 @@ from runtime.files import replacing
 OPSET = 20
 # Axes of clips (N, C, T, H, W) that may be of any size, and the flags that make them so.
 TIME, SIZE = (2,), (3, 4)
+# Sizes that free axes of an example have: no map in a network shrinks to one place, which programs
+# would be made for, and no two sizes are the same by chance.
+LARGE = {2: 72, 3: 320, 4: 352}
 AXES = {0: 'N', 2: 'T', 3: 'H', 4: 'W'}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Within it torch's exporter keeps its progress and warnings to itself."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # it logs each step, and formats that for whoever listens
     try:
         with (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()),
               contextlib.redirect_stderr(io.StringIO())):
             warnings.simplefilter('ignore')
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = ()
@@ -58,6 +60,9 @@ def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = 
     """
     network = _without_keywords(copy.deepcopy(network).cpu().eval())
     dynamic = {axis: torch.export.Dim.DYNAMIC for axis in (0, *free)}
+    # Nothing is computed here, so that large sizes cost nothing.
+    clips = clips.new_zeros([LARGE[axis] if axis in free else size
+                             for axis, size in enumerate(clips.shape)])
     try:
         # Else the sizes of the example decide: a map of one frame would stay of one frame.
         with (torch.no_grad(), quiet(), fx_config.patch(  # type: ignore[attr-defined]
@@ -126,10 +131,22 @@ def onnx_model(program: torch.export.ExportedProgram, output: str) -> Any:
     except Exception as error:  # torch's exporter fails in many ways
         raise InputError(f'this network cannot be exported to ONNX ({_reason(error)}); write '
                          '.pt2, which torch runs, or .safetensors') from None
+    _name_by_modules(model.graph)
     for axis, size in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
         if size.dim_param:
             size.dim_param = AXES[axis]
     return model
+
+
+def _name_by_modules(graph: Any) -> None:
+    """Let nodes with weights be called as the module that has these: layer1.0.conv1."""
+    taken = set()
+    for node in graph.node:
+        weight = node.input[1] if len(node.input) > 1 else ''
+        name = re.sub(r'^(network\.)+', '', weight).removesuffix('.weight')
+        if name != weight and name not in taken:
+            taken.add(name)
+            node.name = name
 
 
 def store_as_half(model: Any) -> None:
@@ -162,10 +179,29 @@ def write_onnx(path: Path, model: Any, record: Mapping[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def openvino_model(model: Any) -> Any:
-    """An ONNX model as OpenVINO's (openvino.Model)."""
+def openvino_model(program: torch.export.ExportedProgram, output: str) -> Any:
+    """The program as OpenVINO's model (openvino.Model); `output` names what it gives.
+
+    By ONNX, which keeps the names of layers; what that cannot say, OpenVINO takes from the program
+    itself. Raises InputError for an operator that it has not.
+    """
     openvino = extra('openvino', 'export to OpenVINO')
-    return openvino.Core().read_model(model.SerializeToString())
+    model = onnx_model(program, output)
+    try:
+        return openvino.Core().read_model(model.SerializeToString())
+    except Exception:  # OpenVINO's own, such as for the masks of Swin
+        pass
+    try:
+        with quiet():
+            found = openvino.convert_model(program)
+        sizes = [size.dim_value or -1 for size in model.graph.input[0].type.tensor_type.shape.dim]
+        found.reshape(sizes)
+        found.input(0).get_tensor().set_names({INPUT})
+        found.output(0).get_tensor().set_names({output})
+        return found
+    except Exception as error:
+        raise InputError(f'OpenVINO cannot take this network ({_reason(error)}); write .onnx, '
+                         'which ONNX Runtime runs, or .pt2') from None
 
 
 def write_openvino(path: Path, model: Any, record: Mapping[str, Any], *,
@@ -190,7 +226,7 @@ def compiled_network(network: nn.Module, clip_shape: Sequence[int], key: str, pr
     path = folder / f'{name}.xml'
     if not path.exists():
         program = program_of(network, torch.randn(2, *clip_shape))
-        model = openvino_model(onnx_model(program, 'logits'))
+        model = openvino_model(program, 'logits')
         with replacing(path.with_suffix('.bin')) as weights, replacing(path) as temporary:
             made = temporary.with_name(f'{temporary.name}.xml')
             openvino.save_model(model, made, compress_to_fp16=False)

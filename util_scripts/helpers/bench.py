@@ -10,11 +10,15 @@ from datasets.annotations import Annotation
 from datasets.loading import build_loader
 from opts import Options, normalization, replace
 from spatial_transforms import Normalize
+from weights import Weights
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One benchmark: what its measurements take."""
+    """One benchmark: what its measurements take.
+
+    weights: those of --resume_path, which may be an exported network; None without
+    """
 
     opts: Options
     annotation: Annotation
@@ -23,6 +27,7 @@ class Bench:
     is_against_plain: bool
     videos: Path | None = None
     against: tuple[str, ...] = ()
+    weights: Weights | None = None
 
     def loader(self, split: str, **changes: Any) -> Any:
         """The loader of a split as main.py has it, of options with these changes."""

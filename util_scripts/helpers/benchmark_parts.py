@@ -15,9 +15,9 @@ from datasets.annotations import check_class_count, read_annotation
 from datasets.presets import batch_mix
 from defaults import resolved
 from inference import predict
-from model import build_network
+from model import adopt_options, build_network, load_network, prepare_network, read_weights
 from models import network_name
-from opts import Options, clip_shape
+from opts import Options, clip_shape, replace
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.hardware import check_smallest_batch, pick_device
@@ -80,10 +80,12 @@ def end_to_end_rows(bench: Bench) -> list[Row]:
 
 def inference_rows(bench: Bench) -> list[Row]:
     """Videos per second, from files to scores."""
-    step = our_step(bench)
+    opts, weights = bench.opts, bench.weights
+    network = load_network(opts, weights) if weights else build_network(opts)
+    model = prepare_network(opts, network.to(bench.device), bench.device)
     loader = _Measured(bench.loader('inference'), bench)
     while not loader.is_over():
-        for _ in predict(loader, step.model, step.prepare, TASKS[bench.opts.multi_label],
+        for _ in predict(loader, model, bench.normalize(), TASKS[opts.multi_label],
                          device=bench.device):
             pass
     n_windows = loader.batch_sampler.n_own_clips() / len(loader.loader.dataset)
@@ -111,6 +113,8 @@ def _check(bench: Bench, parts: Sequence[str], json_path: Path | None) -> None:
     rules = [
         (bench.videos and not set(parts) & set(VIDEO_PARTS),
          '--videos is for extraction: add --parts extraction, or drop it'),
+        (bench.weights and set(parts) - {'inference'},
+         '--resume_path is for --parts inference: give that, or drop it'),
         (bench.against and 'clips' not in parts,
          '--against is of decoders of clips: add --parts clips, or drop it'),
         (json_path and not json_path.absolute().parent.is_dir(),
@@ -122,7 +126,8 @@ def _check(bench: Bench, parts: Sequence[str], json_path: Path | None) -> None:
     for broken, sentence in rules:
         if broken:
             raise InputError(sentence)
-    check_class_count(bench.annotation, opts.n_classes)
+    if not bench.weights:
+        check_class_count(bench.annotation, opts.n_classes)
     if set(parts) - {'loader', *VIDEO_PARTS}:
         check_smallest_batch(build_network(opts), clip_shape(opts), opts.batch_size)
     for split, part in (('train', 'end_to_end'), ('inference', 'inference')):
@@ -142,13 +147,16 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
     """
     device = pick_device(opts.no_cuda)
     annotation = read_annotation(opts.annotation_path)
-    opts, found = resolved(opts, annotation, has_classes=False, has_network=False)
+    weights = read_weights(opts.resume_path, opts) if opts.resume_path else None
+    opts, found = resolved(opts, annotation, has_classes=False, has_network=weights is not None)
     if found:
         print(found, file=sys.stderr)
+    if weights:
+        opts = adopt_options(replace(opts, n_classes=weights.network['n_classes']), weights)
     name = (torch.cuda.get_device_name() if device.type == 'cuda'
             else f'CPU, {n_of(torch.get_num_threads(), "thread")}')
     bench = Bench(opts, annotation, device, own.seconds, own.against_plain, own.videos,
-                  tuple(own.against))
+                  tuple(own.against), weights)
     _check(bench, own.parts, own.json)
     print(f'{network_name(vars(opts))} on {name}, {os.cpu_count()} cores; '
           f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'

@@ -20,6 +20,7 @@ from datasets.video import count_frames
 from model import ModelInfo, load_model
 from models import network_name
 from models.base import Classifier
+from models.exported import logits_of
 from opts import Options, clip_shape
 from runtime.arguments import python
 from runtime.engines import EXPORT_VERSION, contents_of, open_engine
@@ -67,6 +68,10 @@ class Exported:
         generator = torch.Generator().manual_seed(n)
         return self.taken(torch.randint(256, (n, channels, *shape), dtype=torch.uint8,
                                         generator=generator))
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """Of what the file gives: scores near 0 and 1 would hide differences."""
+        return logits_of(output, self.info.opts.multi_label) if self.args.preprocess else output
 
     def taken(self, clips: torch.Tensor) -> torch.Tensor:
         """uint8 clips as the file takes them."""
@@ -129,9 +134,9 @@ def named_at_last(target: Path) -> Iterator[Path]:
 
 def make_model(what: Exported, suffix: str) -> Any:
     """The ONNX model, or that of OpenVINO, of what is exported. Raises InputError."""
-    model = onnx_model(program_of(what.module, what.clips(2), what.free),
-                       what.record['exported']['output'])
-    return model if suffix == '.onnx' else openvino_model(model)
+    program = program_of(what.module, what.clips(2), what.free)
+    make = onnx_model if suffix == '.onnx' else openvino_model
+    return make(program, what.record['exported']['output'])
 
 
 def write(path: Path, what: Exported) -> None:
@@ -139,7 +144,8 @@ def write(path: Path, what: Exported) -> None:
     if path.suffix == '.safetensors':
         state = what.network.state_dict()
         if what.args.half:
-            state = {name: value.half() if value.is_floating_point() else value
+            learnt = dict(what.network.named_parameters())  # not the statistics of batch norms
+            state = {name: value.half() if name in learnt else value
                      for name, value in state.items()}
         write_safetensors(path, {**what.record, 'state_dict': state})
     elif path.suffix == '.pt2':
@@ -192,15 +198,15 @@ def clips_to_check(what: Exported) -> Iterator[tuple[str, torch.Tensor]]:
 @torch.inference_mode()
 def check(run: Run, what: Exported) -> list[tuple[str, float]]:
     """Pairs of clips and the difference of a file from its checkpoint on them, relative to the
-    checkpoint's largest output.
+    checkpoint's largest output (logit).
 
     Raises InputError where it is beyond --tolerance.
     """
     found = []
     with tqdm(list(clips_to_check(what)), 'check', unit='batch', disable=None) as progress:
         for name, clips in progress:
-            expected = what.module(clips)
-            difference = float((run(clips) - expected).abs().max() / expected.abs().max())
+            expected, given = what.logits(what.module(clips)), what.logits(run(clips))
+            difference = float((given - expected).abs().max() / expected.abs().max())
             found.append((name, difference))
             if not difference <= what.args.tolerance:
                 raise InputError(

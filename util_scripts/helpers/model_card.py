@@ -13,12 +13,12 @@ OPENING = {
     '.onnx': ('import onnxruntime',
               'session = onnxruntime.InferenceSession({name!r})',
               "record = json.loads(session.get_modelmeta().custom_metadata_map['checkpoint'])",
-              "session.run(None, {'clips': clips})[0][0]"),
+              "session.run(None, {{'clips': clips}})[0][0]"),
     '.xml': ('import openvino',
-             "model = openvino.Core().compile_model({name!r}, 'CPU', "
-             "{{'INFERENCE_PRECISION_HINT': 'f32'}})",
-             "record = json.loads(model.get_runtime_model().get_rt_info('checkpoint').astype(str))",
-             'model(clips)[0][0]'),
+             'core = openvino.Core(); model = core.read_model({name!r})',
+             "record = json.loads(model.get_rt_info('checkpoint').astype(str))",
+             "core.compile_model(model, 'CPU', "
+             "{{'INFERENCE_PRECISION_HINT': 'f32'}})(clips)[0][0]"),
     '.pt2': ('import torch',
              "files = {{'checkpoint': ''}}; program = torch.export.load({name!r}, "
              'extra_files=files)',
@@ -47,12 +47,12 @@ def snippet(record: Mapping[str, Any], name: str) -> str:
     margin = (resize - size) // 2
     crop = f'.crop(({margin}, {margin}, {margin + size}, {margin + size}))' if margin else ''
     exported = record['exported']
+    names = "record['class_names']" if record['class_names'] else f'range({10 ** 6})'
     lines = [f'import json, av, numpy as np, {imports.removeprefix("import ")}',
              'from PIL import ImageOps', load.format(name=name), read,
              FRAMES.format(resize=resize, crop=crop),
              *([] if exported['preprocess'] else [NORMALISATION]),
-             LAST.format(output=exported['output'], run=run, names='range(10 ** 6)' if record[
-                 'class_names'] is None else "record['class_names']")]
+             LAST.format(output=exported['output'], run=run.format(), names=names)]
     return '\n'.join(lines)
 
 

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Run a command by its name: `main` with its flags, or a module of util_scripts, such as `predict`.
+set -eu
+code=$(CDPATH='' cd "$(dirname "$0")" && pwd)
+PYTHONPATH="$code${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH
+command=${1:-main}
+[ $# -eq 0 ] || shift
+if [ "$command" = main ]; then
+    exec python "$code/main.py" "$@"
+elif [ -f "$code/util_scripts/$command.py" ]; then
+    exec python -m "util_scripts.$command" "$@"
+fi
+echo "error: no command $command; give main, or one of" \
+    "$(cd "$code/util_scripts" && ls -- *.py | sed 's/\.py$//' | grep -v __ | tr '\n' ' ')" >&2
+exit 2
