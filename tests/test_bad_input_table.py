@@ -44,6 +44,11 @@ CALLS = {
     'eval_accuracy': ('{annotation}', '{results}', '--subset', 'validation', '-k', '1'),
     'find_class_order': ('{results}', '{annotation}', '--output', '{out}'),
     'plot_results': ('{results}', '{annotation}', '--output', '{out}'),
+    'gradcam': ('{video}', '--weights', '{weights}', '--no_cuda', '--output', '{out}'),
+    'eval_events': ('{results}', '{annotation}', '--subset', 'validation'),
+    'report': ('{run}', '--output', '{out}', '--annotation_path', '{annotation}'),
+    'show_augmentations': ('{video}',), 'compare': MAIN,
+    'motion_tasks': ('{video folder}', '{out}'), 'export': ('{weights}', '{out}'),
     'plot_log': ('{run}', '--output', '{out}'),
     'knn': ('{features}', '--test', '{features}', '--groups', '{table}'),
     'predict': ('{video}', '--weights', '{weights}', '--no_cuda'),
@@ -199,7 +204,8 @@ def parsers():
     return found
 
 
-RIGHT_TEXTS = ('1', '3', '0.5', '31', '10x3', '25', '0.9', '224', '101', 'a')
+RIGHT_TEXTS = ('1', 'f_%05d.png', '3', '0.5', '31', '10x3', '25', '0.9', '224', '101', '8x64@40',
+               'a')
 
 
 def _right(action):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.scaling import DEFAULT_FPS
-from runtime.arguments import POSITIVE, Parser
+from runtime.arguments import POSITIVE, Parser, add_frame_template
 from runtime.errors import run
 
 
@@ -39,7 +39,9 @@ def build_parser() -> Parser:
         help='also write the heat, (frames, height, width) in 0...1, as .npy')
     add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
         help='frames per second of folders of frames, for time stamps')
+    add_frame_template(add)
     add('--no_cuda', action='store_true', help='run on the CPU')
+    parser.set_defaults(backend='auto')  # what loads the network asks for it
     return parser
 
 

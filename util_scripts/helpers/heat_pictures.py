@@ -176,7 +176,7 @@ def write_array(source: Source, heat: Heat, info: Any, path: Path) -> None:
 
 def show_heat(args: Namespace) -> int:
     """Do what the flags of `gradcam` say; the exit status. Raises InputError."""
-    sources = find_sources(args.files, args.fps)
+    sources = find_sources(args.files, args.fps, args.frame_template)
     network, info = load_network(args)
     if args.class_name is not None:
         class_number(args.class_name, info.class_names)  # before any video is read

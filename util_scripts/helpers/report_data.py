@@ -168,7 +168,8 @@ def mistakes_of(run: RunData, args: Namespace) -> tuple[list[Clip], str]:
     if newest.get('input_type') == 'flow':
         return [], 'optical flow is not drawn'
     wanted = Namespace(video_path=Path(video_path), n_mistakes=args.n_mistakes,
-                       file_type=newest.get('file_type', 'jpg'))
+                       file_type=newest.get('file_type', 'jpg'),
+                       frame_template=newest.get('frame_template'))
     try:
         return mistaken_clips(wrong, results.truth, read_annotation(Path(annotation_path)), wanted,
                               results.subset), ''
