@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from runtime.errors import InputError
 from runtime.files import replacing
 
 INK, FAINT = '#222222', '#666666'  # both legible in print
@@ -32,7 +33,11 @@ TITLE_INCH = FOOT_INCH = 0.24  # above and below a strip
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the picture in the format that its suffix names, at once or not at all."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
+        try:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
+        except ValueError:
+            raise InputError(f'{path}: no picture has that name; give one that ends in .png, .svg '
+                             'or .pdf') from None
 
 
 def as_pixels(figure: Figure, dpi: int = 80) -> np.ndarray:

@@ -406,7 +406,11 @@ def build_frames_parser(command: str, description: str) -> Parser:
 
 def extract_videos(args: Namespace, storage: Any) -> int:
     """Extract what the arguments name; returns the exit status."""
-    jobs, outcomes = plan(args, storage)
+    try:
+        jobs, outcomes = plan(args, storage)
+    except OSError as error:
+        raise InputError(f'{args.dst_path}: cannot be read: {error.strerror}; mend its '
+                         'permissions, or give another dst_path') from None
     make_folder(args.dst_path)
     remove_temporaries(jobs)
     try:

@@ -1,0 +1,279 @@
+"""Every command given every kind of bad file, and every flag of every command right and wrong.
+
+The cases are made of the parsers and of a table of what each command takes. All of them run in this
+process: `python -m pytest tests/test_bad_input_table.py`.
+"""
+
+import argparse
+import importlib
+import io
+import json
+import os
+import shutil
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import main
+from features import Features, write_features
+from runtime import errors
+from runtime.arguments import Parser
+from runtime.errors import InputError
+from tests.helpers import grey_frames, write_video
+from tests.test_commands import COMMANDS
+from tests.tiny_data import TinyData
+
+MAIN = ('--video_path', '{videos}', '--annotation_path', '{annotation}', '--result_path', '{out}',
+        '--dataset', 'ucf101', '--model_depth', '10', '--resnet_widen_factor', '0.125',
+        '--sample_size', '32', '--sample_duration', '4', '--batch_size', '4', '--n_threads', '0',
+        '--n_epochs', '1', '--no_val', '--no_cuda')
+# What each command is given: names in brackets are files and folders, each of which is bad once.
+CALLS = {
+    'main': MAIN,
+    'main to go on': (*MAIN, '--resume_path', '{weights}'),
+    'main to fine-tune': (*MAIN, '--pretrain_path', '{weights}'),
+    'check_data': ('--video_path', '{videos}', '--annotation_path', '{annotation}', '--dataset',
+                   'ucf101', '--n_threads', '0'),
+    'describe_checkpoint': ('{weights}',),
+    'remove_dataparallel': ('{weights}', '--dst_file_path', '{out}'),
+    'eval_accuracy': ('{annotation}', '{results}', '--subset', 'validation', '-k', '1'),
+    'find_class_order': ('{results}', '{annotation}', '--output', '{out}'),
+    'plot_results': ('{results}', '{annotation}', '--output', '{out}'),
+    'gradcam': ('{video}', '--weights', '{weights}', '--no_cuda', '--output', '{out}'),
+    'eval_events': ('{results}', '{annotation}', '--subset', 'validation'),
+    'report': ('{run}', '--output', '{out}', '--annotation_path', '{annotation}'),
+    'show_augmentations': ('{video}',), 'compare': MAIN,
+    'motion_tasks': ('{video folder}', '{out}'), 'export': ('{weights}', '{out}'),
+    'plot_log': ('{run}', '--output', '{out}'),
+    'knn': ('{features}', '--test', '{features}', '--groups', '{table}'),
+    'predict': ('{video}', '--weights', '{weights}', '--no_cuda'),
+    'folder_json': ('{list}', '{out}', '--video_path', '{videos}'),
+    'ucf101_json': ('{lists}', '{videos}', '{out}'),
+    'hmdb51_json': ('{lists}', '{videos}', '{out}'),
+    'kinetics_json': ('{lists}', '400', '{videos}', 'jpg', '{out}'),
+    'mit_json': ('{lists}', '{videos}', '{out}'),
+    'add_fps_into_activitynet_json': ('{video folder}', '{annotation}', '{out}'),
+    'generate_video_jpgs': ('{video folder}', '{out}', 'kinetics', '--n_jobs', '1'),
+    'generate_video_hdf5': ('{video folder}', '{out}', 'kinetics', '--n_jobs', '1'),
+    'generate_flow_hdf5': ('{video folder}', '{out}', 'kinetics', '--n_jobs', '1'),
+}
+
+
+def _mkfifo(path):
+    os.mkfifo(path)
+
+
+def _link(target):
+    return lambda path: path.symlink_to(target)
+
+
+def _pickle(content):
+    return lambda path: torch.save(content, path)
+
+
+def _hdf5(path):
+    with h5py.File(path, 'w') as file:
+        file['features'] = np.zeros(3)
+
+
+# Kinds of files that no command takes, whatever it reads.
+BAD_FILES = {
+    'missing': lambda path: None, 'empty': lambda path: path.write_bytes(b''),
+    'noise': lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+    'not text': lambda path: path.write_bytes(b'\xff\xfe\x00\x80' * 10), 'a pipe': _mkfifo,
+    'a device': _link('/dev/zero'), 'a dangling link': _link('nowhere'), 'a loop': _link('file'),
+    'nested': lambda path: path.write_text('[' * 100_000),
+    'a list': lambda path: path.write_text('[1, 2]'),
+    'no fields': lambda path: path.write_text('{}'),
+    'odd fields': lambda path: path.write_text(json.dumps(
+        {'labels': 5, 'database': [], 'results': 3, 'taxonomy': 'a'})),
+    'odd entries': lambda path: path.write_text(json.dumps(
+        {'labels': ['a'], 'database': {'v': 5}, 'results': {'v': 5}})),
+    'a zip': lambda path: path.write_bytes(b'PK\x03\x04' + bytes(100)),
+    'a pickle': _pickle({'state_dict': {'a': 'b'}}), 'a tensor': _pickle(torch.zeros(3)),
+    'no network': _pickle({'state_dict': {'a.weight': torch.zeros(3)}}),
+    'hdf5': _hdf5, 'cut hdf5': lambda path: path.write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(40)),
+    'separators': lambda path: path.write_text(',,,\n,,,\n'),
+    'escapes': lambda path: path.write_text('\33[2J\n\33]0;x\7,a\n'),
+}
+BAD_FOLDERS = {'missing': lambda path: None, 'empty': lambda path: path.mkdir(),
+               'a pipe': _mkfifo, 'a file': lambda path: path.write_text('a'),
+               'a device': _link('/dev/zero'), 'a loop': _link('file')}
+BAD_OUTPUTS = {'below a file': '/dev/null/a', 'too long': 'x' * 300, 'in proc': '/proc/nowhere/a'}
+FOLDERS = {'videos', 'run', 'lists', 'video folder'}
+# What is right there: any tensors have names.
+TAKEN = {('remove_dataparallel', 'weights', 'no network')}
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    """{name in CALLS: the path of a file that is right}"""
+    root = tmp_path_factory.mktemp('good')
+    data = TinyData(root / 'data')
+    paths = {'videos': data.root / 'jpg', 'annotation': data.annotation_path,
+             'results': root / 'val.json', 'run': root / 'run', 'features': root / 'f.h5',
+             'table': root / 'groups.csv', 'list': root / 'list.csv', 'lists': root / 'lists',
+             'video folder': root / 'clips', 'weights': root / 'run' / 'save_1.pth'}
+    paths['video'] = write_video(root / 'clips' / 'a' / 'v.mp4', grey_frames(range(0, 90, 9)))
+    main.main(data.argv(root / 'run', '--n_epochs', 1, '--sample_duration', 4, '--inference',
+                        '--inference_subset', 'val', '--output_features', paths['features']))
+    shutil.copy(root / 'run' / 'val.json', paths['results'])
+    paths['table'].write_text('path,group\nred_0,a\n')
+    paths['list'].write_text('red/red_0,red\ngreen/green_0,green\n')
+    paths['lists'].mkdir()
+    write_features(root / 'g.h5', Features(np.ones((2, 4), np.float32), ['a', 'b'],
+                                           np.ones((2, 2), int), np.zeros(2, int), ['red']))
+    return paths
+
+
+def called(name, argv):
+    """(status, stdout, stderr) of a command in this process."""
+    command = main if name.split()[0] == 'main' else importlib.import_module(f'util_scripts.{name}')
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        errors.run(command.main, list(argv))
+    return ended.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def _cases():
+    for name, call in CALLS.items():
+        for place in dict.fromkeys(word[1:-1] for word in call if word.startswith('{')):
+            kinds = BAD_OUTPUTS if place == 'out' else (
+                BAD_FOLDERS if place in FOLDERS else BAD_FILES)
+            yield from ((name, place, kind) for kind in kinds if (name, place, kind) not in TAKEN)
+
+
+CASES = list(_cases())
+
+
+def test_the_table_covers_all_commands():
+    # These make what they need themselves, or read nothing of a user's.
+    alone = {'demo', 'demo_videos', 'benchmark', 'networks_table', 'get_weights'}
+    assert {*COMMANDS, 'main'} <= {name.split()[0] for name in CALLS} | alone
+    assert len(CASES) > 200
+
+
+@pytest.mark.parametrize('name, place, kind', CASES, ids=['-'.join(case) for case in CASES])
+def test_bad_files(good, tmp_path, monkeypatch, name, place, kind):
+    """Exit status 2 and one sentence, or 1 where each of many files is judged by itself."""
+    monkeypatch.chdir(tmp_path)
+    suffix = {'weights': '.pth', 'list': '.csv', 'video': '.mp4'}.get(place, '')
+    bad = tmp_path / f'file{suffix}'
+    if place == 'out':
+        bad = BAD_OUTPUTS[kind]
+    else:
+        (BAD_FOLDERS if place in FOLDERS else BAD_FILES)[kind](bad)
+    paths = {**good, 'out': tmp_path / 'out' / 'o.json', place: bad}
+    argv = [str(paths[word[1:-1]]) if word.startswith('{') else word for word in CALLS[name]]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        status, out, err = called(name, argv)
+    assert 'Traceback' not in err and '\33' not in out + err
+    lines = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert status == 2 and len(lines) == 1 or status == 1 and err.strip(), (status, out, err)
+
+
+# ---------------------------------------------------------------- every flag of every command
+
+class Captured(BaseException):
+    def __init__(self, parser):
+        super().__init__()
+        self.parser = parser
+
+
+@pytest.fixture(scope='module')
+def parsers():
+    """{command: its parser}, caught when it is first used."""
+    def catch(self, *args, **options):
+        raise Captured(self)
+    parse, Parser.parse_args = Parser.parse_args, catch
+    found = {}
+    try:
+        for name in ['main', *COMMANDS]:
+            command = main if name == 'main' else importlib.import_module(f'util_scripts.{name}')
+            with pytest.raises(Captured) as caught:
+                command.main([])
+            found[name] = caught.value.parser
+    finally:
+        Parser.parse_args = parse
+    return found
+
+
+RIGHT_TEXTS = ('1', 'f_%05d.png', '3', '0.5', '31', '10x3', '25', '0.9', '224', '101', '8x64@40',
+               'a')
+
+
+def _right(action):
+    """Words that an action takes, by its choices, default or type."""
+    count = action.nargs if isinstance(action.nargs, int) else 1
+    if action.choices:
+        return [str(next(iter(action.choices)))] * count
+    for text in RIGHT_TEXTS:
+        try:
+            (action.type or str)(text)
+            return [text] * count
+        except (argparse.ArgumentTypeError, ValueError, TypeError):
+            continue
+    raise AssertionError(f'no right value for {action.option_strings}')
+
+
+def _needed(parser, but=None):
+    """Words for all arguments that have to be given."""
+    words = []
+    for action in parser._actions:
+        if action is but or not (action.required or not action.option_strings
+                                 and action.nargs not in ('?', '*')):
+            continue
+        words += [*action.option_strings[-1:], *_right(action)]
+    return words
+
+
+def test_every_flag_right(parsers):
+    n_flags = 0
+    for name, parser in parsers.items():
+        for action in parser._actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            words = [] if action.nargs == 0 else _right(action)
+            flags = action.option_strings or [None]
+            for flag in flags:
+                if flag:
+                    argv = [*_needed(parser, action), flag, *words]
+                else:  # in its place, which it has anyway where it is needed
+                    argv = [*(words if action.nargs in ('?', '*') else ()), *_needed(parser)]
+                try:
+                    parser.parse_args(argv)
+                except InputError as error:
+                    raise AssertionError(f'{name} {argv}: {error}') from None
+                n_flags += 1
+    print(f'{n_flags} flags')
+
+
+def _takes_all(action):
+    """True for a type that takes any text, such as a path."""
+    return action.nargs != 0 and not action.choices and action.type in (None, str, Path)
+
+
+def test_every_flag_wrong(parsers):
+    """A value that it does not take, one too many, none at all: named in one sentence."""
+    n_wrong = 0
+    for name, parser in parsers.items():
+        for action in parser._actions:
+            if isinstance(action, argparse._HelpAction) or not action.option_strings:
+                continue
+            flag = action.option_strings[-1]
+            wrong = [[f'{flag}=odd']] if action.nargs == 0 else [
+                [flag]] if _takes_all(action) and action.nargs != '*' else [[flag, 'odd value']]
+            for words in wrong:
+                with pytest.raises(InputError) as raised:
+                    parser.parse_args(_needed(parser, action) + words)
+                text = str(raised.value)
+                assert flag in text and '\n' not in text, (name, words, text)
+                n_wrong += 1
+    assert n_wrong > 200
+    print(f'{n_wrong} flags')

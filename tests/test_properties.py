@@ -1,0 +1,229 @@
+"""Properties that hold for whatever is drawn: transforms of frame numbers, readers, samplers."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+import temporal_transforms as tt
+from datasets.annotations import label_list_records, read_annotation
+from datasets.sampling import ClipBatches, ShuffledBatches
+from runtime import schema
+from runtime.errors import InputError
+from runtime.files import parse_json
+from runtime.output import printable
+from util_scripts.helpers.video_lists import read_list
+from weights import load
+
+# A busy machine fails no test; cases that failed are not kept in the repository.
+settings.register_profile('here', deadline=None, database=None, max_examples=60,
+                          suppress_health_check=list(HealthCheck))
+settings.load_profile('here')
+
+FRAMES = st.builds(lambda begin, n: list(range(begin, begin + n)), st.integers(0, 1000),
+                   st.integers(1, 200))
+SIZES = st.integers(1, 64)
+
+
+# ---------------------------------------------------------------- frame numbers
+
+TRANSFORMS = st.one_of(
+    st.builds(tt.LoopPadding, SIZES), st.builds(tt.TemporalBeginCrop, SIZES),
+    st.builds(tt.TemporalCenterCrop, SIZES), st.builds(tt.TemporalRandomCrop, SIZES),
+    st.builds(tt.TemporalEvenCrop, SIZES, st.integers(1, 9)),
+    st.builds(tt.SlidingWindow, SIZES, st.integers(0, 70)),
+    st.builds(tt.EvenWindows, SIZES, st.integers(1, 9)),
+    st.builds(tt.TemporalSubsampling, st.integers(1, 9)),
+    st.builds(lambda stride, size: tt.Compose([tt.TemporalSubsampling(stride),
+                                               tt.SlidingWindow(size)]),
+              st.integers(1, 9), SIZES))
+
+
+@given(FRAMES, TRANSFORMS)
+def test_clips_are_of_the_frames_and_as_announced(frames, transform):
+    clips = tt.as_clips(transform(frames))
+    assert len(clips) == transform.n_clips(len(frames))
+    assert {len(clip) for clip in clips} == {transform.clip_length(len(frames))}
+    assert all(set(clip) <= set(frames) for clip in clips)
+
+
+@given(FRAMES, SIZES)
+def test_crops_are_whole_stretches_where_there_are_enough(frames, size):
+    for transform in (tt.TemporalBeginCrop(size), tt.TemporalCenterCrop(size),
+                      tt.TemporalRandomCrop(size), tt.EvenWindows(size, 3),
+                      tt.TemporalEvenCrop(size, 3), tt.SlidingWindow(size)):
+        for clip in tt.as_clips(transform(frames)):
+            if len(frames) >= size:
+                begin = frames.index(clip[0])
+                stretch = frames[begin:begin + size]
+                assert clip[:len(stretch)] == stretch
+            else:  # the same frames from the start, again and again
+                assert clip == [frames[i % len(frames)] for i in range(size)]
+
+
+@given(FRAMES, SIZES)
+def test_windows_leave_no_frame_out(frames, size):
+    clips = tt.SlidingWindow(size)(frames)
+    assert {frame for clip in clips for frame in clip} == set(frames)
+    assert [clip[0] for clip in clips] == frames[::size]
+
+
+@given(FRAMES, st.integers(1, 50))
+def test_shuffled_blocks_are_the_same_frames(frames, size):
+    shuffled = tt.Shuffle(size)(frames)
+    assert sorted(shuffled) == frames
+
+
+# ---------------------------------------------------------------- samplers
+
+@given(st.integers(2, 200), st.integers(2, 20), st.integers(1, 9), st.integers(0, 99),
+       st.integers(0, 5))
+def test_batches_of_all_processes_are_a_partition(n, batch_size, world_size, seed, epoch):
+    ranks = []
+    for rank in range(world_size):
+        batches = ShuffledBatches(n, batch_size, seed, rank, world_size)
+        batches.set_position(epoch)
+        ranks.append(list(batches))
+        assert len(ranks[-1]) == len(batches)
+    seen = set()
+    for i, shares in enumerate(zip(*ranks, strict=True)):
+        batch = [key for share in shares for key in share]
+        # A process without a sample of its own reads one of another.
+        assert set(batch) == set(batches.batch(epoch, i))
+        assert len(batch) == len(set(batch)) or batches.total(i) < world_size
+        assert not seen & set(batch)
+        seen |= set(batch)
+    assert sorted(key.index for key in seen) == list(range(n))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 16),
+       st.booleans(), st.integers(1, 9))
+def test_each_clip_is_read_once_by_one_process(n_clips, batch_size, one_video, world_size):
+    read = []
+    for rank in range(world_size):
+        batches = ClipBatches(n_clips, batch_size, one_video, rank, world_size)
+        own = []
+        for batch in batches:
+            assert sum(key.end_clip - key.begin_clip for key in batch) <= batch_size
+            assert not one_video or len({key.index for key in batch}) == 1
+            own += [(key.index, clip) for key in batch
+                    for clip in range(key.begin_clip, key.end_clip)]
+        assert len(own) == batches.n_own_clips()
+        read += own
+    assert sorted(read) == [(video, clip) for video, n in enumerate(n_clips) for clip in range(n)]
+
+
+# ---------------------------------------------------------------- readers
+
+FIELDS = ['labels', 'database', 'taxonomy', 'subset', 'annotations', 'label', 'segment',
+          'video_path', 'nodeName', 'nodeId', 'parentId']
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.text(max_size=4) | st.sampled_from(FIELDS), inner, max_size=4), max_leaves=20)
+NAMES = st.text(st.characters(exclude_categories=['C', 'Zl', 'Zp']), min_size=1, max_size=9)
+
+
+@pytest.fixture(scope='module')
+def folder():
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def refused_or(folder, name, content, read):
+    """What `read` makes of a file, or None where it is refused in a sentence that names it."""
+    path = folder / name
+    path.write_bytes(content)
+    try:
+        return read(path)
+    except InputError as error:
+        assert str(error).startswith(str(path)) and '\n' not in str(error)
+
+
+@given(JSON)
+def test_any_json_is_an_annotation_or_refused(folder, value):
+    annotation = refused_or(folder, 'a.json', json.dumps(value).encode(), read_annotation)
+    if annotation:
+        assert all(isinstance(name, str) for name in annotation.class_names)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(
+    errors='surrogatepass')))
+def test_any_bytes_are_refused_or_read(folder, content):
+    refused_or(folder, 'a.json', content, read_annotation)
+    refused_or(folder, 'a.pth', content, load)
+    refused_or(folder, 'a.safetensors', content, load)
+    refused_or(folder, 'a.csv', content, lambda path: read_list(path, folder))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5, unique=True), st.data())
+def test_an_annotation_is_read_as_it_was_written(folder, labels, data):
+    videos = data.draw(st.dictionaries(NAMES, st.tuples(
+        st.sampled_from(labels), st.integers(1, 99), st.integers(1, 99)), min_size=1, max_size=9))
+    content = {'labels': labels, 'database': {
+        name: {'subset': 'training', 'annotations': {'label': label, 'segment': [begin, begin + n]}}
+        for name, (label, begin, n) in videos.items()}}
+    (folder / 'a.json').write_text(json.dumps(content))
+    records, n_left_out = label_list_records(read_annotation(folder / 'a.json'), 'training')
+    assert n_left_out == 0 and list(records.class_names) == labels
+    for i, (name, (label, begin, n)) in enumerate(videos.items()):
+        assert records.video_ids[i] == name and records.paths[i] == f'{label}/{name}'
+        assert records.frames(i) == range(begin, begin + n)
+        assert labels[int(records.targets([i])[0])] == label
+
+
+@given(st.lists(st.tuples(st.from_regex(r'[a-z]{1,8}', fullmatch=True),
+                          st.from_regex(r'[a-z]{1,8}', fullmatch=True)), min_size=2, max_size=9,
+                unique_by=lambda row: row[0]))
+def test_a_list_is_read_as_it_was_written(folder, rows):
+    (folder / 'videos').mkdir(exist_ok=True)
+    (folder / 'l.csv').write_text('path,label\n' + ''.join(f'{a}.mp4,{b}\n' for a, b in rows))
+    lines = read_list(folder / 'l.csv', folder / 'videos')
+    assert len(lines) == len(rows)
+
+
+@given(st.dictionaries(NAMES, st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1,
+                       max_size=5), st.booleans())
+def test_weights_are_read_as_they_were_written(folder, shapes, is_zip):
+    weights = {name: torch.randn(shape) for name, shape in shapes.items()}
+    torch.save({'state_dict': weights}, folder / 'a.pth', _use_new_zipfile_serialization=is_zip)
+    found = load(folder / 'a.pth')['state_dict']
+    assert len(found) == len(weights)
+    assert all(torch.equal(a, b) for a, b in zip(found.values(), weights.values()))
+
+
+@given(JSON)
+def test_json_is_what_python_has(value):
+    def plain(value):
+        return repr(value)
+    assert plain(parse_json(json.dumps(value))) == plain(json.loads(json.dumps(value)))
+
+
+# ---------------------------------------------------------------- schemas, printing
+
+@given(JSON)
+def test_a_schema_says_nothing_or_what_is_wrong(value):
+    checks = (schema.TEXT, schema.NAME, schema.BOOL, schema.NUMBER, schema.REAL, schema.OBJECT,
+              schema.whole(0), schema.whole(1, 5), schema.optional(schema.TEXT),
+              schema.list_of(schema.whole(0), is_unique=True),
+              schema.mapping(schema.TEXT, schema.NUMBER),
+              schema.fields({'a': schema.TEXT}, {'b': schema.NUMBER}))
+    for check in checks:
+        fault = check(value)
+        assert isinstance(fault, str) and '\n' not in printable(fault)
+    assert (schema.NUMBER(value) == '') == schema.is_number(value)
+    assert schema.is_number(value) == (type(value) is int and abs(value) < 2 ** 1000 or
+                                       type(value) is float and math.isfinite(value))
+    assert (schema.whole(0, 3)(value) == '') == (type(value) is int and 0 <= value <= 3)
+
+
+@given(st.text())
+def test_what_is_printed_is_one_line(text):
+    line = printable(text)
+    assert len(line.splitlines()) <= 1 or set(line) & set('\u2028\u2029')
+    assert printable(line) == line and os.linesep not in line
