@@ -125,7 +125,7 @@ def test_the_file_tree_is_complete():
     named = [line.split()[0] for line in tree]
     assert all(len(line.split()) > 1 for line in tree), 'each has a line'
     assert len(named) == len(set(named))
-    there = {path.name for path in ROOT.glob('*.py')} | {'docs/'}
+    there = {path.name for path in ROOT.glob('*.py')} | {'docs/', 'recipes/'}
     there |= {f'{path.parent.name}/' for path in ROOT.glob('*/__init__.py')}
     assert set(named) == there
 
