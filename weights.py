@@ -285,26 +285,33 @@ def _check_archive(path: Path) -> None:
 
     torch.load sees neither.
     """
-    with open(path, 'rb') as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            n_bytes = len(content)
-            if content.find(b'bytearray') >= 0:
-                raise CheckpointError(f'{path}: refused, since it asks for a bytearray, which may '
-                                      'be of any size; give a file that holds only weights')
-            if content[:len(ZIP_MAGIC)] != ZIP_MAGIC:
-                return
+    with (open(path, 'rb') as file,
+          mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content):
+        if content[:len(ZIP_MAGIC)] != ZIP_MAGIC:
+            _check_pickle(content, 0, len(content), path)
+            return
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             n_unpacked = sum(entry.file_size for entry in entries)
-            if n_unpacked > n_bytes or any(entry.compress_type for entry in entries):
+            if n_unpacked > len(content) or any(entry.compress_type for entry in entries):
                 raise CheckpointError(f'{path}: is packed, which torch.save never does, and '
                                       f'unpacks to {n_unpacked} bytes; give the file as torch.save '
                                       'wrote it')
+            for entry in entries:
+                if entry.filename.endswith('.pkl'):  # behind a header, whose size varies
+                    _check_pickle(content, entry.header_offset, entry.file_size + 2 ** 17, path)
             # torch.save leaves all of them 0 where it is told to make none.
             broken = archive.testzip() if any(entry.CRC for entry in entries) else None
             if broken is not None:
                 raise CheckpointError(f'{path}: is damaged: its part {broken} is not what was '
                                       'written, by its checksum; give another copy')
+
+
+def _check_pickle(content: mmap.mmap, begin: int, n_bytes: int, path: Path) -> None:
+    """Raise CheckpointError where a pickle asks for a bytearray, which torch.load would make."""
+    if content.find(b'bytearray', begin, begin + n_bytes) >= 0:
+        raise CheckpointError(f'{path}: refused, since it asks for a bytearray, which may be of any '
+                              'size; give a file that holds only weights')
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
