@@ -6,12 +6,14 @@
     logits = engine(clips)                       # (N, C, T, H, W) -> (N, n_classes)
 """
 
+import contextlib
 import importlib
+import io
 import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,20 @@ def extra(name: str, purpose: str) -> Any:
                          f'{INSTALL}') from None
     logging.getLogger(name).setLevel(logging.ERROR)
     return module
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within it torch's exporter, and NNCF, keep their progress and warnings to themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # it logs each step, and formats that for whoever listens
+    try:
+        with (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()),
+              contextlib.redirect_stderr(io.StringIO())):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)
 
 
 class Engine:
@@ -89,8 +105,7 @@ class TorchEngine(Engine):
 
     def __init__(self, path: Path) -> None:
         files = {RECORD: ''}
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of tensors that are not resized here
+        with quiet():
             self._program = torch.export.load(path, extra_files=files)
         clips = next(node for node in self._program.graph.nodes
                      if node.op == 'placeholder' and node.name == INPUT)

@@ -4,17 +4,14 @@
     write_onnx(path, program, record)
 """
 
-import contextlib
 import copy
 import hashlib
 import io
 import json
 import keyword
-import logging
 import os
 import re
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ import torch
 import torch.fx.experimental._config as fx_config
 from torch import nn
 
-from runtime.engines import INPUT, RECORD, compiled, extra
+from runtime.engines import INPUT, RECORD, compiled, extra, quiet
 from runtime.errors import InputError
 from runtime.files import replacing
 
@@ -33,20 +30,6 @@ TIME, SIZE = (2,), (3, 4)
 # would be made for, and no two sizes are the same by chance.
 LARGE = {2: 72, 3: 320, 4: 352}
 AXES = {0: 'N', 2: 'T', 3: 'H', 4: 'W'}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Within it torch's exporter keeps its progress and warnings to itself."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # it logs each step, and formats that for whoever listens
-    try:
-        with (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()),
-              contextlib.redirect_stderr(io.StringIO())):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(before)
 
 
 def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = ()

@@ -24,9 +24,9 @@ from model import adopt_options, load_model, match_class_names, read_weights
 from models.base import Classifier
 from models.exported import ExportedNetwork
 from opts import Options, replace
-from runtime.engines import contents_of, extra
+from runtime.engines import contents_of, extra, quiet
 from runtime.errors import InputError
-from runtime.exporting import quiet, write_onnx, write_openvino
+from runtime.exporting import write_onnx, write_openvino
 from runtime.files import write_json
 from tasks import TASKS
 from util_scripts.helpers.exports import Exported
