@@ -41,7 +41,7 @@ from runtime.profiler import StepTrace
 from spatial_transforms import Normalize
 from tasks import TASKS
 from training import Trainer
-from validation import val_line, validate
+from validation import evaluated_epoch, val_line, validate, warn_of_no_labels
 from weights import Weights, describe
 
 
@@ -161,15 +161,6 @@ def prepare_data(opts: Options, weights: Weights | None, world: distributed.Worl
     return opts, annotation.class_names, loaders
 
 
-def warn_of_no_labels(opts: Options, records: Any, log: logs.RunLog) -> None:
-    """Say where a validation cannot tell how well the classes are found."""
-    if not records.class_counts().any():
-        follows = 'their mAP is nan' + (
-            '' if opts.no_train else ', and no save_best.pth is written')
-        log.warn(f'{opts.annotation_path}: none of the {len(records)} videos for validation has a '
-                 f'label: {follows}; add their labels, or give --no_val')
-
-
 def share_batches(opts: Options, world: distributed.World, log: logs.RunLog) -> Options:
     """The options with the batch of all nodes, and the loader processes of one process."""
     if world.size == 1:
@@ -201,11 +192,6 @@ def make_network(opts: Options, weights: Weights | None, class_names: Sequence[s
                      'the file as it is give --resume_path')
     begin_training(opts, network)
     return network
-
-
-def evaluated_epoch(weights: Weights | None) -> int:
-    """The epoch that a validation without training is of: our checkpoint's, 1 for other files."""
-    return weights.epoch or 1 if weights and weights.is_ours else 1
 
 
 if __name__ == '__main__':

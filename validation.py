@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from metrics import Sums, mean_per_group
+from opts import Options
 from run import Run
-from runtime import distributed
+from runtime import distributed, logs
 from tasks import NotFinite, Task
+from weights import Weights
 
 # What is averaged, over clips or over videos.
 AVERAGED = {'loss': 'clips', 'clip_top1': 'clips', 'clip_top5': 'clips', 'video_top1': 'videos',
@@ -116,3 +118,17 @@ def val_line(metrics: dict[str, float], run: Run) -> str:
     shown = [f'{words} {metrics[name]:.3f}' for name, words in run.task.shown.items()
              if len(run.class_names) > 5 or not name.endswith('top5')]
     return ', '.join([f'validation loss {metrics["loss"]:.4f}', *shown])
+
+
+def evaluated_epoch(weights: Weights | None) -> int:
+    """The epoch that a validation without training is of: our checkpoint's, 1 for other files."""
+    return weights.epoch or 1 if weights and weights.is_ours else 1
+
+
+def warn_of_no_labels(opts: Options, records: Any, log: logs.RunLog) -> None:
+    """Say where a validation cannot tell how well the classes are found."""
+    if not records.class_counts().any():
+        follows = 'their mAP is nan' + (
+            '' if opts.no_train else ', and no save_best.pth is written')
+        log.warn(f'{opts.annotation_path}: none of the {len(records)} videos for validation has a '
+                 f'label: {follows}; add their labels, or give --no_val')

@@ -310,8 +310,8 @@ def _check_archive(path: Path) -> None:
 def _check_pickle(content: mmap.mmap, begin: int, n_bytes: int, path: Path) -> None:
     """Raise CheckpointError where a pickle asks for a bytearray, which torch.load would make."""
     if content.find(b'bytearray', begin, begin + n_bytes) >= 0:
-        raise CheckpointError(f'{path}: refused, since it asks for a bytearray, which may be of any '
-                              'size; give a file that holds only weights')
+        raise CheckpointError(f'{path}: refused, since it asks for a bytearray, which may be of '
+                              'any size; give a file that holds only weights')
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

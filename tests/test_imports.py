@@ -30,7 +30,7 @@ ALLOWED = {
     'datasets': {'opts', 'datasets', 'runtime', *TRANSFORMS},
     'models': {'models', 'runtime'},
     'model': {'checkpoint', 'opts', 'models', 'weights', 'runtime', 'spatial_transforms', 'tasks'},
-    'validation': {'metrics', 'run', 'runtime', 'tasks'},
+    'validation': {'metrics', 'opts', 'run', 'runtime', 'tasks', 'weights'},
     'inference': {'features', 'results', 'run', 'runtime', 'tasks'},
     'averaging': set(),
     'distillation': {'model', 'opts', 'runtime'},
