@@ -51,6 +51,10 @@ class ExportedNetwork(Classifier):
         scores = self.run(pixels.round().clamp(0, 255).to(torch.uint8))
         return logits_of(scores, self.is_sigmoid)
 
+    def requires_grad_(self, requires_grad: bool = True) -> 'ExportedNetwork':
+        """Nothing here is trained, whatever is asked for."""
+        return self
+
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         raise InputError('an exported network gives no features; give the checkpoint that it was '
                          'made of')
