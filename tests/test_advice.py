@@ -63,7 +63,7 @@ FLAGS = {
     'precision': ('--precision half', 'fp16', '--precision fp16'),
     'memory': ('--memory_format nhwc', 'channels_last', '--memory_format channels_last'),
     'optimizer': ('--optimizer adam', 'sgd', '--optimizer sgd'),
-    'schedule': ('--lr_scheduler cosine', 'multistep', '--lr_scheduler multistep'),
+    'schedule': ('--lr_scheduler linear', 'multistep', '--lr_scheduler multistep'),
     'scale': ('--value_scale 2', '255', '--value_scale 255'),
     'statistics': ('--mean_dataset imagenet', 'kinetics', '--mean_dataset kinetics'),
     'shortcut': ('--resnet_shortcut C', 'A', '--resnet_shortcut A'),
