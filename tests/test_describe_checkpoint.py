@@ -104,7 +104,8 @@ def test_a_checkpoint_of_ours(tmp_path, capsys):
                    64, '--sample_duration', 8, '--sample_t_stride', 2, '--value_scale', 255)
     network = build_network(opts)
     state = {'epoch': 7, 'arch': 'resnext-50', 'state_dict': network.state_dict(),
-             'optimizer': {}, 'scheduler': {}, 'position': {'epoch': 8, 'batch': 2, 'sums': {}},
+             'optimizer': {'state': {}, 'param_groups': []}, 'scheduler': {},
+             'position': {'epoch': 8, 'batch': 2, 'sums': {}},
              **describe(opts, network, ['röd', 'grön', 'blå'])}
     checkpoint.save(tmp_path / 'save_7.pth', state)
     facts, rows = described(capsys, tmp_path / 'save_7.pth')
