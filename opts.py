@@ -86,7 +86,7 @@ class Options(argparse.Namespace):
         raise AttributeError('options never change')
 
 
-def replace(opts: Options, **changes: Any) -> Options:
+def replace(opts: Options, /, **changes: Any) -> Options:
     """A copy of the options with some values changed; an unknown name is a TypeError."""
     unknown = changes.keys() - vars(opts).keys()
     if unknown:

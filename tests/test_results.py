@@ -357,7 +357,7 @@ OPTS = parse_opts(['--video_path', 'jpg', '--annotation_path', 'a.json', '--resu
 OTHERS = {'file_type': 'hdf5', 'fast_decode': True, 'exact_pixels': True, 'inference_stride': 8,
           'inference_crop': 'nocrop', 'inference_views': (10, 3), 'inference_no_average': True,
           'output_topk': 0, 'feature_module': 'layer4', 'multi_label': True, 'precision': 'bf16',
-          'tf32': True}
+          'tf32': True, 'backend': 'openvino'}
 # Where frames and results lie, and whether there are to be features.
 PLACES = {'video_path', 'result_path', 'inference_subset', 'output_features'}
 

@@ -219,8 +219,10 @@ def is_current(job: Job) -> bool:
     try:
         contents = job.storage.contents(job.destination)
         record = job.storage.read_record(job.destination)
+        source = job.source()
         if record is not None:
-            return record.items() <= (job.source() | contents).items()
+            # Records of earlier versions say less of the contents.
+            return source.keys() <= record.keys() and record.items() <= (source | contents).items()
         return bool(contents['n_frames'] == expected_count(job))
     except (OSError, VideoError, av.error.FFmpegError):
         return False  # the extraction tells why
