@@ -30,7 +30,7 @@ from inference import infer
 from model import (adopt_options, begin_training, build_network, load_network, load_pretrained,
                    match_class_names, prepare_network, read_weights)
 from models.base import Classifier
-from overview import data_line, extraction_lines, network_line, wrapped
+from overview import data_line, extraction_lines, gpu_line, network_line, wrapped
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
@@ -91,7 +91,8 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
     weights = read_weights(path, opts) if path else None
     opts, class_names, loaders = prepare_data(opts, weights, world, device, log)
     network = make_network(opts, weights, class_names, log).to(device)
-    log.say(wrapped(network_line(opts, network)))
+    for line in filter(None, [network_line(opts, network), gpu_line(opts, device)]):
+        log.say(wrapped(line))
     if not opts.no_train:
         check_smallest_batch(network, clip_shape(opts),
                              loaders['train'].batch_sampler.smallest_share())

@@ -24,6 +24,8 @@ FEW_VIDEOS = 10_000
 # Bytes of an extracted frame, about: 320x240 at the quality that is the default.
 FRAME_SIZE = 7000
 PURPOSES = {'train': 'training', 'val': 'validation', 'inference': 'inference'}
+# The first GPUs with products in TF32, of the Ampere generation.
+TF32_CAPABILITY = (8, 0)
 # Flags that an evaluation does not find in a checkpoint.
 EVALUATION_FLAGS = ('dataset', 'file_type', 'bad_frames', 'n_val_samples', 'batch_size',
                     'n_threads', 'fast_decode', 'precision', 'tf32', 'no_cuda')
@@ -36,6 +38,7 @@ def wrapped(line: str) -> str:
 
 
 # ---------------------------------------------------------------- the start
+
 
 def data_line(loaders: Mapping[str, Any], class_names: Sequence[str]) -> str:
     """How many videos and classes there are, and which class is the smallest."""
@@ -59,6 +62,22 @@ def network_line(opts: Options, network: nn.Module) -> str:
     cost = f', {count:.3g} GFLOP a clip' if count else ''
     return (f'network: {models.network_name(vars(opts))}, {total:,} parameters{frozen}{cost}; '
             f'clips of {opts.sample_duration} frames of {opts.sample_size}x{opts.sample_size}')
+
+
+def gpu_line(opts: Options, device: torch.device) -> str:
+    """Which GPU a run is on, and what would make it faster there; '' on the CPU."""
+    if device.type != 'cuda':
+        return ''
+    return f'running on {torch.cuda.get_device_name(device)}' + precision_note(
+        opts.precision, opts.tf32, torch.cuda.get_device_capability(device))
+
+
+def precision_note(precision: str, tf32: bool, capability: tuple[int, int]) -> str:
+    """That products are exact where a GPU of this compute capability could round them, or ''."""
+    if precision != 'fp32' or tf32 or capability < TF32_CAPABILITY:
+        return ''
+    return (', in exact fp32: with --tf32, which rounds as torch does by default, or with '
+            '--precision bf16 a step takes about a third of the time')
 
 
 def gflop(network: Any, shape: tuple[int, ...]) -> float:

@@ -10,7 +10,7 @@ import torch
 import training
 import weights
 from models import generate_model
-from overview import duration, end_line, gflop, in_lines
+from overview import duration, end_line, gflop, in_lines, precision_note
 from tests.helpers import ROOT, run_script
 from tests.tiny_data import run_main
 
@@ -35,6 +35,12 @@ def test_the_start(output):
     assert re.search(r'network: resnet-10, [\d,]+ parameters, [\d.]+ GFLOP a clip; clips of 8 '
                      r'frames of 32x32', text)
     assert '12 clips per epoch in 3 steps' in text and 'running on the CPU' in text
+
+
+def test_exact_products_of_a_gpu_are_said_where_it_could_round_them():
+    assert '--tf32' in precision_note('fp32', False, (9, 0)) != ''
+    for others in [('bf16', False, (9, 0)), ('fp32', True, (9, 0)), ('fp32', False, (7, 5))]:
+        assert precision_note(*others) == ''
 
 
 def test_lines_are_short(output):
