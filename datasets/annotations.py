@@ -227,6 +227,7 @@ def read_annotation(path: str | Path) -> Annotation:
                               'one of util_scripts\' *_json')
     is_taxonomy = 'taxonomy' in data
     class_names = _leaves(data, path) if is_taxonomy else _labels(data, path)
+    _name_labels(data['database'])
     return Annotation(path, class_names, data['database'], is_taxonomy)
 
 
@@ -248,6 +249,23 @@ def _labels(data: dict[str, Any], path: Path) -> tuple[str, ...]:
         raise AnnotationError(f'{path}: label {twice[0]!r} is listed twice in "labels"; '
                               'class names must differ')
     return _printable(map(str, labels), path)
+
+
+def label_name(label: Any) -> Any:
+    """A label as class names are written: JSON numbers as text, and anything else as it is."""
+    return str(label) if is_number(label) else label
+
+
+def _name_labels(database: dict[str, Any]) -> None:
+    """Make the labels of videos that are JSON numbers, or lists of these, the text that they are
+    among the class names."""
+    for entry in database.values():
+        marks = entry.get('annotations') if isinstance(entry, dict) else None
+        for mark in marks if isinstance(marks, list) else [marks]:
+            if isinstance(mark, dict) and 'label' in mark:
+                label = mark['label']
+                mark['label'] = (list(map(label_name, label)) if isinstance(label, list)
+                                 else label_name(label))
 
 
 def _printable(names: Iterable[str], path: Path) -> tuple[str, ...]:

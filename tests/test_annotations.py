@@ -45,6 +45,30 @@ def test_video_path_of_the_annotation_wins(own_data):
     assert records.paths[0] == 'elsewhere/red'
 
 
+def test_labels_that_are_json_numbers(tmp_path):
+    """Numbers among the class names, of the videos, or both, are the same text; 0 is a label."""
+    database = {'a': 0, 'b': '0', 'c': 1, 'd': [1, '2.5'], 'e': '1'}
+    entries = {video_id: {'subset': 'training', 'annotations': {'label': label, 'segment': [1, 5]}}
+               for video_id, label in database.items()}
+    for labels in ([0, 1, 2.5], ['0', '1', '2.5']):
+        (tmp_path / 'a.json').write_text(json.dumps({'labels': labels, 'database': entries}))
+        annotation = read_annotation(tmp_path / 'a.json')
+        records, _ = label_list_records(annotation, 'training', multi_label=True)
+        assert annotation.class_names == ('0', '1', '2.5')
+        assert [records.labels[i] for i in range(5)] == [[0], [0], [1], [1, 2], [1]]
+        assert [records.paths[i] for i in range(5)] == ['0/a', '0/b', '1/c', 'd', '1/e']
+
+
+def test_labels_of_a_taxonomy_that_are_json_numbers(tmp_path):
+    data = {'taxonomy': [{'nodeName': 'all', 'nodeId': 0, 'parentId': None},
+                         {'nodeName': '7', 'nodeId': 1, 'parentId': 0}],
+            'database': {'a': {'subset': 'training', 'fps': 10, 'annotations': [
+                {'segment': [0, 1], 'label': 7}]}}}
+    (tmp_path / 'a.json').write_text(json.dumps(data))
+    records, _ = taxonomy_records(read_annotation(tmp_path / 'a.json'), 'training', lambda path: 20)
+    assert records.labels[0] == [0]
+
+
 @pytest.mark.parametrize('change, match', [
     ({'video_path': 3}, '"video_path" 3'),
     ({'annotations': {'label': 'red', 'segment': [1, 2 ** 40]}}, 'segment'),

@@ -216,3 +216,14 @@ def test_as_a_command(tmp_path):
     assert ended.returncode == 2 and ended.stdout == ''
     assert ended.stderr.startswith('error: ') and ended.stderr.count('\n') == 1
     assert 'truth.json' in ended.stderr
+
+
+def test_labels_that_are_json_numbers(evaluate):
+    """They are the text of the number in both files, whichever has it as what."""
+    truth = {'labels': [0, 1, 2.5], 'database': {
+        'a': entry('validation', '0'), 'b': entry('validation', 1), 'c': entry('validation', 2.5)}}
+    truth['database']['a']['annotations']['label'] = 0
+    for results in ({'a': ranked('0', '1', '2.5'), 'b': ranked('1', '0', '2.5'),
+                     'c': ranked('0', '2.5', '1')},
+                    {'a': ranked(0, 1, 2.5), 'b': ranked(1, 0, 2.5), 'c': ranked(0, 2.5, 1)}):
+        assert '(2 of 3 videos)' in evaluate(truth, {'results': results})

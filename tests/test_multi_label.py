@@ -107,7 +107,7 @@ def test_a_label_twice_counts_once_and_none_is_no_class(own):
 
 
 @pytest.mark.parametrize('label, said', [
-    (['red', 'pink'], "'pink' is not in \"labels\""), (['red', 3], "3 is not in"),
+    (['red', 'pink'], "'pink' is not in \"labels\""), (['red', 3], "'3' is not in"),
     ([['red']], r"\['red'\] is not in"), (None, 'None is not in')])
 def test_labels_that_cannot_be(own, label, said):
     edited(own, lambda database: database['training_1']['annotations'].update(label=label))

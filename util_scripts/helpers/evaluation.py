@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from datasets.annotations import SUBSETS, read_annotation, select_subset
+from datasets.annotations import SUBSETS, label_name, read_annotation, select_subset
 from metrics import (average_precisions, confusion_of_pairs, mean_of_classes, most_confused,
                      topk_any_hits, topk_hits_by_class)
 from runtime.errors import InputError
@@ -133,7 +133,7 @@ def mean_scores(entries: list[dict[str, Any]]) -> dict[str, float]:
     scores: dict[str, float] = defaultdict(float)
     for window in windows:
         for entry in window:
-            scores[entry['label']] += entry['score'] / len(windows)
+            scores[label_name(entry['label'])] += entry['score'] / len(windows)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
