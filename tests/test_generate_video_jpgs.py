@@ -594,7 +594,11 @@ def test_a_video_that_is_cut_short_keeps_what_decodes(videos, jpgs, capsys, exte
     assert 50 <= len(images(jpgs / 'Run' / 'a')) <= 65
     assert f'damaged: {path}: ' in err and 'kept' in err
     assert '1 damaged, 0 failed' in out
-    assert extract(videos, jpgs) == 0
+    before = (jpgs / 'Run' / 'a').stat().st_mtime_ns
+    assert extract(videos, jpgs) == 1
+    again = capsys.readouterr()
+    assert again.err == err and '0 done, 0 skipped (there already), 1 damaged' in again.out
+    assert (jpgs / 'Run' / 'a').stat().st_mtime_ns == before
 
 
 def test_an_error_in_the_middle_keeps_what_decodes(videos, jpgs, capsys):

@@ -47,6 +47,7 @@ MAX_THREADS = 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a folder of frames was made of. Hidden, so that nothing takes it for a frame or a video.
 RECORD = '.extracted.json'
+DAMAGE = 'damage'  # in it, where the video could not be decoded whole: why
 N_FRAMES_2020 = 'n_frames'  # a file of the 2020 code, which is wrong when frames are made again
 FRAME = re.compile(r'image_\d{5,}\.jpg')
 
@@ -175,9 +176,8 @@ def extract_shared(job: Job) -> Outcome:
         with lock(lock_path(job.destination), waits=job.waits) as is_held:
             if not is_held:
                 return BUSY
-            if not job.is_overwritten and is_current(job):
-                return Outcome('skipped')
-            return extract(job)
+            there = None if job.is_overwritten else outcome_there(job)
+            return there or extract(job)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
@@ -198,7 +198,8 @@ def extract(job: Job) -> Outcome:
             job.storage.write(temporary, job.storage.encode(
                 video, size=job.size, quality=job.quality, fps=job.fps, n_threads=job.n_threads))
             damage = video.damage
-        job.storage.write_record(temporary, source | job.storage.contents(temporary))
+        job.storage.write_record(temporary, source | job.storage.contents(temporary)
+                                 | ({DAMAGE: damage} if damage else {}))
         job.storage.put(temporary, job.destination)
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -211,8 +212,8 @@ def extract(job: Job) -> Outcome:
     return Outcome('damaged', damage) if damage else Outcome('done')
 
 
-def is_current(job: Job) -> bool:
-    """True where the frames that there are need not be made again.
+def outcome_there(job: Job) -> Outcome | None:
+    """What the frames that there are came to, skipped or damaged; None where they are to be made.
 
     Frames without a record, as those of the 2020 code, are as many as the video has.
     """
@@ -220,12 +221,18 @@ def is_current(job: Job) -> bool:
         contents = job.storage.contents(job.destination)
         record = job.storage.read_record(job.destination)
         source = job.source()
+        damage = record.pop(DAMAGE, None) if record else None
         if record is not None:
             # Records of earlier versions say less of the contents.
-            return source.keys() <= record.keys() and record.items() <= (source | contents).items()
-        return bool(contents['n_frames'] == expected_count(job))
+            is_current = (source.keys() <= record.keys()
+                          and record.items() <= (source | contents).items())
+        else:
+            is_current = contents['n_frames'] == expected_count(job)
     except (OSError, VideoError, av.error.FFmpegError):
-        return False  # the extraction tells why
+        return None  # the extraction tells why
+    if not is_current:
+        return None
+    return Outcome('damaged', str(damage)) if damage else Outcome('skipped')
 
 
 def expected_count(job: Job) -> int:
@@ -297,10 +304,9 @@ def plan(args: Namespace, storage: Any) -> tuple[list[Job], dict[Path, Outcome]]
     there = [job for job in jobs if job.is_again]
     if not args.overwrite:
         with ThreadPoolExecutor(n_processors()) as threads:
-            skipped = {job.video for job, is_done in zip(there, threads.map(is_current, there))
-                       if is_done}
-        jobs = [job for job in jobs if job.video not in skipped]
-        outcomes |= dict.fromkeys(skipped, Outcome('skipped'))
+            outcomes |= {job.video: outcome for job, outcome
+                         in zip(there, threads.map(outcome_there, there)) if outcome}
+        jobs = [job for job in jobs if job.video not in outcomes]
     return jobs, outcomes
 
 
