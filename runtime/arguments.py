@@ -109,6 +109,12 @@ def add_frame_template(add: Callable[..., Any]) -> None:
              'unclear, such as "frame_%%05d.png"; %%d is the number, * is anything')
 
 
+def add_subset(add: Callable[..., Any]) -> None:
+    """The flag --subset of commands that read an annotation, by a parser's `add_argument`."""
+    add('--subset', default='validation',
+        help='training, validation or testing, or train, val, test for short')
+
+
 POSITIVE = at_least(1)
 COUNT = at_least(0)
 INTEGER = number(int, lambda n: True, 'a whole number')

@@ -9,7 +9,7 @@ precision (mAP).
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.arguments import POSITIVE, Parser
+from runtime.arguments import POSITIVE, Parser, add_subset
 from runtime.errors import run
 
 
@@ -22,8 +22,7 @@ def build_parser() -> Parser:
     parser.add_argument('-k', type=POSITIVE, nargs='+', default=[1],
                         help='a video is right if its label, or one of its labels, is among the k '
                              'best; several k may be given, after the two paths')
-    parser.add_argument('--subset', default='validation',
-                        help='training, validation or testing, or train, val, test for short')
+    add_subset(parser.add_argument)
     parser.add_argument('--save', action='store_true',
                         help='also write each accuracy, 0 to 1, to top{k}.txt beside result_path, '
                              'and mAP to map.txt')

@@ -9,7 +9,7 @@ form.
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.arguments import FRACTION, Parser
+from runtime.arguments import FRACTION, Parser, add_subset
 from runtime.errors import run
 
 
@@ -21,8 +21,7 @@ def build_parser() -> Parser:
                              '{video: [{"label", "score", "segment": [begin, end]}]}} in seconds')
     parser.add_argument('ground_truth_path', type=Path, metavar='ANNOTATION.json',
                         help='annotation file with segments in seconds, as ActivityNet has it')
-    parser.add_argument('--subset', default='validation',
-                        help='training, validation or testing, or train, val, test for short')
+    add_subset(parser.add_argument)
     parser.add_argument('--tiou', type=FRACTION, nargs='+', metavar='OVERLAP',
                         help='overlaps at which an event is right (default: 0.5, 0.55 ... 0.95)')
     parser.add_argument('--per_class', action='store_true',

@@ -9,7 +9,7 @@ For weights whose class names, or their order, are lost.
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.arguments import Parser
+from runtime.arguments import Parser, add_subset
 from runtime.errors import run
 
 
@@ -24,8 +24,7 @@ def build_parser() -> Parser:
     add('annotation', type=Path, metavar='ANNOTATION.json', help='the labels of these videos')
     add('--output', type=Path, required=True, metavar='FILE',
         help='where the class names go, one a line in the order of the outputs, for --labels')
-    add('--subset', default='validation',
-        help='training, validation or testing, or train, val, test for short')
+    add_subset(add)
     return parser
 
 

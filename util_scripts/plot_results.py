@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import FILE_TYPES
-from runtime.arguments import Parser, add_frame_template, between
+from runtime.arguments import Parser, add_frame_template, add_subset, between
 from runtime.errors import run
 
 
@@ -22,8 +22,7 @@ def build_parser() -> Parser:
                         help='a result file of main.py --inference')
     parser.add_argument('ground_truth_path', type=Path, metavar='ANNOTATION.json',
                         help='annotation file')
-    parser.add_argument('--subset', default='validation',
-                        help='training, validation or testing, or train, val, test for short')
+    add_subset(parser.add_argument)
     parser.add_argument('--video_path', type=Path, metavar='DIR',
                         help='folder of the frames, for the picture of the worst mistakes')
     parser.add_argument('--file_type', default='jpg', choices=FILE_TYPES,
