@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
-from util_scripts.helpers.annotation_files import Listed, add_video_type, write_annotations
+from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_lines
 from util_scripts.helpers.videos import video_stem
 
@@ -49,14 +49,10 @@ def read_splits(dir_path: Path) -> tuple[dict[int, list[Listed]], list[str]]:
 
 
 def build_parser() -> Parser:
-    parser = Parser('python -m util_scripts.hmdb51_json',
-                    'Make the annotation files of HMDB-51: one for each of the splits that there '
-                    'are.')
-    parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}')
-    parser.add_argument('video_path', type=Path, help='folder of the frames: video_path/class/...')
-    parser.add_argument('dst_dir_path', type=Path, help='folder to write hmdb51_1.json ... to')
-    add_video_type(parser)
-    return parser
+    return lists_parser(
+        'hmdb51_json',
+        'Make the annotation files of HMDB-51: one for each of the splits that there are.', FILES,
+        'video_path/class/...', 'dst_dir_path', 'folder to write hmdb51_1.json ... to')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

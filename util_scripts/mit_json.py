@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from runtime.arguments import Parser
 from runtime.errors import run
-from util_scripts.helpers.annotation_files import Listed, add_video_type, write_annotations
+from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_lines, read_text
 from util_scripts.helpers.videos import video_stem
 
@@ -45,16 +45,11 @@ def read_list(path: Path, subset: str, labels: Collection[str]) -> list[Listed]:
 
 
 def build_parser() -> Parser:
-    parser = Parser('python -m util_scripts.mit_json',
-                    'Make the annotation file of Moments in Time.')
-    parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; testingSet.csv may be '
-                                                    'missing')
-    parser.add_argument('video_path', type=Path,
-                        help='folder of the frames: video_path/label/..., test videos in '
-                             'video_path/test/...')
-    parser.add_argument('dst_path', type=Path, help='JSON file to write')
-    add_video_type(parser)
-    return parser
+    return lists_parser(
+        'mit_json', 'Make the annotation file of Moments in Time.',
+        f'{FILES}; testingSet.csv may be missing',
+        'video_path/label/..., test videos in video_path/test/...', 'dst_path',
+        'JSON file to write')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

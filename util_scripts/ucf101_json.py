@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
-from util_scripts.helpers.annotation_files import Listed, add_video_type, write_annotations
+from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_lines
 from util_scripts.helpers.videos import video_stem
 
@@ -59,14 +59,10 @@ def read_splits(dir_path: Path, labels: Sequence[str]) -> dict[str, list[Listed]
 
 
 def build_parser() -> Parser:
-    parser = Parser('python -m util_scripts.ucf101_json',
-                    'Make the annotation files of UCF-101: one for each of the splits that there '
-                    'are.')
-    parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}')
-    parser.add_argument('video_path', type=Path, help='folder of the frames: video_path/Class/...')
-    parser.add_argument('dst_path', type=Path, help='folder to write ucf101_01.json ... to')
-    add_video_type(parser)
-    return parser
+    return lists_parser(
+        'ucf101_json',
+        'Make the annotation files of UCF-101: one for each of the splits that there are.', FILES,
+        'video_path/Class/...', 'dst_path', 'folder to write ucf101_01.json ... to')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,11 +22,16 @@ VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files w
 
 
 class Listed(NamedTuple):
-    """A video as a split file lists it; `label` is None where it is not known."""
+    """A video as a split file lists it.
+
+    label: None where it is not known
+    path:  of its frames below their folder, None where that is the usual one
+    """
 
     video_id: str
     subset: str
     label: str | None
+    path: str | None = None
 
 
 def add_video_type(parser: Parser) -> None:
@@ -34,6 +39,21 @@ def add_video_type(parser: Parser) -> None:
     parser.add_argument('--video_type', choices=list(STORAGES), default='jpg',
                         help=VIDEO_TYPES)
     add_frame_template(parser.add_argument)
+
+
+def lists_parser(command: str, description: str, files: str, frames: str, dst: str, dst_help: str
+                 ) -> Parser:
+    """The arguments of a script that makes annotation files from lists as published.
+
+    files, frames: which lists there are, and how the frames are laid out
+    dst, dst_help: name of the argument of what is written, and what that is
+    """
+    parser = Parser(f'python -m util_scripts.{command}', description)
+    parser.add_argument('dir_path', type=Path, help=f'folder of {files}')
+    parser.add_argument('video_path', type=Path, help=f'folder of the frames: {frames}')
+    parser.add_argument(dst, type=Path, help=dst_help)
+    add_video_type(parser)
+    return parser
 
 
 def first_frame(video_type: str) -> int:
@@ -82,8 +102,8 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
 
 
 def frames_path(listed: Listed) -> str:
-    """Path of a Listed video's frames; those of videos without label lie under `test`."""
-    return f'{"test" if listed.label is None else listed.label}/{listed.video_id}'
+    """Path of a Listed video's frames; usually those of videos without label lie under `test`."""
+    return listed.path or f'{"test" if listed.label is None else listed.label}/{listed.video_id}'
 
 
 def make_database(listed: Iterable[Listed], counts: Mapping[str, int], first: int
@@ -99,7 +119,10 @@ def make_database(listed: Iterable[Listed], counts: Mapping[str, int], first: in
         n_frames = counts[frames_path(video)]
         if n_frames:
             annotations['segment'] = [first, first + n_frames]
-        database[video.video_id] = {'subset': video.subset, 'annotations': annotations}
+        entry: dict[str, Any] = {'subset': video.subset, 'annotations': annotations}
+        if video.path and video.path != frames_path(video._replace(path=None)):
+            entry['video_path'] = video.path
+        database[video.video_id] = entry
     return database
 
 
