@@ -11,8 +11,8 @@ import torch
 from datasets.annotations import label_list_records, read_annotation
 from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_sound, write_video
-from util_scripts import (add_fps_into_activitynet_json, hmdb51_json, kinetics_json, mit_json,
-                          remove_dataparallel, ucf101_json)
+from util_scripts import (add_fps_into_activitynet_json, generate_video_jpgs, hmdb51_json,
+                          kinetics_json, mit_json, remove_dataparallel, ucf101_json)
 from util_scripts.helpers.annotation_files import write_json
 from util_scripts.helpers.videos import video_stem
 
@@ -196,6 +196,57 @@ def test_lists_as_they_come(tmp_path, capsys, name, video_type):
     assert len(path.read_text().splitlines()) == len(database) + 5  # a line a video
     records, _ = label_list_records(read_annotation(path), 'training', first_frame=first)
     assert len(records) == 1
+
+
+MIRRORED = {
+    'train.csv': 'label,youtube_id,time_start,time_end,split\nyoga,a,7,17,train\n'
+                 'yoga,b,0,10,train\nclay,old,0,10,train\n',
+    'val.csv': 'label,youtube_id,time_start,time_end,split\nclay,c,0,10,validate\n',
+    'test.csv': 'label,youtube_id,time_start,time_end,split\nclay,d,1,11,test\n,e,1,11,test\n'}
+
+
+@pytest.mark.parametrize('video_type', STORED)
+def test_kinetics_as_its_mirror_has_it(tmp_path, video_type):
+    """All videos of a subset in a folder; replacements come first; labels for testing are kept."""
+    first, make_stored = STORED[video_type]
+    frames = make_stored(tmp_path / 'frames', {
+        'train/a_000007_000017': 3, 'train/b_000000_000010': 1, 'clay/old_000000_000010': 2,
+        'replacement/of_broken/b_000000_000010': 4, 'val/c_000000_000010': 2,
+        'test/d_000001_000011': 3, 'test/e_000001_000011': 2})
+    lists = write_files(tmp_path / 'lists', MIRRORED)
+    make('kinetics', lists, frames, tmp_path, video_type)
+    made = load(tmp_path / 'kinetics.json')
+
+    def at(path, *entry):
+        return video(*entry) | {'video_path': path}
+    assert made == {'labels': ['yoga', 'clay'], 'database': {
+        'a_000007_000017': at('train/a_000007_000017', 'training', 'yoga', [first, first + 3]),
+        'b_000000_000010': at('replacement/of_broken/b_000000_000010', 'training', 'yoga',
+                              [first, first + 4]),
+        'old_000000_000010': video('training', 'clay', [first, first + 2]),
+        'c_000000_000010': at('val/c_000000_000010', 'validation', 'clay', [first, first + 2]),
+        'd_000001_000011': at('test/d_000001_000011', 'testing', 'clay', [first, first + 3]),
+        'e_000001_000011': video('testing', None, [first, first + 2])}}
+    annotation = read_annotation(tmp_path / 'kinetics.json')
+    records, _ = label_list_records(annotation, 'testing', first_frame=first)
+    assert [records.labels[i] for i in range(2)] == [[1], []]
+    assert records.paths[0] == 'test/d_000001_000011'
+
+
+def test_kinetics_from_the_mirror_to_an_annotation(tmp_path, capsys):
+    """Of broken videos, those that replace them are extracted, and no others."""
+    videos = make_videos(tmp_path / 'videos', {
+        'train/a_000007_000017': 9, 'replacement/of_broken/b_000000_000010': 8,
+        'val/c_000000_000010': 9, 'test/d_000001_000011': 9})
+    (videos / 'train' / 'b_000000_000010.mp4').write_bytes(b'broken')
+    assert call(generate_video_jpgs, videos, tmp_path / 'jpg', 'kinetics', '--size', 8) == 0
+    out, err = capsys.readouterr()
+    assert '4 videos: 4 done' in out and '1 videos are not taken' in err and 'replacement' in err
+    make('kinetics', write_files(tmp_path / 'lists', MIRRORED), tmp_path / 'jpg', tmp_path)
+    database = load(tmp_path / 'kinetics.json')['database']
+    assert {video_id[0]: entry['annotations'].get('segment')
+            for video_id, entry in database.items()} == {
+        'a': [1, 10], 'b': [1, 9], 'o': None, 'c': [1, 10], 'd': [1, 10], 'e': None}
 
 
 def test_a_video_in_two_lists_is_said(tmp_path, capsys):

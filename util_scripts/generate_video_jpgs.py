@@ -34,7 +34,7 @@ from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.video_io import QUALITY, frames_at, jpegs
-from util_scripts.helpers.videos import find_videos
+from util_scripts.helpers.videos import REPLACEMENT, find_videos
 
 # Whether the videos of a data set lie in label folders.
 DATASETS = {'kinetics': True, 'activitynet': False, 'ucf101': True, 'hmdb51': True, 'mit': True}
@@ -281,13 +281,29 @@ def destination_of(video: Path, args: Namespace, storage: Any) -> Path:
     return storage.destination(args.dst_path, stem)
 
 
+def wanted_videos(args: Namespace) -> list[Path]:
+    """The videos of the data set; of Kinetics without those that others in dir_path/replacement
+    replace, which is said."""
+    videos = find_videos(args.dir_path, has_labels=DATASETS[args.dataset])
+    if args.dataset != 'kinetics':
+        return videos
+    replacements = [video for video in videos
+                    if video.relative_to(args.dir_path).parts[0] == REPLACEMENT]
+    stems = {video.stem for video in replacements}
+    kept = replacements + [video for video in videos if video.stem not in stems]
+    if len(kept) < len(videos):
+        print(printable(f'{args.dir_path}: {len(videos) - len(kept)} videos are not taken: those '
+                        f'of the same name in {REPLACEMENT} replace them'), file=sys.stderr)
+    return sorted(kept)
+
+
 def plan(args: Namespace, storage: Any) -> tuple[list[Job], dict[Path, Outcome]]:
     """(jobs, {video: Outcome} for the videos that need none).
 
     Videos that would share a destination fail, all of them: nobody can tell which one is meant.
     """
     by_destination = defaultdict(list)
-    for video in find_videos(args.dir_path, has_labels=DATASETS[args.dataset]):
+    for video in wanted_videos(args):
         by_destination[destination_of(video, args, storage)].append(video)
     jobs: list[Job] = []
     outcomes: dict[Path, Outcome] = {}
@@ -387,7 +403,9 @@ def build_extraction_parser(command: str, description: str) -> Parser:
                         help='folder of the videos: dir_path/label/video, or dir_path/v_ID of '
                              f'activitynet ({" ".join(VIDEO_EXTENSIONS)})')
     parser.add_argument('dst_path', type=Path, help='folder to write to; made where missing')
-    parser.add_argument('dataset', choices=list(DATASETS), help='how the folders are laid out')
+    parser.add_argument('dataset', choices=list(DATASETS),
+                        help='how the folders are laid out; kinetics: dir_path/label/video, or '
+                             'dir_path/train, val, test and replacement as its mirror has them')
     parser.add_argument('--n_jobs', type=between(int, 1, 1024, also=ALL_PROCESSORS),
                         default=ALL_PROCESSORS, metavar='N',
                         help='processes, -1 for one per processor')

@@ -4,7 +4,7 @@
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from opts import STORAGES
@@ -12,15 +12,17 @@ from runtime.arguments import INTEGER, Parser, add_frame_template
 from runtime.errors import InputError, run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES, Listed, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_text
+from util_scripts.helpers.videos import REPLACEMENT, below
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
-FILES = 'the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv)'
+FILES = ('the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv, or train.csv, '
+         'val.csv, test.csv)')
 
 
 def read_list(path: Path, subset: str) -> list[Listed]:
     """Listed videos of a csv with columns label, youtube_id, time_start, time_end, named in line 1.
 
-    Test lists need no labels.
+    Test lists need no labels, and those that they have are kept.
     """
     rows = csv.DictReader(read_text(path, FILES).splitlines())
     columns = ['youtube_id', 'time_start', 'time_end'] + ['label'] * (subset != 'testing')
@@ -35,7 +37,9 @@ def read_list(path: Path, subset: str) -> list[Listed]:
         except (TypeError, ValueError):
             raise malformed(path, rows.line_num, ','.join(map(str, row.values())),
                             'a row with youtube_id, time_start and time_end') from None
-        label = None if subset == 'testing' else row['label']
+        label = row.get('label')
+        if subset == 'testing':
+            label = label or None
         listed.append(Listed(video_id, subset, label))
     return listed
 
@@ -47,15 +51,37 @@ def video_name(youtube_id: str, time_start: str, time_end: str) -> str:
     return f'{youtube_id}_{int(float(time_start)):06d}_{int(float(time_end)):06d}'
 
 
+def with_paths(listed: Iterable[Listed], root: Path, video_type: str) -> list[Listed]:
+    """The same with the paths of videos that lie in no folder of their label, but as the mirror has
+    them: all of a subset in root/train, val or test, or anywhere in root/replacement, which comes
+    first."""
+    replaced = stored_in(root, REPLACEMENT, video_type)
+    flat = {subset: stored_in(root, name, video_type) for name, subset in SUBSETS.items()}
+    return [video._replace(path=replaced.get(video.video_id) or
+                           flat[video.subset].get(video.video_id)) for video in listed]
+
+
+def stored_in(root: Path, name: str, video_type: str) -> dict[str, str]:
+    """{video id: path below root, without suffix} of the videos stored in root/name."""
+    from util_scripts.helpers.own_videos import IS_VIDEO, stem_of
+    if not (root / name).is_dir():
+        return {}
+    stems = (stem_of(path.relative_to(root), video_type)
+             for path in below(root / name, IS_VIDEO[video_type], []))
+    return {stem.name: stem.as_posix() for stem in stems}
+
+
 def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.kinetics_json', 'Make the annotation file of Kinetics.')
     parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; any of val and test may '
                                                     'be missing')
     parser.add_argument('n_classes', type=INTEGER,
-                        help='400, 600 or 700: kinetics-N_train.csv is read')
+                        help='400, 600 or 700: kinetics-N_train.csv is read, or train.csv where '
+                             'that is missing')
     parser.add_argument('video_path', type=Path,
                         help='folder of the frames: video_path/label/..., test videos in '
-                             'video_path/test/...')
+                             'video_path/test/..., or all in video_path/train, val, test and '
+                             'replacement')
     parser.add_argument('video_type', choices=list(STORAGES), help=VIDEO_TYPES)
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
     add_frame_template(parser.add_argument)
@@ -68,8 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     listed: list[Listed] = []
     for name, subset in SUBSETS.items():
         path = args.dir_path / f'kinetics-{args.n_classes}_{name}.csv'
+        mirrored = args.dir_path / f'{name}.csv'
+        if not path.exists() and mirrored.exists():
+            path = mirrored
         if name == 'train' or path.exists():
             listed += read_list(path, subset)
+    listed = with_paths(listed, existing_folder(args.video_path, 'the folder of the frames'),
+                        args.video_type)
     # In the order of the training list, as the networks released for Kinetics have their classes.
     labels = list(dict.fromkeys(video.label for video in listed
                                 if video.subset == 'training' and video.label is not None))

@@ -23,6 +23,9 @@ def video_stem(name: str) -> str:
     return stem if extension.lower() in VIDEO_EXTENSIONS else name
 
 
+# The folder in which the mirror of Kinetics has whole videos for some that are broken.
+REPLACEMENT = 'replacement'
+
 # Paths that a scan does not take, and why.
 LeftOut = list[tuple[Path, str]]
 
