@@ -1,6 +1,5 @@
 """Comparisons of recipes: which runs there are, what each does, and what it found."""
 
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from runtime.errors import InputError
 from runtime.files import write_json
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
+from util_scripts.helpers.downloads import sha256_of
 from util_scripts.helpers.evaluation import count_right, mean_class, rank, read_results, read_truth
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.own_videos import grouping
@@ -124,7 +124,7 @@ def make_folds(opts: Options) -> list[Fold]:
         database = {video_id: {**entry, 'subset': subsets[video.path]}
                     for (video_id, entry), video in zip(labelled.items(), listed)}
         write_annotation(path, {'labels': annotation.class_names, 'database': database})
-        folds.append(Fold(number, path, 'test', 'validation' in subsets.values(), digest(path)))
+        folds.append(Fold(number, path, 'test', 'validation' in subsets.values(), sha256_of(path)))
     return folds
 
 
@@ -147,11 +147,7 @@ def given_fold(annotation: Annotation) -> Fold:
         raise InputError(f'{annotation.path}: needs labelled videos for training, and for testing '
                          'or validation; add some, or give --folds K')
     return Fold(1, annotation.path, subset, subset == 'test' and counts['validation'] > 0,
-                digest(annotation.path))
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+                sha256_of(annotation.path))
 
 
 # ---------------------------------------------------------------- runs
