@@ -72,9 +72,9 @@ def card(record: Mapping[str, Any], network: nn.Module, path: Path, n_bytes: int
         'network': f'{record["arch"]}, {sum(p.numel() for p in network.parameters()):,} parameters',
         'file': f'{path.name}, {n_bytes / 1e6:.1f} MB, weights in {exported["weights"]}',
         'takes': f'clips (N, C, T, H, W) of {clip["sample_duration"]} RGB frames of '
-                 f'{clip["sample_size"]}x{clip["sample_size"]} pixels, every '
-                 f'{clip["sample_t_stride"]}. frame of a video: {exported["input"]}; of any size '
-                 f'are: {", ".join(exported["dynamic"])}',
+                 f'{clip["sample_size"]}x{clip["sample_size"]} pixels, '
+                 f'{clip["sample_t_stride"]} frames of the video apart: {exported["input"]}; of any '
+                 f'size are: {", ".join(exported["dynamic"])}',
         'preprocessing': f'short side to {clip["sample_resize"] or clip["sample_size"]} pixels, '
                          f'centre crop; 0...{images["value_scale"]}, mean '
                          f'{_numbers(images["mean"])}, std {_numbers(images["std"])}'
