@@ -104,7 +104,9 @@ def extraction_lines(opts: Options, loaders: Mapping[str, Any]) -> Iterator[str]
     """What a training on few video files would gain from frames that are extracted once."""
     if opts.no_train or opts.file_type != 'video':
         return
-    records = [loader.dataset.records for loader in loaders.values()]
+    # Validation and inference may read the same videos, which are extracted once.
+    records = list({own.fingerprint(): own for own in (
+        loader.dataset.records for loader in loaders.values())}.values())
     n_videos = sum(map(len, records))
     if n_videos > FEW_VIDEOS:
         return

@@ -10,9 +10,10 @@ import torch
 import training
 import weights
 from models import generate_model
-from overview import duration, end_line, gflop, in_lines, precision_note
+from opts import parse_opts, replace
+from overview import duration, end_line, extraction_lines, gflop, in_lines, precision_note
 from tests.helpers import ROOT, run_script
-from tests.tiny_data import run_main
+from tests.tiny_data import loader_of, run_main
 
 
 def commands(output):
@@ -41,6 +42,13 @@ def test_exact_products_of_a_gpu_are_said_where_it_could_round_them():
     assert '--tf32' in precision_note('fp32', False, (9, 0)) != ''
     for others in [('bf16', False, (9, 0)), ('fp32', True, (9, 0)), ('fp32', False, (7, 5))]:
         assert precision_note(*others) == ''
+
+
+def test_videos_that_are_also_inferred_are_extracted_once(tiny_data, tmp_path):
+    loaders = {split: loader_of(tiny_data, split) for split in ('train', 'val', 'inference')}
+    opts = parse_opts(tiny_data.argv(tmp_path, '--inference', '--inference_subset', 'val'))
+    text = ' '.join(extraction_lines(replace(opts, file_type='video'), loaders))
+    assert 'MB for 18 videos)' in ' '.join(text.split())
 
 
 def test_lines_are_short(output):
