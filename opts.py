@@ -271,7 +271,8 @@ def _add_augmentation_flags(parser: Parser) -> None:
 
 def _add_architecture_flags(add: Any) -> None:
     """The flags that, with --n_classes and --input_type, define the network."""
-    add('--model', default='resnet', choices=tuple(ARCHITECTURES), help='family of networks')
+    add('--model', default='resnet', choices=tuple(ARCHITECTURES), metavar='NAME',
+        help=f'family of networks: {", ".join(ARCHITECTURES)}')
     add('--model_depth', type=POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
              '50 ... 200 (wideresnet, resnext); 121, 169, 201 or 264 (densenet); 26, 50, 101 or '
