@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from util_scripts.helpers.text import n_of
+
 # How many class names a card lists.
 LISTED = 20
 # By ending the lines that open a file, that read its record, and that run it.
@@ -73,8 +75,8 @@ def card(record: Mapping[str, Any], network: nn.Module, path: Path, n_bytes: int
         'file': f'{path.name}, {n_bytes / 1e6:.1f} MB, weights in {exported["weights"]}',
         'takes': f'clips (N, C, T, H, W) of {clip["sample_duration"]} RGB frames of '
                  f'{clip["sample_size"]}x{clip["sample_size"]} pixels, '
-                 f'{clip["sample_t_stride"]} frames of the video apart: {exported["input"]}; of any '
-                 f'size are: {", ".join(exported["dynamic"])}',
+                 f'{n_of(clip["sample_t_stride"], "frame")} of the video apart: '
+                 f'{exported["input"]}; of any size are: {", ".join(exported["dynamic"])}',
         'preprocessing': f'short side to {clip["sample_resize"] or clip["sample_size"]} pixels, '
                          f'centre crop; 0...{images["value_scale"]}, mean '
                          f'{_numbers(images["mean"])}, std {_numbers(images["std"])}'
