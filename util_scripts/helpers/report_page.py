@@ -78,7 +78,7 @@ def overview_table(runs: Sequence[RunData]) -> str:
             *(Cell(share(log[name][best]), log[name][best])
               if best is not None and name in log and np.isfinite(log[name][best]) else ''
               for name in ('video_top1',)),
-            share(found[0].n_right / found[0].n) if found else '',
+            Cell(share(top1 := found[0].n_right / found[0].n), top1) if found else '',
             _interval(found[0].interval) if found else ''])
     return table(['run', 'epochs', 'best epoch', 'video top-1 then', 'top-1 of the inference',
                   '95 % interval (Wilson)'], rows)
