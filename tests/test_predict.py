@@ -304,6 +304,7 @@ def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
         def frames(self):
             for frame in super().frames():
                 yield frame
+                time.sleep(0.05)  # at a camera's pace, so that it is read before the signal
             os.kill(os.getpid(), signal.SIGINT)
             while True:
                 yield frame

@@ -117,15 +117,47 @@ class Prediction:
     is_whole: bool = True
 
 
+class Collected:
+    """What the windows of a video add up to, in a `Prediction`.
+
+    finder:    finds the events, if there is one
+    on_window: called with each entry of the windows
+    """
+
+    def __init__(self, prediction: Prediction, info: Any, topk: int, finder: EventFinder | None,
+                 on_window: Callable[[dict[str, Any]], None] | None) -> None:
+        self._prediction, self._info, self._topk = prediction, info, topk
+        self._finder, self._on_window = finder, on_window
+        self._total = torch.zeros(len(info.class_names), dtype=torch.float64)
+        self._notes: list[Note] = []
+
+    def add(self, window: Window) -> None:
+        self._total += window.scores
+        if self._finder:
+            self._notes += self._finder.add(window.begin_sec, window.end_sec, window.scores)
+        entry = window_entry(window, self._info, self._topk)
+        self._prediction.windows.append(entry)
+        self._prediction.end_sec = round(window.end_sec, 3)
+        if self._on_window:
+            self._on_window(entry)
+
+    def finish(self) -> None:
+        """Fill in the events, and the classes of the whole video."""
+        if self._finder:
+            self._prediction.events = in_order(finished([*self._notes, *self._finder.finish()]))
+        if n_windows := len(self._prediction.windows):
+            self._prediction.result = ranked(self._total / n_windows, self._info.class_names,
+                                             self._topk)
+
+
 def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 5,
                   stride: int = 16, batch_size: int = 16, kept: KeptWindows | None = None,
                   finder: EventFinder | None = None,
                   on_window: Callable[[dict[str, Any]], None] | None = None,
                   is_stopped: Callable[[], object] = lambda: False) -> Prediction:
-    """The `Prediction` of a source; `on_window` is called with each entry of its windows.
+    """The `Prediction` of a source; `finder` and `on_window` are those of `Collected`.
 
     kept:       the windows in it are taken over, and others are added
-    finder:     finds the events, if there is one
     is_stopped: once it is true, the windows so far are all
 
     Raises VideoError or FrameError where no frame can be read, InputError for scores that are not
@@ -133,22 +165,10 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     """
     kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
-    total = torch.zeros(len(info.class_names), dtype=torch.float64)
-    notes: list[Note] = []
-
-    def add(window: Window) -> None:
-        total.add_(window.scores)
-        if finder:
-            notes.extend(finder.add(window.begin_sec, window.end_sec, window.scores))
-        entry = window_entry(window, info, topk)
-        prediction.windows.append(entry)
-        prediction.end_sec = round(window.end_sec, 3)
-        if on_window:
-            on_window(entry)
-
+    collected = Collected(prediction, info, topk, finder, on_window)
     earlier, end = kept.of(source.path)
     for window in earlier:
-        add(window)
+        collected.add(window)
     if end:
         prediction.damage = end['damage']
     else:
@@ -159,15 +179,12 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
                                    is_stopped=is_stopped):
                 check_finite(source.path, window.scores)
                 kept.add(source.path, len(prediction.windows) + 1, window)
-                add(window)
+                collected.add(window)
             prediction.is_whole = not is_stopped()
             if prediction.is_whole:
                 prediction.damage = damage()
                 kept.end(source.path, prediction.damage)
-    if finder:
-        prediction.events = in_order(finished([*notes, *finder.finish()]))
-    mean = total / max(1, len(prediction.windows))
-    prediction.result = ranked(mean, info.class_names, topk) if prediction.windows else []
+    collected.finish()
     return prediction
 
 
