@@ -91,6 +91,8 @@ class Weights:
     versions:       {library: version} that wrote one of our files
     behind_module:  True if its names began with DataParallel's `module.`
     not_finite:     names of the tensors that hold nan or infinity
+    stored_types:   types of floating-point numbers in the file, such as ('float16',): `state_dict`
+                    has fp32 for those of half precision
     is_average:     True if `state_dict` is the moving average of the weights over the steps (EMA)
                     that the file holds beside those of the last step
     engine:         what runs an exported network, whose file has no state dict; None for others
@@ -111,6 +113,7 @@ class Weights:
     versions: Mapping[str, str] | None = None
     behind_module: bool = False
     not_finite: tuple[str, ...] = ()
+    stored_types: tuple[str, ...] = ()
     is_average: bool = False
     engine: Engine | None = None
 
@@ -140,7 +143,9 @@ def read(path: str | Path, hints: Mapping[str, Any] = {}, use_ema: bool | None =
     for a damaged record, and for one that is to hold an average and does not.
     """
     if not is_exported(path):
-        return interpret(load(path), Path(path), hints, use_ema)
+        loaded, types = _loaded(Path(path))
+        weights = interpret(loaded, Path(path), hints, use_ema)
+        return weights if weights.is_average else replace(weights, stored_types=types)
     engine = open_engine(path)
     file = {**engine.record, 'state_dict': {}}
     return replace(interpret(file, Path(path), hints, use_ema), engine=engine)
@@ -170,6 +175,7 @@ def interpret(file: Mapping[str, Any], path: Path, hints: Mapping[str, Any] = {}
                    arch=None if NAME(arch) else arch,
                    epoch=epoch if isinstance(epoch, int) else None,
                    behind_module=bool(file.get('behind_module')), is_average=is_average,
+                   stored_types=_float_types(says['state_dict']),
                    not_finite=tuple(name for name, tensor in says['state_dict'].items()
                                     if not (tensor.is_meta or tensor.isfinite().all())), **says)
 
@@ -204,7 +210,12 @@ def load(path: str | Path) -> dict[str, Any]:
     A bare state dict is taken for one. `behind_module` is True where the names had that prefix.
     Tensors are on the CPU. Nothing in the file is run (weights_only). Raises CheckpointError.
     """
-    path = Path(path)
+    return _loaded(Path(path))[0]
+
+
+def _loaded(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What `load` returns, and the types of floating-point numbers that its weights have in the
+    file. Raises CheckpointError."""
     file, n_bytes = _content(path)
     if not isinstance(file, dict):
         raise CheckpointError(f'{path}: not a checkpoint: it holds a {type(file).__name__}; give '
@@ -223,7 +234,13 @@ def load(path: str | Path) -> dict[str, Any]:
         others['behind_module'] = True
     return {**others, 'state_dict': {
         name: _in_fp32(value)
-        for name, value in _unwrapped(state_dict, is_ours='format_version' in file).items()}}
+        for name, value in _unwrapped(state_dict, is_ours='format_version' in file).items()
+    }}, _float_types(state_dict)
+
+
+def _float_types(state_dict: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({str(tensor.dtype).removeprefix('torch.')
+                         for tensor in state_dict.values() if tensor.is_floating_point()}))
 
 
 def _unwrapped(state_dict: Mapping[str, torch.Tensor], is_ours: bool) -> dict[str, torch.Tensor]:

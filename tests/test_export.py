@@ -3,9 +3,11 @@ where it is wrong."""
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ FAMILIES = {
     'i3d': ({'model': 'i3d'}, '--dynamic_time', 16, 32),
     'x3d': ({'model': 'x3d', 'model_size': 'xs'}, '--dynamic_time --dynamic_size', 4, 32),
     'r3d_18': ({'model': 'r3d_18'}, '', 4, 32),
+    'resnext': ({'model': 'resnext', 'model_depth': 50}, '', 4, 32),
 }
 
 
@@ -77,6 +80,14 @@ def exported(source):
         assert done.returncode == 0, done.stderr
         assert not done.stderr and 'the largest difference is' in done.stdout
     return found
+
+
+@pytest.fixture(scope='module')
+def trained(tiny_data, tmp_path_factory):
+    """A network that tells the classes of the tiny data apart."""
+    folder = tmp_path_factory.mktemp('trained')
+    assert run_main(tiny_data.argv(folder, '--n_epochs', 6, '--learning_rate', 0.003)) == 0
+    return folder / 'save_6.pth'
 
 
 @pytest.fixture
@@ -122,10 +133,8 @@ def test_predict_gives_the_scores_of_the_checkpoint(exported, source, video, tmp
 
 
 @needs_extras
-def test_main_evaluates_an_exported_file_as_the_checkpoint(tiny_data, tmp_path):
-    assert run_main(tiny_data.argv(tmp_path / 'trained', '--n_epochs', 1,
-                                   '--learning_rate', 0.002)) == 0
-    source = tmp_path / 'trained' / 'save_1.pth'
+def test_main_evaluates_an_exported_file_as_the_checkpoint(tiny_data, trained, tmp_path):
+    source = trained
     assert run_script('export', source, tmp_path / 'a.xml', '--preprocess').returncode == 0
     logs = []
     for name, *flags in (('own', source), ('file', tmp_path / 'a.xml'),
@@ -166,6 +175,40 @@ def test_several_labels_get_sigmoids(tmp_path):
                                    rtol=0, atol=1e-5)
 
 
+@needs_extras
+def test_a_check_that_would_see_nothing_fails(tmp_path):
+    """The classifier's weights are 0, so that any clip gives the biases."""
+    source = write_checkpoint(tmp_path / 'a.pth', model='resnet', **TINY)
+    file = torch.load(source, weights_only=True)
+    file['state_dict']['fc.weight'].zero_()
+    torch.save(file, source)
+    done = run_script('export', source, tmp_path / 'a.onnx')
+    assert done.returncode == 2 and 'so that a check would see nothing' in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+
+
+@needs_extras
+def test_the_benchmark_runs_an_exported_file(tiny_data, exported, tmp_path):
+    done = run_script('benchmark', *tiny_data.argv(tmp_path), '--no_train', '--parts', 'inference',
+                      '--seconds', 0.01, '--resume_path', exported['.onnx'], '--json',
+                      tmp_path / 'a.json')
+    assert done.returncode == 0, done.stderr
+    assert all(row['part'] == 'inference' and row['sec'] > 0
+               for row in json.loads((tmp_path / 'a.json').read_text())['rows'])
+
+
+@pytest.mark.parametrize('argv, said', [
+    (['main', '--help'], 'main.py --video_path DIR'),
+    (['predict', '--help'], 'util_scripts.predict'),
+    (['nothing'], 'error: no command nothing; give main, or one of')])
+def test_the_entry_point_of_the_image_runs_commands(argv, said, tmp_path):
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
+    done = subprocess.run(['sh', str(ROOT / 'docker-entrypoint.sh'), *argv], cwd=tmp_path,
+                          env=environment, capture_output=True, text=True)
+    assert done.returncode == (2 if argv == ['nothing'] else 0), done.stderr
+    assert said in done.stdout + done.stderr
+
+
 # ---------------------------------------------------------------- what it says
 
 @needs_extras
@@ -194,9 +237,8 @@ def test_the_lines_of_the_card_run_it(exported, source, video, tmp_path, ending,
 
 @needs_extras
 @pytest.mark.parametrize('ending', ['.xml', '.onnx'])
-def test_int8_is_measured_beside_fp32(tiny_data, tmp_path, ending):
-    assert run_main(tiny_data.argv(tmp_path / 'trained', '--n_epochs', 2)) == 0
-    argv = [tmp_path / 'trained' / 'save_2.pth', tmp_path / f'a{ending}', '--preprocess']
+def test_int8_is_measured_beside_fp32(tiny_data, trained, tmp_path, ending):
+    argv = [trained, tmp_path / f'a{ending}', '--preprocess']
     data = ['--int8', '--video_path', tiny_data.root / 'jpg', '--annotation_path',
             tiny_data.annotation_path, '--n_threads', 0, '--seconds', 0.1]
     done = run_script('export', *argv, *data, '--json', tmp_path / 'a.json', '--max_drop', 1,
@@ -213,16 +255,41 @@ def test_int8_is_measured_beside_fp32(tiny_data, tmp_path, ending):
 
 
 @needs_extras
-def test_int8_that_costs_too_much_is_not_written(tiny_data, tmp_path):
+def test_int8_that_costs_too_much_is_not_written(tiny_data, trained, tmp_path):
     """Weights of one channel that are far larger than the others leave these no levels."""
-    assert run_main(tiny_data.argv(tmp_path / 'trained', '--n_epochs', 2)) == 0
-    argv = [tmp_path / 'trained' / 'save_2.pth', tmp_path / 'a.xml', '--int8', '--video_path',
-            tiny_data.root / 'jpg', '--annotation_path', tiny_data.annotation_path, '--n_threads',
-            0, '--seconds', 0.1]
-    # More than fp32 has over int8 is a drop of less than nothing.
-    done = run_script('export', *argv, '--max_drop', 0, '--accuracy_control')
-    assert done.returncode in (0, 2)
-    assert done.returncode == 0 or 'not written, as int8 lowers video top-1' in done.stderr
+    source = spoil_last_layer(trained, tmp_path / 'spoilt.pth')
+    argv = [source, tmp_path / 'a.xml', '--int8', '--video_path', tiny_data.root / 'jpg',
+            '--annotation_path', tiny_data.annotation_path, '--n_threads', 0, '--seconds', 0.1]
+    done = run_script('export', *argv)
+    assert done.returncode == 2 and not list(tmp_path.glob('a.*')), done.stdout
+    assert 'not written, as int8 lowers video top-1 by' in done.stderr
+    assert done.stderr.endswith('layers to keep in floating point\n')
+    done = run_script('export', *argv, '--compare_layers')
+    assert done.returncode == 2 and not list(tmp_path.glob('a.*')), done.stdout
+    [cure] = re.findall(r'last layer in fp32 is enough: give (--keep_float fc)\n', done.stderr)
+    done = run_script('export', *argv, *cure.split())
+    assert done.returncode == 0, done.stderr
+    assert 'Layers in floating point: fc.' in done.stdout
+
+
+def spoil_last_layer(path, target):
+    """Give the classifier weights that are large and of no effect: their feature is always 0."""
+    file = torch.load(path, weights_only=True)
+    state = file['state_dict']
+    for norm in 'layer4.0.bn2', 'layer4.0.downsample.1':
+        for name in 'weight', 'bias':
+            state[f'{norm}.{name}'][0] = 0
+    state['fc.weight'][:, 0] = 1e4
+    torch.save(file, target)
+    return target
+
+
+@needs_extras
+@pytest.mark.parametrize('value', ['-0.1', 'nan'])
+def test_a_drop_that_is_none_is_refused(source, tmp_path, value):
+    done = run_script('export', source, tmp_path / 'a.xml', '--int8', '--max_drop', value)
+    assert done.returncode == 2 and '--max_drop' in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- what is refused
@@ -294,12 +361,9 @@ def test_clips_of_another_size_are_one_sentence(exported):
 
 
 @pytest.mark.parametrize('name', EXTRAS[:-1])
-def test_a_library_that_is_missing_is_one_sentence(source, tmp_path, name):
-    """The library is hidden from a process of its own."""
+def test_a_library_that_is_missing_is_one_sentence(source, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)  # hides it
     ending = '.xml' if name == 'openvino' else '.onnx'
-    code = (f'import sys; sys.modules[{name!r}] = None\n'
-            'from runtime import errors; from util_scripts import export; '
-            f'errors.run(export.main, [{str(source)!r}, {str(tmp_path / ("a" + ending))!r}])')
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    done = run_script('export', source, tmp_path / f'a{ending}')
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert f'needs {name}, which is not installed: pip install -r' in done.stderr

@@ -13,9 +13,9 @@ from runtime.errors import InputError
 from tests.test_models import on_meta
 from tests.test_weights import WEIGHTS, own, refused
 from tests.tiny_data import TinyData, run_main
-from util_scripts import remove_dataparallel
+from util_scripts import describe_checkpoint, remove_dataparallel
 from util_scripts.helpers.prediction import read_labels
-from weights import interpret, load, write_safetensors
+from weights import interpret, load, read, write_safetensors
 
 
 @pytest.mark.parametrize('key', [
@@ -41,6 +41,19 @@ def test_half_precision_is_taken_as_fp32(tmp_path, dtype):
     torch.save({name: value.to(dtype) for name, value in WEIGHTS.items()}, tmp_path / 'a.pth')
     for name, value in load(tmp_path / 'a.pth')['state_dict'].items():
         assert value.dtype == torch.float32 and torch.equal(value, WEIGHTS[name])
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
+def test_the_type_that_a_file_has_is_said(tmp_path, capsys, dtype):
+    network = generate_model('resnet', 10, n_classes=2, resnet_widen_factor=0.125)
+    torch.save({name: value.to(dtype) if value.is_floating_point() else value
+                for name, value in network.state_dict().items()}, tmp_path / 'a.pth')
+    name = str(dtype).removeprefix('torch.')
+    weights = read(tmp_path / 'a.pth')
+    assert weights.stored_types == (name,)
+    assert weights.state_dict['fc.weight'].dtype == torch.float32
+    describe_checkpoint.main([str(tmp_path / 'a.pth')])
+    assert f'numbers, {name}\n' in capsys.readouterr().out
 
 
 def test_safetensors_keep_what_a_checkpoint_says(tmp_path, capsys):

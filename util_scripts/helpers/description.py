@@ -86,12 +86,10 @@ def _flags(names: Sequence[str], opts: Options) -> str:
 
 def _tensors(weights: Weights) -> str:
     tensors = weights.state_dict.values()
-    dtypes = sorted({str(tensor.dtype).removeprefix('torch.') for tensor in tensors
-                     if tensor.is_floating_point()})
     broken = ', nan or infinity in ' + ', '.join(weights.not_finite) if weights.not_finite else ''
     prefix = ', saved from DataParallel (module.)' if weights.behind_module else ''
     text = (f'{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors):,} numbers, '
-            f'{" and ".join(dtypes)}{prefix}{broken}')
+            f'{" and ".join(weights.stored_types)}{prefix}{broken}')
     if not weights.is_average:
         return text
     options = (weights.training or {}).get('options')

@@ -200,21 +200,36 @@ def check(run: Run, what: Exported) -> list[tuple[str, float]]:
     """Pairs of clips and the difference of a file from its checkpoint on them, relative to the
     checkpoint's largest output (logit).
 
-    Raises InputError where it is beyond --tolerance.
+    Raises InputError where it is beyond --tolerance, and where the checkpoint gives the same for
+    all clips, so that there is nothing to see.
     """
-    found = []
+    found, outputs = [], []
     with tqdm(list(clips_to_check(what)), 'check', unit='batch', disable=None) as progress:
         for name, clips in progress:
             expected, given = what.logits(what.module(clips)), what.logits(run(clips))
             difference = float((given - expected).abs().max() / expected.abs().max())
             found.append((name, difference))
+            outputs.append(expected)
             if not difference <= what.args.tolerance:
                 raise InputError(
                     f'{what.args.target}: not written, as it differs from {what.args.source} by '
                     f'{difference:.1e} of the largest output on clips of {name}, more than '
                     f'--tolerance {what.args.tolerance:g}; drop --dynamic_time and --dynamic_size, '
                     'or write another form')
+    _check_that_clips_matter(torch.cat(outputs), what)
     return found
+
+
+def _check_that_clips_matter(outputs: torch.Tensor, what: Exported) -> None:
+    """Raise InputError where (N, n_classes) outputs for different clips are the same but for
+    --tolerance: any file that gives these few numbers would pass."""
+    spread = float((outputs.amax(dim=0) - outputs.amin(dim=0)).max() / outputs.abs().max())
+    if not spread > what.args.tolerance:
+        raise InputError(
+            f'{what.args.target}: not written, as the outputs of {what.args.source} differ by only '
+            f'{spread:.1e} of the largest between clips, no more than --tolerance '
+            f'{what.args.tolerance:g}, so that a check would see nothing; give trained weights, or '
+            '--videos that the network tells apart')
 
 
 # ---------------------------------------------------------------- the command's work

@@ -282,7 +282,7 @@ def quantise(path: Path, what: Exported, opts: Options) -> Quantised:
         measured = measure(what, data, found)
         result = Quantised(data.metric, data.n_videos, len(clips), in_float(int8_file), measured)
         print(result.table(), flush=True)
-        check_drop(result, what)
+        check_drop(result, what, found)
         for made in Path(folder).glob(f'{int8_file.stem}.*'):
             shutil.copyfile(made, path.with_suffix(made.suffix))
     return result
@@ -300,7 +300,8 @@ def measure(what: Exported, data: Data, found: Mapping[str, tuple[Path, str]]) -
                  in zip(found.items(), accuracies, clip_sec, batch_sec))
 
 
-def check_drop(result: Quantised, what: Exported) -> None:
+def check_drop(result: Quantised, what: Exported, found: Mapping[str, tuple[Path, str]]
+               ) -> None:
     """Raise InputError where int8 costs more accuracy than --max_drop."""
     by_name = {row.name: row.accuracy for row in result.rows}
     drop = by_name[FLOAT] - by_name[INT8]
@@ -308,7 +309,8 @@ def check_drop(result: Quantised, what: Exported) -> None:
         return
     better = [name for name, accuracy in by_name.items()
               if name.startswith(f'{INT8},') and by_name[FLOAT] - accuracy <= what.args.max_drop]
-    cure = (f'{better[0].removeprefix(INT8 + ", ")} is enough: give --keep_float' if better else
+    cure = (f'{better[0].removeprefix(INT8 + ", ")} is enough: give --keep_float '
+            f'{" ".join(in_float(found[better[0]][0]))}' if better else
             'give --accuracy_control, which finds the layers to keep in floating point')
     raise InputError(f'{what.args.target}: not written, as int8 lowers {result.metric} by '
                      f'{drop:.4f}, more than --max_drop {what.args.max_drop:g}; {cure}')
