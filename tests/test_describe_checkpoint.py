@@ -136,7 +136,7 @@ def test_weights_of_2018(tmp_path, capsys):
     assert '--value_scale 255 --mean 114.7748 107.7354 99.475 --no_std_norm' in facts[
         'preprocessing']
     assert facts['classes'].startswith('400: abseiling, air drumming')
-    assert 'float32, saved from DataParallel' in facts['weights']  # as half precision is taken
+    assert 'float16, saved from DataParallel' in facts['weights']
     assert 'not recorded' in facts['clip'] and '80 x 80' in facts['clip']
 
 
