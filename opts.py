@@ -19,6 +19,7 @@ from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSIT
                                RATE, Parser, SwitchOrValues, add_frame_template, between,
                                with_files)
 from runtime.errors import InputError
+from runtime.files import parse_json, read_file
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
 DATASET_STATISTICS = {
@@ -576,7 +577,7 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
     """
     cure = 'give the opts.json in the result folder of a run'
     try:
-        record = json.loads(path.read_text(encoding='utf-8'))
+        record = parse_json(read_file(path))
     except OSError as error:
         raise InputError(f'--opts {path}: cannot be read ({error.strerror}); {cure}') from None
     except ValueError as error:

@@ -29,7 +29,7 @@ from models.released import kind_of, state_dict_keys
 from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser,
                   normalization, parsed_record)
 from runtime.engines import Engine, is_exported, open_engine
-from runtime.errors import InputError
+from runtime.errors import InputError, first_line
 from runtime.files import file_size, parse_json
 from runtime.schema import (BOOL, NAME, NUMBER, OBJECT, REAL, TEXT, fields, list_of, mapping,
                             optional, shown, whole)
@@ -339,7 +339,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             return {**record, 'state_dict': {name: file.get_tensor(name) for name in file.keys()}}
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f'{path}: not a .safetensors file, or one that is cut short '
-                              f'({str(error).splitlines()[0]}); give another file') from None
+                              f'({first_line(error)}); give another file') from None
 
 
 def _tensors(file: Any, path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -422,7 +422,7 @@ def error_text(error: BaseException) -> str:
     """Why a file cannot be read or written, as the system says it."""
     while error.__context__ and not isinstance(error, OSError):
         error = error.__context__  # torch fails once more while it closes a file on a full disk
-    return getattr(error, 'strerror', None) or str(error).splitlines()[0]
+    return getattr(error, 'strerror', None) or first_line(error)
 
 
 def _code_in(error: Exception) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.errors import InputError
+from runtime.files import read_file
 
 # What other tools call a flag -> what it is called here: the first of them that the command has.
 SYNONYMS = {
@@ -157,7 +158,7 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     parser: takes each line by itself, so that what it refuses is named with its line
     """
     try:
-        text = path.read_text(encoding='utf-8-sig')
+        text = read_file(path).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
         near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.5)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from runtime.errors import InputError, Stopped, StopSignals
+from runtime.errors import InputError, Stopped, StopSignals, first_line
 
 # How often a process sends its heartbeat, and after what silence the others give up.
 HEARTBEAT_SEC = 2.0
@@ -171,7 +171,7 @@ def _rendezvous(world: World, device: torch.device, dist_url: str) -> dist.Store
                                 rank=world.rank, world_size=world.size, timeout=COLLECTIVE_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise InputError(f'rank {world.rank} cannot meet the others at {address} '
-                         f'({str(error).splitlines()[0]}); check the address and that all '
+                         f'({first_line(error)}); check the address and that all '
                          f'{world.size} processes run') from None
     return store
 

@@ -9,7 +9,6 @@
 import contextlib
 import importlib
 import io
-import json
 import logging
 import sys
 import warnings
@@ -19,7 +18,8 @@ from typing import Any
 
 import torch
 
-from runtime.errors import InputError
+from runtime.errors import InputError, first_line
+from runtime.files import file_size, parse_json
 
 # Of the record that travels in a file; one of a later version is refused.
 EXPORT_VERSION = 1
@@ -110,7 +110,7 @@ class TorchEngine(Engine):
         clips = next(node for node in self._program.graph.nodes
                      if node.op == 'placeholder' and node.name == INPUT)
         sizes = clips.meta['val'].shape[1:]
-        super().__init__(path, json.loads(files[RECORD] or '{}'),
+        super().__init__(path, parse_json(files[RECORD] or '{}'),
                          tuple(size if isinstance(size, int) else ANY for size in sizes))
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
@@ -137,7 +137,7 @@ class OnnxEngine(Engine):
         self._session = runtime.InferenceSession(path, options, providers=_providers(runtime))
         [clips] = self._session.get_inputs()
         meta = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(path, json.loads(meta.get(RECORD, '{}')),
+        super().__init__(path, parse_json(meta.get(RECORD, '{}')),
                          tuple(size if isinstance(size, int) else ANY for size in clips.shape[1:]))
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
@@ -161,7 +161,7 @@ class OpenVinoEngine(Engine):
         model = openvino.Core().read_model(path)
         text = model.get_rt_info(RECORD).astype(str) if RECORD in model.rt_info else '{}'
         shape = model.input(0).get_partial_shape()
-        super().__init__(path, json.loads(text), tuple(ANY if size.is_dynamic else size.get_length()
+        super().__init__(path, parse_json(text), tuple(ANY if size.is_dynamic else size.get_length()
                                                        for size in list(shape)[1:]))
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
@@ -183,7 +183,7 @@ def open_engine(path: str | Path) -> Engine:
     code, or of a later version of it."""
     path = Path(path)
     try:
-        path.open('rb').close()
+        file_size(path)  # before it is opened, which a pipe might never end
         engine = ENGINES[path.suffix](path)
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror}); check the path') from None
@@ -191,8 +191,8 @@ def open_engine(path: str | Path) -> Engine:
         raise
     except Exception as error:  # bytes that are no model fail in any way there is
         raise InputError(f'{path}: not an exported network, or one that is cut short or lacks its '
-                         f'.bin ({str(error).splitlines()[0][:80]}); export it again') from None
-    exported = engine.record.get('exported')
+                         f'.bin ({first_line(error)[:80]}); export it again') from None
+    exported = engine.record.get('exported') if isinstance(engine.record, Mapping) else None
     if not isinstance(exported, Mapping):
         raise InputError(f'{path}: does not say how its clips are prepared, as it is no file of '
                          'util_scripts.export; export the checkpoint with that')

@@ -33,6 +33,11 @@ class Stopped(BaseException):
         self.signum = signum
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first; its kind where it says nothing."""
+    return str(error).strip().split('\n', 1)[0] or type(error).__name__
+
+
 class StopSignals:
     """Within it SIGINT, SIGTERM and SIGUSR1 only set `signum`; a second one ends the process.
 

@@ -336,9 +336,14 @@ def test_files_that_are_none_of_ours_are_one_sentence(exported, source, video, t
     onnx.save(model, tmp_path / 'later.onnx')
     onnx.helper.set_model_props(model, {})
     onnx.save(model, tmp_path / 'other.onnx')
+    onnx.helper.set_model_props(model, {'checkpoint': '[3]'})
+    onnx.save(model, tmp_path / 'list.onnx')
+    os.mkfifo(tmp_path / 'pipe.onnx')
     for name, sentence in {'cut.onnx': 'cut short', 'cut.pt2': 'cut short',
                            'alone.xml': 'lacks its .bin', 'none.onnx': 'cannot be read',
-                           'later.onnx': 'export version 99', 'other.onnx': 'does not say'}.items():
+                           'later.onnx': 'export version 99', 'other.onnx': 'does not say',
+                           'list.onnx': 'does not say',
+                           'pipe.onnx': 'it is a pipe, not a file'}.items():
         done = run_script('predict', video, '--weights', tmp_path / name, '--no_cuda')
         assert done.returncode == 2 and sentence in done.stderr, name
         assert len(done.stderr.splitlines()) == 1

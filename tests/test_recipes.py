@@ -1,6 +1,7 @@
 """Files of flags, options of an earlier run, and the recipes of the repository."""
 
 import json
+import os
 
 import pytest
 
@@ -111,6 +112,19 @@ def test_a_record_that_is_none(tmp_path, record, sentence):
     with pytest.raises(InputError) as refused:
         parse_opts(['--opts', str(tmp_path / 'opts.json')])
     assert str(refused.value).startswith(f'--opts {tmp_path}/opts.json: {sentence}')
+
+
+@pytest.mark.parametrize('given', ['--opts {}', '@{}'])
+def test_a_pipe_is_no_file_of_options(tmp_path, given):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(InputError, match='it is a pipe, not a file'):
+        parse_opts(given.format(tmp_path / 'pipe').split())
+
+
+def test_a_record_that_is_nested_without_end(tmp_path):
+    (tmp_path / 'opts.json').write_text('[' * 1_000_000)
+    with pytest.raises(InputError, match='nested too deeply'):
+        parse_opts(['--opts', str(tmp_path / 'opts.json')])
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import torch
 
 from datasets.frames import VideoFrames
 from datasets.video import VideoError, count_frames
-from runtime.errors import InputError
+from runtime.errors import InputError, first_line
 from spatial_transforms import RandomResizedCrop
 from util_scripts.helpers.bench import Bench
 from util_scripts.helpers.timing import Row, now, timed_row, times_ours
@@ -110,7 +110,7 @@ def _others(names: tuple[str, ...]) -> dict[str, ReadClip]:
                 raise ImportError(f'{module} is not installed')
             jobs[name] = build()
         except (ImportError, OSError, RuntimeError) as error:
-            print(f'{name} is left out: {str(error).strip().splitlines()[0]}', file=sys.stderr)
+            print(f'{name} is left out: {first_line(error)}', file=sys.stderr)
     return jobs
 
 
@@ -152,7 +152,7 @@ def _times(jobs: dict[str, ReadClip], lengths: dict[str, int],
             except Exception as error:  # whatever a library of others raises
                 if name.startswith('ours'):
                     raise
-                print(f'{name} is left out: {path}: {str(error).strip().splitlines()[0]}',
+                print(f'{name} is left out: {path}: {first_line(error)}',
                       file=sys.stderr)
                 del times[name]
                 continue
