@@ -11,10 +11,9 @@ PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
-# Export has processes of its own: one that had run most other tests ended in a crash in a library.
+# Export has processes of its own: one that had run most other tests ended in it without a word.
 test: $(VENV)/installed
-	$(PYTEST) --ignore tests/test_export.py
-	$(PYTEST) tests/test_export.py
+	$(PYTEST) --ignore tests/test_export.py; status=$$?; $(PYTEST) tests/test_export.py && exit $$status
 
 quick: $(VENV)/installed
 	$(PYTEST) -m "not slow and not golden and not videos"
