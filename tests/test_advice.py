@@ -1,14 +1,23 @@
 """The cures that errors give: followed literally, a command gets further."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+import models
+from checkpoint import save
 from features import Features
+from model import build_network
+from opts import parse_opts
+from results import PartialResults
 from runtime import errors
+from tests.helpers import ROOT
 from tests.tiny_data import TinyData, run_main
 from util_scripts import eval_accuracy
 from util_scripts.helpers.neighbours import videos_of
@@ -278,3 +287,178 @@ def test_features_that_are_not_finite():
         videos_of(content)
     features[1, 2] = 1
     assert videos_of(content)[2].tolist() == ['a', 'b']
+
+
+# ---------------------------------------------------------------- files of flags
+
+# Content of flags.txt, words of the error, and the content that follows the advice.
+FLAG_FILES = {
+    'value': ('--n_epochs 0', 'flags.txt, line 1: ', '--n_epochs 1'),
+    'quotes': ('--n_epochs "1', 'mend the line', '--n_epochs 1'),
+    'another file': ('@more.txt', '@more.txt is for the command line alone', '--n_epochs 1')}
+RECORDS = {
+    'no JSON': ('x', 'not JSON (', '{}'), 'a list': ('[]', 'holds no options by name; ', '{}'),
+    'value': ('{"n_epochs": 0}', 'opts.json: argument --n_epochs', '{"n_epochs": 1}')}
+
+
+@pytest.mark.parametrize('name', FLAG_FILES)
+def test_advice_on_files_of_flags(tiny_data, tmp_path, monkeypatch, capsys, name):
+    fails, words, follows = FLAG_FILES[name]
+    monkeypatch.chdir(tmp_path)
+    argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json')
+    (tmp_path / 'flags.txt').write_text(fails)
+    assert run_main([*argv, '@flags.txt']) == 2
+    assert words in error_of(capsys)
+    (tmp_path / 'flags.txt').write_text(follows)
+    assert run_main([*argv, '@flag.txt']) == 2
+    meant = re.search(r'no file of flags can be read there \(.*\); did you mean (\S+)\?',
+                      error_of(capsys))[1]
+    assert run_main([*argv, f'@{meant}']) == 2
+    assert 'gone.json: no such' in error_of(capsys)
+
+
+@pytest.mark.parametrize('name', RECORDS)
+def test_advice_on_options_of_a_run(tiny_data, tmp_path, capsys, name):
+    fails, words, follows = RECORDS[name]
+    path = tmp_path / 'opts.json'
+    argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json', '--opts', path)
+    assert run_main(argv) == 2
+    error = error_of(capsys)
+    assert 'cannot be read (No such file or directory); give the opts.json in the result' in error
+    path.write_text(fails)
+    del argv[argv.index('--n_epochs'):][:2]
+    at = argv.index('--n_epochs')
+    assert run_main([*argv[:at], *argv[at + 2:]]) == 2
+    assert words in error_of(capsys)
+    path.write_text(follows)
+    assert run_main([*argv[:at], *argv[at + 2:]]) == 2
+    assert 'gone.json: no such' in error_of(capsys)
+
+
+# ---------------------------------------------------------------- networks
+
+# Options of a network and the size of a clip, words of the error, and others that it asks for.
+NETWORKS = {
+    'family': ('no model', {'model': 'vgg'}, {'model': 'resnet'}),
+    'depth': ('has no depth 11: choose one of 10', {'model_depth': 11}, {'model_depth': 10}),
+    'input': ('no input type', {'input_type': 'depth'}, {'input_type': 'rgb'}),
+    'shortcut': ('choose A (zero padding) or B', {'resnet_shortcut': 'C'},
+                 {'resnet_shortcut': 'A'}),
+    'attention': ('no attention', {'attention': 'some'}, {'attention': 'none'}),
+    'width': ('leaves no channels: give at least 0.015625', {'resnet_widen_factor': 0.01},
+              {'resnet_widen_factor': 0.015625}),
+    'interaction': ('no interaction',
+                    {'model': 'csn', 'model_depth': 26, 'csn_interaction': 'none'},
+                    {'model': 'csn', 'model_depth': 26, 'csn_interaction': 'reduced'}),
+    'size of x3d': ('x3d has no size', {'model': 'x3d', 'model_size': 'xl'},
+                    {'model': 'x3d', 'model_size': 'xs'}),
+    'clip of i3d': ('i3d takes clips of at least 8 frames and 32 pixels',
+                    {'model': 'i3d', 'clip': (4, 32)}, {'model': 'i3d', 'clip': (8, 32)}),
+    'clip of s3d': ('takes clips of at least 14 frames and 224 pixels',
+                    {'model': 's3d', 'clip': (4, 32)}, {'model': 's3d', 'clip': (14, 224)}),
+    'clip of mvit': ('--sample_duration 16 --sample_size 224',
+                     {'model': 'mvit_v2_s', 'clip': (8, 224)},
+                     {'model': 'mvit_v2_s', 'clip': (16, 224)})}
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_advice_on_networks(name):
+    def forward(clip=(8, 32), **options):
+        with torch.device('meta'):
+            network = models.generate_model(**{'model': 'resnet', 'model_depth': 10,
+                                               'n_classes': 3, **options})
+            network.eval()(torch.zeros(1, 3, clip[0], clip[1], clip[1]))
+    words, fails, follows = NETWORKS[name]
+    with pytest.raises(errors.InputError, match=re.escape(words)):
+        forward(**fails)
+    forward(**follows)
+
+
+def test_attention_of_another_family(tiny_data):
+    def build(*flags):
+        with torch.device('meta'):
+            build_network(parse_opts(tiny_data.argv('r', *flags)))
+    with pytest.raises(errors.InputError, match='drop the flag, or give a --model that is a ResN'):
+        build('--model', 'i3d', '--attention', 'se')
+    build('--model', 'i3d')
+    build('--model', 'preresnet', '--attention', 'se')
+
+
+# ---------------------------------------------------------------- result folders, trainings
+
+def test_folders_that_cannot_be_written(data, tmp_path, capsys):
+    place = tmp_path / 'r'
+    argv = data.argv(place, '--no_val', '--n_epochs', 1, '--result_path')
+    assert run_main([*argv, '/dev/null/r']) == 2
+    assert 'results cannot be written there (Not a directory); give another' in error_of(capsys)
+    (place / '.lock').mkdir(parents=True)
+    assert run_main([*argv, place]) == 2
+    assert 'results cannot be written there (Is a directory); give another' in error_of(capsys)
+    (place / '.lock').rmdir()
+    (place / 'opts.json').mkdir()
+    assert run_main([*argv, place]) == 2
+    assert 'move it away, or give another --result_path' in error_of(capsys)
+    (place / 'opts.json').rmdir()
+    (place / 'environment.json').mkdir()
+    assert run_main([*argv, place]) == 2
+    assert 'mend the permissions or give another path' in error_of(capsys)
+    assert run_main([*argv, tmp_path / 'other']) == 0
+
+
+def test_another_training_in_the_folder(data, tmp_path, capsys):
+    argv = data.argv(tmp_path / 'r', '--no_val', '--n_epochs', 1, '--result_path')
+    with subprocess.Popen(
+            [sys.executable, '-c', 'import pathlib, sys; from runtime.locks import result_folder\n'
+             f'with result_folder(pathlib.Path({str(tmp_path / "r")!r}), is_training=True, '
+             'is_new=True):\n    print("held", flush=True)\n    sys.stdin.read()'],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b'held\n'
+        assert run_main([*argv, tmp_path / 'r']) == 2
+        assert 'wait for its end or stop it, and go on with --resume_path' in error_of(capsys)
+        assert run_main([*argv, tmp_path / 'other']) == 0
+        other.stdin.close()
+    assert run_main([*argv, tmp_path / 'r', '--resume_path', 'auto']) == 0
+
+
+def test_a_checkpoint_that_cannot_be_written(tmp_path):
+    (tmp_path / 'save_1.pth').mkdir()
+    with pytest.raises(errors.InputError, match='free space or mend the permissions'):
+        save(tmp_path / 'save_1.pth', {})
+    (tmp_path / 'save_1.pth').rmdir()
+    save(tmp_path / 'save_1.pth', {})
+
+
+def test_partial_results(tmp_path):
+    def partial():
+        return PartialResults(tmp_path, 'val', {})
+    with partial() as results:
+        results.add('red_4', {'result': 3})
+    path, = tmp_path.iterdir()
+    with pytest.raises(errors.InputError, match='a row of it.*; move it away to begin afresh'):
+        partial().read()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(errors.InputError, match=r'cannot be read \(.*move it away to begin afr'):
+        partial().read()
+    path.rmdir()
+    assert partial().read() == {}
+
+
+def test_a_loss_that_is_not_finite(data, tmp_path, capsys):
+    argv = data.argv(tmp_path / 'r', '--no_val', '--n_epochs', 1, '--batch_size', 4)
+    assert run_main([*argv, '--learning_rate', '1e30']) == 2
+    assert 'lower --learning_rate, or go on with --skip_nonfinite' in error_of(capsys)
+    assert run_main([*argv, '--learning_rate', '1e30', '--skip_nonfinite']) == 0
+    assert run_main(argv) == 0
+
+
+def test_statistics_of_batches(data, tmp_path, capsys):
+    argv = data.argv('/dev/null/r', '--no_val')
+    assert run_main([*argv, '--batchnorm_sync']) == 2
+    assert 'and this run is on the CPU: drop the flag' in error_of(capsys)
+    small = ['--batch_size', 1, '--sample_size', 16]
+    assert run_main([*argv, *small]) == 2
+    assert 'too little for batch norm; give another --batch_size' in error_of(capsys)
+    for follows in ((*small, '--batch_size', 2), (*small, '--sample_size', 64)):
+        assert run_main([*argv, *follows]) == 2
+        assert 'results cannot be written there' in error_of(capsys)
