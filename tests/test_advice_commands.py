@@ -300,7 +300,8 @@ PREDICTIONS = {
                f'gradcam flat --module conv1 {NET}'),
     'no module': ({}, f'gradcam flat --module layer9 {NET}', '--module layer9: no such module',
                   f'gradcam flat --module layer2 {NET}')}
-EVENTS = json.dumps({'events': {'x.mp4': [{'label': 'a', 'score': 1, 'begin_sec': 0, 'end_sec': 1}]}})
+EVENTS = json.dumps({'events': {
+    'x.mp4': [{'label': 'a', 'score': 1, 'begin_sec': 0, 'end_sec': 1}]}})
 TIMED = json.dumps({'taxonomy': [{'nodeName': 'a', 'nodeId': 1, 'parentId': 0}], 'database': {
     'x': {'subset': 'validation', 'annotations': [{'label': 'a', 'segment': [0, 1]}]}}})
 OF_EVENTS = {
@@ -372,7 +373,8 @@ COMPARISONS = {
 FOLDS = 'folder_json videos o.json'
 OF_SPLITS = {
     'two groups': ({'g.csv': 'path,group\na/x,1\nb/y,2\n'},
-                   f'{FOLDS} --groups g.csv --by_group x', 'both say what is kept together: drop', f'{FOLDS} --groups g.csv'),
+                   f'{FOLDS} --groups g.csv --by_group x',
+                   'both say what is kept together: drop', f'{FOLDS} --groups g.csv'),
     'labels of a list': ({'l.csv': LIST}, 'folder_json l.csv o.json --label_from parent',
                          'a list, which says the labels: drop it', 'folder_json l.csv o.json'),
     'subsets of a list': ({'l.csv': 'path,label,subset\nvideos/a/x.mp4,a,val\n'},
@@ -383,7 +385,8 @@ OF_SPLITS = {
     'many folds': ({}, f'{FOLDS} --folds 3', 'has at least one; give fewer folds',
                    f'{FOLDS} --folds 2'),
     'nothing left': ({}, f'{FOLDS} --val_fraction 0.9 --test_fraction 0.2',
-                     'that is tested: give less', f'{FOLDS} --val_fraction 0.7 --test_fraction 0.2'),
+                     'that is tested: give less',
+                     f'{FOLDS} --val_fraction 0.7 --test_fraction 0.2'),
     'one group': ({}, f'{FOLDS} --by_group / --test_fraction 0.7', 'give smaller groups, or a sm',
                   f'{FOLDS} --by_group / --test_fraction 0.4'),
     'no column': ({'g.csv': 'path\na/x\n'}, f'{FOLDS} --groups g.csv',
@@ -412,6 +415,9 @@ PICTURES = {
     'no labels': ({'val.json': RESULTS.replace('"y"', '"z"'), 'true.json': SEVERAL.replace(
         '"label": "a", ', '"label": [], ')}, 'plot_results val.json true.json',
         'nothing can be drawn; infer more videos', {'val.json': RESULTS}),
+    'template': ({'val.json': WRONG}, 'plot_results val.json true.json --video_path hdf5 '
+                 '--file_type hdf5 --frame_template a_%d.jpg', 'files are read: drop it',
+                 'plot_results val.json true.json'),
     'augmentations': ({}, 'show_augmentations flat/x.mp4 --output o.txt', 'a picture ends in ',
                       'show_augmentations flat/x.mp4 --output o.png'),
     'stored': ({}, 'show_augmentations flat/x.mp4 --file_type hdf5',
