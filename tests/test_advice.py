@@ -65,7 +65,7 @@ FLAGS = {
     'deviation': ('--std 0 1 1', 'above 0', '--std 1 1 1'),
     'crop': ('--train_crop middle', 'center', '--train_crop center'),
     'time crop': ('--train_t_crop middle', 'center', '--train_t_crop center'),
-    'model': ('--model vgg', 'resnet', '--model resnet'),
+    'model': ('--model resnet_50', 'did you mean resnet', '--model resnet'),
     'data set': ('--dataset ava', 'kinetics', '--dataset kinetics'),
     'storage': ('--file_type png', 'jpg', '--file_type jpg'),
     'input': ('--input_type depth', 'rgb', '--input_type rgb'),
