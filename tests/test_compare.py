@@ -221,10 +221,26 @@ def test_means_deviations_and_gains(tmp_path, capsys):
     assert (c['n_runs'], c['n_folds'], c['n_seeds']) == (1, 1, 1)
     report(tmp_path, found)
     lines = capsys.readouterr().out.splitlines()
-    assert '| b | 2 x 1 | 75.0 ± 7.1 | 65.0 ± 7.1 | 15.0 ± 5.0 | 2.0 |' in lines
-    assert '| c | 1 x 1 | 10.0 | 10.0 | -60.0 | 2.0 |' in lines
+    assert '| b | 2 x 1 | 75.0 ± 7.1 | 75.0 | 65.0 ± 7.1 | 15.0 ± 5.0 | 2.0 |' in lines
+    assert '| c | 1 x 1 | 10.0 | 10.0 | 10.0 | -60.0 | 2.0 |' in lines
     assert json.loads((tmp_path / 'comparison.json').read_text())[2]['gain']['deviation'] is None
     assert len(rows_of(tmp_path)) == 5
+
+
+def test_accuracy_of_all_folds_counts_videos_and_deviates_over_seeds():
+    found = [Found('a', 1, 1, 0.5, 0.5, 30, 1.0), Found('a', 2, 1, 0.9, 0.9, 10, 1.0),
+             Found('a', 1, 2, 0.7, 0.7, 30, 1.0), Found('a', 2, 2, 0.9, 0.9, 10, 1.0),
+             Found('a', 1, 3, 0.1, 0.1, 30, 1.0)]  # the seed 3 is not done
+    row, = summarise(found)
+    assert row['all_folds'] == pytest.approx((0.675, 0.15 / math.sqrt(2)))
+
+
+def test_gains_are_those_of_the_runs_that_both_have():
+    found = [Found('a', 1, 1, 0.5, 0, 10, 1.0), Found('a', 2, 1, 0.5, 0, 10, 1.0),
+             Found('b', 1, 1, 0.7, 0, 10, 1.0), Found('b', 2, 1, 0.6, 0, 10, 1.0),
+             Found('b', 3, 1, 0.6, 0, 10, 1.0)]
+    gain = summarise(found)[1]['gain']
+    assert gain == pytest.approx((0.15, math.sqrt(0.005) / math.sqrt(2)))
 
 
 def test_nothing_is_finished(tmp_path, capsys):
