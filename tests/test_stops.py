@@ -14,7 +14,7 @@ import torch
 
 import weights
 from runtime.errors import StopSignals
-from tests.processes import (LIMIT_SEC, assert_same_training, finish, launch, same_state,
+from tests.processes import (LIMIT_SEC, assert_same_training, finish, same_state, start_fresh,
                              start_main, wait_for)
 from tests.tiny_data import run_main
 
@@ -84,8 +84,7 @@ def test_a_stopped_run_writes_its_trace(tiny_data, tmp_path, signum):
 def test_a_run_that_fails_writes_its_trace(own_data, tmp_path):
     """It meets the broken frame in its first validation; it ends as a process of its own does."""
     own_data.frame('red_4').write_bytes(b'')
-    process, = launch('node', 1, argv(own_data, tmp_path, '--profile', 100))
-    status, _, stderr = finish(process)
+    status, _, stderr = finish(start_fresh(argv(own_data, tmp_path, '--profile', 100)))
     assert status == 2 and stderr.splitlines()[-1].startswith('error: '), stderr
     assert len(_traced_steps(tmp_path)) >= 2
 
