@@ -60,6 +60,8 @@ def _run(argv, output, file_limit, variables):
     import main
     from runtime import errors
     torch.set_num_threads(1)
+    # Its loader processes are of the platform's kind, not forks of a server that has to start.
+    multiprocessing.set_start_method(None, force=True)
     errors.run(main.main, argv)
 
 
@@ -70,7 +72,6 @@ def start_main(argv, output, file_limit=0, variables=None):
     variables:  of its environment, beside those there are
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['main', 'tests.processes'])
     process = context.Process(target=_run, args=(list(map(str, argv)), output, file_limit,
                                                  variables or {}))
     process.start()

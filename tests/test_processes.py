@@ -102,7 +102,7 @@ def test_a_result_folder_that_is_deleted_is_made_again(tiny_data, tmp_path):
 @pytest.mark.slow
 def test_few_open_files(tiny_data, tmp_path):
     argv = ' '.join(map(str, tiny_data.argv(tmp_path, '--n_epochs', 1, '--n_threads', 4)))
-    for limit in (12, 20, 40):
+    for limit in (12, 40):
         ended = shell(f'ulimit -n {limit}; exec {sys.executable} main.py {argv}')
         assert 'Traceback' not in ended.stderr, ended.stderr
         assert ended.returncode == 0 or 'ulimit -n' in ended.stderr, ended.stderr
