@@ -10,8 +10,7 @@ import torch
 import weights
 from runtime.distributed import World, find_world, rendezvous_address
 from runtime.errors import InputError
-from tests.processes import (LIMIT_SEC, finish, free_port, run_ranks, start_ranks, torchrun,
-                             wait_for)
+from tests.processes import LIMIT_SEC, finish, free_port, run_ranks, start_ranks, torchrun, wait_for
 from tests.tiny_data import run_main
 
 pytestmark = pytest.mark.slow
