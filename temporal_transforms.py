@@ -21,11 +21,6 @@ def loop(frames: Sequence[Item], size: int) -> Clip[Item]:
     return [frames[i % len(frames)] for i in range(size)]
 
 
-def begin_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
-    """A clip of `size` frames from the first on."""
-    return loop(frames, size)
-
-
 def center_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
     """A clip of `size` frames around the middle."""
     begin = max(0, len(frames) // 2 - size // 2)
