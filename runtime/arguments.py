@@ -6,7 +6,6 @@ sentence.
 """
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any, NoReturn
 
 from runtime.errors import InputError
 from runtime.files import read_file
+from runtime.names import did_you_mean, nearest
 
 # What other tools call a flag -> what it is called here: the first of them that the command has.
 SYNONYMS = {
@@ -161,11 +161,10 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
         text = read_file(path).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
-        near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.5)
+        near = nearest(str(path), there, n=1, cutoff=0.5)
         reason = getattr(error, 'strerror', None) or 'not a text file'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); '
-                         + (f'did you mean {near[0]}?' if near else 'check the path after @')
-                         ) from None
+                         + (did_you_mean(near) or 'check the path after @')) from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -260,5 +259,5 @@ class Parser(argparse.ArgumentParser):
         flags = {flag.lstrip('-'): flag for flag in self._option_string_actions}
         name = name.replace('-', '_')
         named_so = [other for other in SYNONYMS.get(name.lower(), ()) if other in flags]
-        close = named_so or difflib.get_close_matches(name, flags, n=1)
+        close = named_so or nearest(name, flags, n=1)
         return flags[close[0]] if close else None

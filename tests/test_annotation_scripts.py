@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,8 +23,11 @@ def make_frames(root, n_frames):
     """{folder: number of frames} -> empty images below `root`, which is returned."""
     for folder, n in n_frames.items():
         (root / folder).mkdir(parents=True)
-        for number in range(1, n + 1):
-            (root / folder / f'image_{number:05d}.jpg').touch()
+        paths = [f'{root / folder}/image_{number:05d}.jpg' for number in range(1, n + 1)]
+        for path in paths[:1]:
+            Path(path).touch()
+        for path in paths[1:]:
+            os.link(paths[0], path)  # a fifth of the time of another file
     return root
 
 

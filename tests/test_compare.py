@@ -3,17 +3,18 @@
 import csv
 import json
 import math
+import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 
 import pytest
 from PIL import Image
 
-from runtime.errors import InputError
-from tests.helpers import ROOT, run_script
+from runtime.errors import InputError, StopSignals
+from tests.helpers import run_script
 from tests.tiny_data import CLASSES, N_TRAIN, N_VAL, run_main
 from util_scripts.helpers.comparison import read_recipes
 from util_scripts.helpers.comparison_tables import Found, report, summarise
@@ -143,15 +144,19 @@ def test_a_recipe_without_some_of_its_lines(tmp_path):
 def test_a_comparison_that_is_stopped_goes_on(tiny_data, tmp_path, recipes):
     folder = tmp_path / 'stopped'
     argv = list(map(str, flags(tiny_data, folder, recipes[:1], '--n_epochs', 12)))
-    process = subprocess.Popen([sys.executable, '-m', 'util_scripts.compare', *argv], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run = folder / 'slow' / 'fold_1_seed_1'
-    while process.poll() is None and not (run / 'train.log').exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    # On a slow machine all may be over before it is asked to stop.
-    assert process.returncode in (0, 128 + signal.SIGTERM), out + err
+
+    def ask():
+        while not is_over.is_set() and not (run / 'train.log').exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    is_over, asking = threading.Event(), threading.Thread(target=ask)
+    with StopSignals():  # on a slow machine all may be over before it is asked to stop
+        asking.start()
+        done = run_script('compare', *argv)
+        is_over.set()
+        asking.join()
+    assert done.returncode in (0, 128 + signal.SIGTERM), done.stdout + done.stderr
     done = run_script('compare', *argv)
     assert done.returncode == 0, done.stdout + done.stderr
     assert repeated(run, tmp_path / 'straight') == results_of(run)

@@ -124,7 +124,8 @@ def test_features_of_a_module_and_of_the_classifier(model):
 @pytest.mark.parametrize('model', FAMILIES)
 def test_trains_resumes_and_fine_tunes_through_main(model, tiny_data, tmp_path):
     flags = [f'--{name}={value}' for name, value in FAMILIES[model].items()]
-    base = [*tiny_data.argv(tmp_path / 'run'), '--model', model, *flags, '--n_epochs', '1']
+    base = [*tiny_data.argv(tmp_path / 'run'), '--model', model, *flags, '--n_epochs', '1',
+            '--batch_size', '12']
     assert run_main(base) == 0
     saved = tmp_path / 'run' / 'save_1.pth'
     weights = read(saved)
