@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,6 +101,20 @@ def frame_template(text: str) -> str:
         raise argparse.ArgumentTypeError(f'{text!r} is not a file name with one %d for the number, '
                                          'such as frame_%05d.png')
     return text
+
+
+def name_of(names: Collection[str], what: str) -> Callable[[str], str]:
+    """An argparse type: one of so many names that an error shows the nearest alone.
+
+    what: what the names are of
+    """
+    def convert(text: str) -> str:
+        if text not in names:
+            near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+            raise argparse.ArgumentTypeError(f'{text!r} is no {what}'
+                                             + (f'; did you mean {near[0]}?' if near else ''))
+        return text
+    return convert
 
 
 def add_frame_template(add: Callable[..., Any]) -> None:
@@ -229,6 +243,7 @@ class Parser(argparse.ArgumentParser):
                    namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(map(str, args))
         for argument in self._unknown(args):
+            self._refuse_named(argument.lstrip('-'))
             near = self._nearest(argument.lstrip('-'))
             self.error(f'unknown argument {argument}' + (f'; did you mean {near}?' if near else ''))
         namespace, left = self.parse_known_args(args, namespace)
@@ -241,6 +256,12 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith(FILE_PREFIX) or word in ('-h', '--help'):
                 self.error(f'{word} is for the command line alone')
+
+    def _refuse_named(self, name: str) -> None:
+        """Raise InputError where something looks like a flag and is an argument without one."""
+        names = [action.dest for action in self._actions if not action.option_strings]
+        if name in names:
+            self.error(f'{name} is given without --{name}: {self.prog} {" ".join(names)}')
 
     def _unknown(self, args: Sequence[str]) -> Iterator[str]:
         """The arguments that look like a flag of this command and are none, nor begin one."""

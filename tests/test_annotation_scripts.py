@@ -196,8 +196,8 @@ def test_lists_as_they_come(tmp_path, capsys, name, video_type):
     path = tmp_path / 'dst' / file_name
     assert load(path) == {'labels': labels, 'database': database}
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
-    assert capsys.readouterr().out == (f'{path}: {len(database)} videos, {n_missing} of them '
-                                       'without frames and left out in use\n')
+    missing = f', {n_missing} of them without frames and left out in use' if n_missing else ''
+    assert capsys.readouterr().out == f'{path}: {len(database)} videos{missing}\n'
     assert len(path.read_text().splitlines()) == len(database) + 5  # a line a video
     records, _ = label_list_records(read_annotation(path), 'training', first_frame=first)
     assert len(records) == 1

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from runtime import errors
-from runtime.output import SafeStream, printable, safe_streams, shown_control
+from runtime.output import SafeStream, note, printable, safe_streams, shown_control
 from tests.processes import ROOT
 from util_scripts import describe_checkpoint
 
@@ -130,3 +130,14 @@ def test_names_in_files_do_not_drive_a_terminal(own_data, tmp_path, capsys):
     run_main(own_data.argv(tmp_path / 'results', '--n_epochs', 1))
     said = ''.join(capsys.readouterr())
     assert '\33' not in said and '\nerror: forged' not in said
+
+
+def test_notes_are_wrapped_on_a_terminal_alone(monkeypatch, capsys):
+    line = 'a.pth: ' + ', '.join(['taken from the file'] * 9)
+    note(line)
+    assert capsys.readouterr().err == f'{line}\n'
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    note(line)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 100
+    assert ' '.join(map(str.strip, lines)) == line

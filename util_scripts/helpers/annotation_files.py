@@ -147,8 +147,12 @@ def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[
         write_json(path, {'labels': labels, 'database': database})
         n_twice = len(splits[path]) - len(database)
         twice = f', {n_twice} listed more than once (the last counts)' if n_twice else ''
-        print(f'{printable(path)}: {len(database)} videos, {n_missing[path]} of them without '
-              f'frames and left out in use{twice}')
+        print(f'{printable(path)}: {len(database)} videos{missing_note(n_missing[path])}{twice}')
+
+
+def missing_note(n_missing: int) -> str:
+    """What is said, after how many videos there are, of those without frames."""
+    return f', {n_missing} of them without frames and left out in use' if n_missing else ''
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
