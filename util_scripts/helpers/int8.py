@@ -6,9 +6,10 @@ Inference", CVPR 2018).
 """
 
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace as with_fields
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,18 @@ class Data:
 
 # ---------------------------------------------------------------- quantising
 
+class Watched:
+    """Items that NNCF takes as often as it likes, under a bar that its silence leaves visible."""
+
+    def __init__(self, items: Iterable[Any], title: str, unit: str) -> None:
+        self._items, self._title, self._unit = items, title, unit
+        self._stream = sys.stderr
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tqdm(self._items, self._title, unit=self._unit, leave=False, disable=None,
+                         file=self._stream))
+
+
 class Quantiser:
     """Versions of one exported model in int8, by the same calibration clips."""
 
@@ -159,16 +172,27 @@ class Quantiser:
         return [op.get_friendly_name() for op in self.model.get_ordered_ops()
                 if op.get_type_name() in LAYERS]
 
-    def _dataset(self, items: Iterable[Any]) -> Any:
+    def named(self, parts: Sequence[str]) -> list[str]:
+        """Names of layers of which a part is given; one that is given whole stands for itself
+        alone. Raises InputError where there is none."""
+        layers = self.layers()
+        found = [name for name in layers if any(
+            part == name or part in name and part not in layers for part in parts)]
+        if parts and not found:
+            raise InputError(f'--keep_float {" ".join(parts)}: no layer is called so; they are '
+                             f'{", ".join(layers)}')
+        return found
+
+    def _dataset(self) -> Any:
         take: Callable[[Any], Any] = (lambda clip: {'clips': clip}) if self.is_onnx else (
             lambda clip: clip)
-        return self.nncf.Dataset(items, take)
+        return self.nncf.Dataset(Watched(self.clips, 'ranges of activations', 'clip'), take)
 
     def quantised(self, kept: Sequence[str]) -> Any:
         """The model in int8 but for layers of these names."""
         model = self.model if self.is_onnx else self.model.clone()
         with quiet():
-            return self.nncf.quantize(model, self._dataset(self.clips),
+            return self.nncf.quantize(model, self._dataset(),
                                       subset_size=len(self.clips), **self._scope(kept),
                                       **self._more)
 
@@ -194,7 +218,8 @@ class Quantiser:
 
         with quiet():
             return self.nncf.quantize_with_accuracy_control(
-                self.model.clone(), self._dataset(self.clips), self.nncf.Dataset(loader),
+                self.model.clone(), self._dataset(),
+                self.nncf.Dataset(Watched(loader, 'accuracy control', 'video')),
                 validate, max_drop=max_drop, subset_size=len(self.clips), **self._scope(kept),
                 **self._more)
 
@@ -245,10 +270,7 @@ def versions(path: Path, what: Exported, data: Data, clips: Sequence[np.ndarray]
     of --compare_layers. Raises InputError for a name of no layer."""
     args, quantiser = what.args, Quantiser(path, clips, what.network.channel_axis == -1)
     layers = quantiser.layers()
-    kept = [name for name in layers if any(part in name for part in args.keep_float)]
-    if args.keep_float and not kept:
-        raise InputError(f'--keep_float {" ".join(args.keep_float)}: no layer is called so; they '
-                         f'are {", ".join(layers)}')
+    kept = quantiser.named(args.keep_float)
     found = {FLOAT: (path, 'fp32')}
     if path.suffix == '.xml' and torch.cpu.get_capabilities().get('avx512_bf16'):
         found['bf16'] = path, 'bf16'
@@ -283,9 +305,19 @@ def quantise(path: Path, what: Exported, opts: Options) -> Quantised:
         result = Quantised(data.metric, data.n_videos, len(clips), in_float(int8_file), measured)
         print(result.table(), flush=True)
         check_drop(result, what, found)
+        if what.args.accuracy_control:
+            print(control_said(result.kept), flush=True)
         for made in Path(folder).glob(f'{int8_file.stem}.*'):
             shutil.copyfile(made, path.with_suffix(made.suffix))
     return result
+
+
+def control_said(kept: Sequence[str]) -> str:
+    """Which layers the accuracy control kept, and how to keep them without it."""
+    if not kept:
+        return '--accuracy_control: no layer has to stay in floating point'
+    return (f'--accuracy_control: keeps {", ".join(kept)} in floating point; the same without a '
+            f'search: --keep_float {" ".join(kept)}')
 
 
 def measure(what: Exported, data: Data, found: Mapping[str, tuple[Path, str]]) -> tuple[Row, ...]:
@@ -309,8 +341,11 @@ def check_drop(result: Quantised, what: Exported, found: Mapping[str, tuple[Path
         return
     better = [name for name, accuracy in by_name.items()
               if name.startswith(f'{INT8},') and by_name[FLOAT] - accuracy <= what.args.max_drop]
+    control = 'give --accuracy_control, which finds the layers to keep in floating point'
+    if what.args.accuracy_control:
+        control = ('the layers that --accuracy_control found to keep are not enough: give a larger '
+                   '--max_drop, or more --calibration_clips, or leave out --int8')
     cure = (f'{better[0].removeprefix(INT8 + ", ")} is enough: give --keep_float '
-            f'{" ".join(in_float(found[better[0]][0]))}' if better else
-            'give --accuracy_control, which finds the layers to keep in floating point')
+            f'{" ".join(in_float(found[better[0]][0]))}' if better else control)
     raise InputError(f'{what.args.target}: not written, as int8 lowers {result.metric} by '
                      f'{drop:.4f}, more than --max_drop {what.args.max_drop:g}; {cure}')
