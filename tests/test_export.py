@@ -336,6 +336,23 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(source, tmp_path):
 
 
 @needs_extras
+@pytest.mark.parametrize('name', ['none.mp4', 'text.mp4', ''])
+def test_videos_that_cannot_be_read_are_one_sentence(source, tmp_path, name):
+    (tmp_path / 'text.mp4').write_text('no video')
+    done = run_script('export', source, tmp_path / 'out' / 'a.pt2', '--videos', tmp_path / name)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert 'no video can be read there' in done.stderr and not list((tmp_path / 'out').iterdir())
+
+
+@needs_extras
+def test_int8_names_data_that_are_wrong_before_it_exports(source, tmp_path):
+    done = run_script('export', source, tmp_path / 'a.xml', '--int8', '--video_path', tmp_path,
+                      '--annotation_path', tmp_path / 'none.json')
+    assert done.returncode == 2 and 'no such annotation file' in done.stderr
+    assert 'runs as the checkpoint does' not in done.stdout
+
+
+@needs_extras
 def test_sizes_that_a_network_has_not_are_one_sentence(tmp_path):
     source = write_checkpoint(tmp_path / 'a.pth', 16, 32, model='i3d')
     done = run_script('export', source, tmp_path / 'a.onnx', '--dynamic_size')
@@ -384,10 +401,11 @@ def test_clips_of_another_size_are_one_sentence(exported):
             network(torch.zeros(1, 3, 5, 32, 32))
 
 
-@pytest.mark.parametrize('name', EXTRAS[:-1])
+@pytest.mark.parametrize('name', EXTRAS)
 def test_a_library_that_is_missing_is_one_sentence(source, tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)  # hides it
     ending = '.xml' if name == 'openvino' else '.onnx'
-    done = run_script('export', source, tmp_path / f'a{ending}')
+    int8 = ['--int8', '--video_path', 'v', '--annotation_path', 'a'] if name == 'nncf' else []
+    done = run_script('export', source, tmp_path / f'a{ending}', *int8)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert f'needs {name}, which is not installed: pip install -r' in done.stderr

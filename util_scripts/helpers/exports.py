@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datasets.frames import VideoFrames
 from datasets.presets import spatial_transform
-from datasets.video import count_frames
+from datasets.video import VideoError, count_frames
 from model import ModelInfo, load_model
 from models import network_name
 from models.base import Classifier
@@ -188,9 +188,13 @@ def clips_to_check(what: Exported) -> Iterator[tuple[str, torch.Tensor]]:
         yield 'x'.join(map(str, shape)), what.clips(*shape)
     for path in what.args.videos or ():
         opts = what.info.opts
-        numbers = [1 + i % count_frames(str(path)) for i in
-                   range(0, opts.sample_duration * opts.sample_t_stride, opts.sample_t_stride)]
-        frames = VideoFrames().read(str(path), numbers)
+        try:
+            n_frames = count_frames(str(path))
+        except VideoError as error:
+            raise InputError(f'{path}: no video can be read there ({error}); give others as '
+                             '--videos') from None
+        frames = VideoFrames().read(str(path), [1 + i * opts.sample_t_stride % n_frames
+                                                for i in range(opts.sample_duration)])
         clip = spatial_transform(opts, 'inference')(frames)
         yield str(path), what.taken(clip.transpose(0, 1).unsqueeze(0))
 
@@ -241,6 +245,9 @@ def export(args: Namespace, opts: Options | None) -> int:
     print(f'{args.source}: {network_name(what.network.options)}, {len(what.info.class_names)} '
           f'classes, clips of {"x".join(map(str, clip_shape(what.info.opts)))}', flush=True)
     quantised = None
+    if opts is not None:  # data that are wrong are named before the long work
+        from util_scripts.helpers.int8 import Data, quantise  # it needs nncf
+        data = Data(what, opts)
     with named_at_last(target) as path:
         write(path, what)
         differences = check(opened(path), what)
@@ -249,8 +256,7 @@ def export(args: Namespace, opts: Options | None) -> int:
               f'({", ".join(name for name, _ in differences)}): the largest difference is '
               f'{worst:.1e} of the largest output', flush=True)
         if opts is not None:
-            from util_scripts.helpers.int8 import quantise  # it needs nncf
-            quantised = quantise(path, what, opts)
+            quantised = quantise(path, what, data)
         n_bytes = len(contents_of(path))
         path.with_name(f'{path.name}.md').write_text(card(what.record, what.network, target,
                                                           n_bytes, differences, quantised))

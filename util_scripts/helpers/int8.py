@@ -92,9 +92,15 @@ class Quantised:
 # ---------------------------------------------------------------- data
 
 class Data:
-    """Clips to calibrate with, and videos to measure with, as the flags of main.py name them."""
+    """Clips to calibrate with, and videos to measure with, as the flags of main.py name them.
+
+    Raises InputError where these are wrong.
+    """
 
     def __init__(self, what: Exported, opts: Options) -> None:
+        if what.args.accuracy_control and what.info.opts.multi_label:
+            raise InputError('--accuracy_control is for one label a video; drop it')
+        extra('nncf', '--int8')  # before the long work
         weights = read_weights(what.args.source, opts)
         annotation = read_annotation(opts.annotation_path)
         opts, found = resolved(opts, annotation, has_classes=True, has_network=True)
@@ -176,11 +182,12 @@ class Quantiser:
         """Names of layers of which a part is given; one that is given whole stands for itself
         alone. Raises InputError where there is none."""
         layers = self.layers()
+        whole = set(map(module_of, layers))
         found = [name for name in layers if any(
-            part == name or part in name and part not in layers for part in parts)]
+            part == module_of(name) or part in name and part not in whole for part in parts)]
         if parts and not found:
             raise InputError(f'--keep_float {" ".join(parts)}: no layer is called so; they are '
-                             f'{", ".join(layers)}')
+                             f'{", ".join(map(module_of, layers))}')
         return found
 
     def _dataset(self) -> Any:
@@ -224,6 +231,11 @@ class Quantiser:
                 **self._more)
 
 
+def module_of(name: str) -> str:
+    """The module whose layer it is: OpenVINO appends /WithoutBiases and the like."""
+    return name.split('/')[0]
+
+
 def in_float(path: Path) -> tuple[str, ...]:
     """Names of the layers of a quantised file whose weights are not quantised."""
     if path.suffix == '.onnx':
@@ -232,7 +244,7 @@ def in_float(path: Path) -> tuple[str, ...]:
         return tuple(node.name for node in graph.node
                      if node.op_type in LAYERS and node.input[1] in weights)
     model = extra('openvino', '--int8').Core().read_model(path)
-    return tuple(op.get_friendly_name().split('/')[0] for op in model.get_ordered_ops()
+    return tuple(module_of(op.get_friendly_name()) for op in model.get_ordered_ops()
                  if op.get_type_name() in LAYERS
                  and op.input_value(1).get_node().get_type_name() == 'Constant')
 
@@ -288,15 +300,12 @@ def versions(path: Path, what: Exported, data: Data, clips: Sequence[np.ndarray]
     return found
 
 
-def quantise(path: Path, what: Exported, opts: Options) -> Quantised:
+def quantise(path: Path, what: Exported, data: Data) -> Quantised:
     """Replace the exported file by its int8 version, which is measured beside it.
 
     Raises InputError where there is nothing to calibrate with, and where the accuracy falls by more
     than --max_drop.
     """
-    if what.args.accuracy_control and what.info.opts.multi_label:
-        raise InputError('--accuracy_control is for one label a video; drop it')
-    data = Data(what, opts)
     clips = data.calibration(what.args.calibration_clips)
     with tempfile.TemporaryDirectory(prefix='int8_') as folder:
         found = versions(path, what, data, clips, Path(folder))
