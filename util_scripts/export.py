@@ -74,7 +74,7 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, Options | None]:
     parser = build_export_parser()
     own = parser.parse_args(argv)
     own_names = {action.dest for group in parser._action_groups if group.title in (OWN, 'int8')
-                 for action in group._group_actions} | {'source', 'target', 'help'}
+                 for action in group._group_actions} | {'source', 'target', 'help', 'quiet'}
     given = {name for name, value in vars(own).items() if value != parser.get_default(name)}
     int8_flags = {'calibration_clips', 'max_drop', 'keep_float', 'compare_layers',
                   'accuracy_control', 'seconds', 'json'}

@@ -22,11 +22,12 @@ from models import network_name
 from models.base import Classifier
 from models.exported import logits_of
 from opts import Options, clip_shape
-from runtime.arguments import python
+from runtime.arguments import command_line
 from runtime.engines import EXPORT_VERSION, contents_of, open_engine
 from runtime.errors import InputError
 from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_of, store_as_half,
                                write_onnx, write_openvino, write_program)
+from runtime.output import is_quiet, note, wrote
 from util_scripts.helpers.model_card import card
 from util_scripts.helpers.prediction import read_labels
 from weights import describe, write_safetensors
@@ -208,7 +209,8 @@ def check(run: Run, what: Exported) -> list[tuple[str, float]]:
     all clips, so that there is nothing to see.
     """
     found, outputs = [], []
-    with tqdm(list(clips_to_check(what)), 'check', unit='batch', disable=None) as progress:
+    with tqdm(list(clips_to_check(what)), 'check', unit='batch',
+              disable=is_quiet() or None) as progress:
         for name, clips in progress:
             expected, given = what.logits(what.module(clips)), what.logits(run(clips))
             difference = float((given - expected).abs().max() / expected.abs().max())
@@ -242,8 +244,8 @@ def export(args: Namespace, opts: Options | None) -> int:
     """Export, check, quantise, and say what was written; the exit status. Raises InputError."""
     what = load(args)
     target: Path = args.target
-    print(f'{args.source}: {network_name(what.network.options)}, {len(what.info.class_names)} '
-          f'classes, clips of {"x".join(map(str, clip_shape(what.info.opts)))}', flush=True)
+    note(f'{args.source}: {network_name(what.network.options)}, {len(what.info.class_names)} '
+         f'classes, clips of {"x".join(map(str, clip_shape(what.info.opts)))}')
     quantised = None
     if opts is not None:  # data that are wrong are named before the long work
         from util_scripts.helpers.int8 import Data, quantise  # it needs nncf
@@ -252,19 +254,19 @@ def export(args: Namespace, opts: Options | None) -> int:
         write(path, what)
         differences = check(opened(path), what)
         worst = max(difference for _, difference in differences)
-        print(f'runs as the checkpoint does on {len(differences)} batches of clips '
-              f'({", ".join(name for name, _ in differences)}): the largest difference is '
-              f'{worst:.1e} of the largest output', flush=True)
+        note(f'runs as the checkpoint does on {len(differences)} batches of clips '
+             f'({", ".join(name for name, _ in differences)}): the largest difference is '
+             f'{worst:.1e} of the largest output')
         if opts is not None:
             quantised = quantise(path, what, data)
         n_bytes = len(contents_of(path))
         path.with_name(f'{path.name}.md').write_text(card(what.record, what.network, target,
                                                           n_bytes, differences, quantised))
+    outputs = [target, *[target.with_suffix('.bin')] * (target.suffix == '.xml'),
+               target.with_name(f'{target.name}.md')]
+    about = f'{n_bytes / 1e6:.1f} MB; how to run it without this code is in {outputs[-1].name}'
     if quantised and args.json:
         quantised.write(args.json)
-    beside = [target.with_suffix('.bin')] * (target.suffix == '.xml')
-    outputs = [target, *beside, target.with_name(f'{target.name}.md')]
-    print(f'written: {", ".join(map(str, outputs))} ({n_bytes / 1e6:.1f} MB); how to run it '
-          f'without this code is in {outputs[-1].name}, and with it: {python()} -m '
-          f'util_scripts.predict VIDEO --weights {target}')
+        outputs.append(args.json)
+    wrote(*outputs, about=about, then=command_line('predict', 'VIDEO', '--weights', target))
     return 0

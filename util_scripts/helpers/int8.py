@@ -29,6 +29,7 @@ from runtime.engines import contents_of, extra, quiet
 from runtime.errors import InputError
 from runtime.exporting import write_onnx, write_openvino
 from runtime.files import write_json
+from runtime.output import is_quiet, note
 from tasks import TASKS
 from util_scripts.helpers.exports import Exported
 from util_scripts.helpers.timing import now
@@ -105,7 +106,7 @@ class Data:
         annotation = read_annotation(opts.annotation_path)
         opts, found = resolved(opts, annotation, has_classes=True, has_network=True)
         if found:
-            print(found)
+            note(found)
         opts = adopt_options(opts, weights)
         if 'batch_size' not in opts.given:
             opts = replace(opts, batch_size=max(BATCH_SIZE, opts.n_val_samples))
@@ -123,7 +124,8 @@ class Data:
         opts = replace(self.opts, train_crop='center', train_t_crop='center', no_hflip=True,
                        colorjitter=False)
         found: list[np.ndarray] = []
-        with tqdm(None, 'calibration clips', total=n_clips, unit='clip', disable=None) as progress:
+        with tqdm(None, 'calibration clips', total=n_clips, unit='clip',
+                  disable=is_quiet() or None) as progress:
             for batch in build_loader(opts, 'train', self.annotation):
                 clips = self.what.taken(batch.clips)[:n_clips - len(found)]
                 found += [clip[None].contiguous().numpy() for clip in clips]
@@ -138,7 +140,7 @@ class Data:
     def accuracy(self, network: Classifier) -> float:
         """Accuracy by video of a network on the validation set."""
         with tqdm(None, 'validation', total=self.n_videos, unit='video', leave=False,
-                  disable=None) as progress:
+                  disable=is_quiet() or None) as progress:
             metrics, _ = evaluate(self.loader, network, self.what.info.normalize, self.task,
                                   n_classes=len(self.annotation.class_names),
                                   device=torch.device('cpu'), on_step=progress.update)
@@ -155,8 +157,8 @@ class Watched:
         self._stream = sys.stderr
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(tqdm(self._items, self._title, unit=self._unit, leave=False, disable=None,
-                         file=self._stream))
+        return iter(tqdm(self._items, self._title, unit=self._unit, leave=False,
+                         disable=is_quiet() or None, file=self._stream))
 
 
 class Quantiser:

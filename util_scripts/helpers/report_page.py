@@ -11,6 +11,7 @@ from metrics import most_confused
 from overview import in_lines
 from runtime.files import replacing
 from runtime.logs import Progress
+from runtime.output import wrote
 from util_scripts.helpers.charts import Curve, confusion_matrix, key, line_chart
 from util_scripts.helpers.evaluation import (count_by_class, count_confusions, count_right,
                                              mean_class, precisions, rank)
@@ -246,4 +247,4 @@ def write_report(args: Namespace) -> None:
     with replacing(path) as temporary:
         temporary.write_text(html, encoding='utf-8')
     n_bytes = path.stat().st_size
-    print(printable(f'written: {path} ({n_bytes / 1e6:.1f} MB); open it in any browser'))
+    wrote(path, about=f'{n_bytes / 1e6:.1f} MB', then='open it in any browser')
