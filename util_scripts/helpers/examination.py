@@ -156,9 +156,11 @@ def find_short(opts: Options, jobs: Iterable[Job]) -> Iterator[Problem]:
     for job in jobs:
         n_frames = len(range(job.begin, job.end, opts.sample_t_stride))
         if n_frames < opts.sample_duration:
+            taken = ('' if opts.sample_t_stride == 1 else
+                     f' of which --sample_t_stride {opts.sample_t_stride} takes {n_frames}')
             yield Problem(TOO_SHORT, job.subset, job.path,
-                          f'has {n_frames} frames for clips of {opts.sample_duration}, which will '
-                          'repeat them')
+                          f'has {job.end - job.begin} frames{taken} for clips of '
+                          f'{opts.sample_duration}, which will repeat them')
 
 
 def find_unused_labels(records_by_split: Mapping[str, Any]) -> Iterator[Problem]:
