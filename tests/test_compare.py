@@ -228,6 +228,8 @@ def test_means_deviations_and_gains(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert '| b | 2 x 1 | 75.0 ± 7.1 | 75.0 | 65.0 ± 7.1 | 15.0 ± 5.0 | 2.0 |' in lines
     assert '| c | 1 x 1 | 10.0 | 10.0 | 10.0 | -60.0 | 2.0 |' in lines
+    assert lines[-1] == 'written: ' + ', '.join(
+        str(tmp_path / f'comparison.{suffix}') for suffix in ('csv', 'json', 'png'))
     assert json.loads((tmp_path / 'comparison.json').read_text())[2]['gain']['deviation'] is None
     assert len(rows_of(tmp_path)) == 5
 

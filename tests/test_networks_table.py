@@ -23,7 +23,8 @@ def test_the_page(tmp_path, capsys):
     assert all(len(row) == 7 for row in rows)
     assert all(float(cell) > 0 for cell in rows[2][1:5])
     assert rows[3][-1].startswith('Feichtenhofer, "X3D')
-    assert capsys.readouterr().out.splitlines() == [line for line in lines if line.startswith('|')]
+    assert capsys.readouterr().out.splitlines() == [
+        *(line for line in lines if line.startswith('|')), f'written: {page}']
 
 
 def test_a_network_that_cannot_take_the_clip_has_no_numbers(capsys):

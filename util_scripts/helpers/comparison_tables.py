@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from runtime.files import write_json, write_text
+from runtime.output import wrote
 from util_scripts.helpers.text import printable
 
 MEASURED = ('video_accuracy', 'mean_class_accuracy', 'n_videos', 'minutes')  # of a run
@@ -114,7 +115,7 @@ def report(folder: Path, found: Sequence[Found]) -> None:
     write_json(folder / SUMMARY, [
         {name: _plain(value) for name, value in row.items()} for row in rows])
     draw(rows, found, folder / PICTURE)
-    print(printable(f'written: {folder / TABLE}, {SUMMARY}, {PICTURE}'))
+    wrote(folder / TABLE, folder / SUMMARY, folder / PICTURE)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from runtime.errors import Stopped, StopSignals
 from runtime.logs import Progress
+from runtime.output import note
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors
 
@@ -87,7 +88,7 @@ def run_side_by_side(jobs: Iterable[Job], n_jobs: int, on_begin: Callable[[Job],
             for one, status in _take_ended(running):
                 if status == 0:
                     ended.add(one.job.name)
-                print(on_end(one.job, status, one.minutes()), flush=True)
+                note(on_end(one.job, status, one.minutes()))
                 progress.update(1)
     if stop.signum:
         raise Stopped(stop.signum, 'stopped: the same command goes on')
