@@ -2,9 +2,9 @@
 
     python -m tests.mutate --n 300 --seed 1 --results mutants.jsonl
 
-One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork of it
-with one function or constant replaced, which runs only the tests that reach that line, the cheapest
-first, until one fails. Results are lines of JSON, and what is there already is not judged again.
+One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork of
+it with one function or constant replaced, which runs only the tests that reach that line, the
+cheapest first, until one fails. Results are lines of JSON, and what is there already is not judged again.
 """
 
 import argparse
@@ -100,8 +100,8 @@ def _codes(code):
 
 
 def _apply(name, tree, path):
-    """Let the functions of an imported module, and the names that the changed statement of the module
-    or of a class gives, be those of the changed tree."""
+    """Let the functions of an imported module, and the names that the changed statement of the
+    module or of a class gives, be those of the changed tree."""
     module = importlib.import_module(name)
     code = compile(tree, str(_source(name)), 'exec')
     changed, fresh = dict(_codes(code)), types.ModuleType(name)
@@ -175,7 +175,7 @@ class Judge:
         return True
 
     def _in_fork(self, work, limit=None):
-        """What a process of its own gives, with folders of its own; its end by a signal otherwise."""
+        """What a process of its own gives, with folders of its own; otherwise how it ended."""
         folder = Path(tempfile.mkdtemp(prefix='mutant-'))
         pid = os.fork()
         if not pid:
