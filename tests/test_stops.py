@@ -162,6 +162,34 @@ def test_killed_at_random_moments(tiny_data, tmp_path, whole, pytestconfig):
     print(f'{n_killed} kills in {n_rounds} trainings; saved at {sorted(saved)}')
 
 
+def test_ten_interruptions_leave_exact_rows(tiny_data, tmp_path, whole, seed):
+    """Of any kind, at random moments, each followed by the same command."""
+    rng = random.Random(seed)
+    command = argv(tiny_data, tmp_path, '--checkpoint_minutes', 1e-6)
+    log, moments = tmp_path / 'train_batch.log', []
+    for _ in range(10):
+        n_rows, n_more = _n_rows(log), rng.randint(0, 2)
+        process = start_main(command, tmp_path / 'output')
+        if n_more:
+            wait_for(lambda: _n_rows(log) >= n_rows + n_more, process)
+        time.sleep(rng.uniform(0, 0.05 if n_more else 0.5))
+        signum = rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+        os.kill(process.pid, signum)
+        process.join(LIMIT_SEC)
+        # The signal itself ends a process that has just begun.
+        assert process.exitcode in (-signum, 128 + signum), (tmp_path / 'output').read_text()
+        moments.append((signum.name, _n_rows(log)))
+    print(moments)
+    process = start_main(command, tmp_path / 'output')
+    process.join(LIMIT_SEC)
+    assert process.exitcode == 0, (tmp_path / 'output').read_text()
+    assert_same_training(tmp_path, whole, N_EPOCHS)
+
+
+def _n_rows(path):
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
 def test_a_broken_newest_checkpoint_is_passed_over(tiny_data, tmp_path, whole):
     process = start_main(argv(tiny_data, tmp_path, '--n_epochs', 3), tmp_path / 'output')
     process.join()
