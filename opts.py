@@ -430,8 +430,6 @@ def _add_run_flags(parser: Parser) -> None:
              'top-1 (with --multi_label by video mAP), always stays')
     add('--skip_nonfinite', action='store_true',
         help='skip steps whose loss is not finite, and count them, instead of stopping')
-    add('--quiet', action='store_true',
-        help='say nothing but warnings and errors, and show no progress')
     add('--tensorboard', action='store_true',
         help='write TensorBoard events beside the logs')
     add('--manual_seed', '--seed', type=COUNT, default=1, metavar='N',

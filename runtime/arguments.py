@@ -6,7 +6,6 @@ sentence.
 """
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -20,6 +19,8 @@ from typing import Any, NoReturn
 
 from runtime.errors import InputError
 from runtime.files import read_file
+from runtime.names import did_you_mean, nearest
+from runtime.output import be_quiet
 
 # What other tools call a flag -> what it is called here: the first of them that the command has.
 SYNONYMS = {
@@ -110,9 +111,8 @@ def name_of(names: Collection[str], what: str) -> Callable[[str], str]:
     """
     def convert(text: str) -> str:
         if text not in names:
-            near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
-            raise argparse.ArgumentTypeError(f'{text!r} is no {what}'
-                                             + (f'; did you mean {near[0]}?' if near else ''))
+            near = did_you_mean(nearest(text, names, n=1, cutoff=0.4))
+            raise argparse.ArgumentTypeError(f'{text!r} is no {what}' + (near and f'; {near}'))
         return text
     return convert
 
@@ -152,11 +152,30 @@ class SwitchOrValues(argparse.Action):
         setattr(namespace, self.dest, values or True)
 
 
+class Quiet(argparse.Action):
+    """The switch --quiet, which holds for all that this command prints (`runtime.output.note`)."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, True)
+        be_quiet()
+
+
+# ---------------------------------------------------------------- commands to paste
+
 def python() -> str:
     """What the command line calls the Python that runs this, in commands to paste."""
     found = shutil.which('python') or ''
     is_ours = os.path.dirname(found) == os.path.dirname(sys.executable)
     return 'python' if is_ours else sys.executable
+
+
+def command_line(name: str, *words: object) -> str:
+    """A command of util_scripts with its arguments, to paste."""
+    return shlex.join([python(), '-m', f'util_scripts.{name}', *map(str, words)])
 
 
 # ---------------------------------------------------------------- files of flags
@@ -175,11 +194,10 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
         text = read_file(path).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
-        near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.5)
+        near = nearest(str(path), there, n=1, cutoff=0.5)
         reason = getattr(error, 'strerror', None) or 'not a text file'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); '
-                         + (f'did you mean {near[0]}?' if near else 'check the path after @')
-                         ) from None
+                         + (did_you_mean(near) or 'check the path after @')) from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -230,11 +248,15 @@ class Parser(argparse.ArgumentParser):
     """Raises InputError with one sentence, where argparse prints its usage and exits.
 
     A flag that does not exist is answered before any other fault, with the nearest one that does.
-    prog: how the command is called, such as `python -m util_scripts.knn`
+    prog:      how the command is called, such as `python -m util_scripts.knn`
+    has_notes: True where it prints notes or shows progress: it then takes --quiet
     """
 
-    def __init__(self, prog: str, description: str, **more: Any) -> None:
+    def __init__(self, prog: str, description: str, *, has_notes: bool = True, **more: Any) -> None:
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, **more)
+        if has_notes:
+            self.add_argument('--quiet', action=Quiet, help='print nothing but results, warnings '
+                                                            'and errors, and show no progress')
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f'{message}; {self.prog} --help lists all flags')
@@ -281,5 +303,5 @@ class Parser(argparse.ArgumentParser):
         flags = {flag.lstrip('-'): flag for flag in self._option_string_actions}
         name = name.replace('-', '_')
         named_so = [other for other in SYNONYMS.get(name.lower(), ()) if other in flags]
-        close = named_so or difflib.get_close_matches(name, flags, n=1)
+        close = named_so or nearest(name, flags, n=1)
         return flags[close[0]] if close else None

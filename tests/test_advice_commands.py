@@ -228,7 +228,7 @@ WEIGHTS = {
                 {'a.pth': ''}, 'get_weights r3d50_K_200ep --file a.pth'),
     'another file': ({'a.gz': ''}, 'get_weights i3d-kinetics-400 --file a.gz', 'sha256', {},
                      'get_weights r3d50_K_200ep --file a.gz'),
-    'no network': ({}, 'networks_table --networks resnet-19', 'choose one of', None),
+    'no network': ({}, 'networks_table --networks resnet-19 --seconds 0.01', 'choose one of', None),
     'no family': ({}, 'networks_table --networks vgg-18 --seconds 0.01', 'choose one of',
                   'networks_table --networks resnet-19'),
     'no size': ({}, 'networks_table --networks resnet-19 --sample_size 0', 'at least 1',

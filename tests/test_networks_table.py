@@ -24,7 +24,8 @@ def test_the_page(tmp_path, capsys):
     assert all(len(row) == 7 for row in rows)
     assert all(float(cell) > 0 for cell in rows[2][1:5])
     assert rows[3][-1].startswith('Feichtenhofer, "X3D')
-    assert capsys.readouterr().out.splitlines() == [line for line in lines if line.startswith('|')]
+    assert capsys.readouterr().out.splitlines() == [
+        *(line for line in lines if line.startswith('|')), f'written: {page}']
 
 
 @pytest.mark.parametrize('model, size, taken', [

@@ -101,8 +101,8 @@ DESCRIBE = f'{sys.executable} -m util_scripts.describe_checkpoint'
 
 @pytest.mark.parametrize('command, status, said', [
     (f'{DESCRIBE} --help > /dev/full', 1, 'error: stdout cannot be written: No space left'),
-    (f'{DESCRIBE} --help >&-', 0, ''), (f'{DESCRIBE} gone.pth 2>&-', 2, ''),
-    (f'{DESCRIBE} gone.pth 2> /dev/full', 2, ''), (f'{DESCRIBE} gone.pth <&- >&- 2>&-', 2, ''),
+    (f'{DESCRIBE} --help >&-', 0, ''), (f'{DESCRIBE} --wrong 2>&-', 2, ''),
+    (f'{DESCRIBE} --wrong 2> /dev/full', 2, ''), (f'{DESCRIBE} --wrong <&- >&- 2>&-', 2, ''),
     (f'{sys.executable} -c "import time; time.sleep(0.1)" | {DESCRIBE} --help | true', 141, ''),
 ])
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='has no /dev/full')
@@ -113,8 +113,7 @@ def test_streams_of_processes(command, status, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('streams', ['> /dev/full', '2> /dev/full', '> /dev/full 2>&1',
-                                     '>&- 2>&-', '| true', '2>&1 | true'])
+@pytest.mark.parametrize('streams', ['> /dev/full', '> /dev/full 2>&1', '>&- 2>&-', '2>&1 | true'])
 def test_a_training_is_whole_whatever_its_streams(tiny_data, tmp_path, streams):
     argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 1, '--sample_duration', 4)
     ended = shell(f'{sys.executable} main.py {" ".join(map(str, argv))} {streams}')

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.arguments import COUNT, POSITIVE, Parser
+from runtime.arguments import COUNT, POSITIVE, Parser, command_line
 from runtime.errors import InputError, run
+from runtime.output import wrote
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.video_writing import write_avi
@@ -259,8 +260,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_numbers, test_numbers = split_numbers(args.n_train, args.n_val)
     make_videos(video_dir, [*test_numbers, *train_numbers], seed=args.seed)
     write_splits(split_dir, train_numbers, test_numbers)
-    print(f'{video_dir}: {len(MOTIONS)} classes, {args.n_train} training and {args.n_val} test '
-          f'videos in each, {WIDTH}x{HEIGHT} pixels, {N_FRAMES} frames at {FPS} fps')
+    wrote(video_dir, split_dir,
+          about=f'{len(MOTIONS)} classes, {args.n_train} training and {args.n_val} test videos in '
+                f'each, {WIDTH}x{HEIGHT} pixels, {N_FRAMES} frames at {FPS} fps',
+          then=command_line('generate_video_jpgs', video_dir, args.dst_path / 'jpg', 'ucf101',
+                            '--size', HEIGHT))
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from models import ARCHITECTURES, depths, family_of, generate_model, network_nam
 from runtime.errors import InputError
 from runtime.files import write_text
 from runtime.hardware import in_precision
+from runtime.output import is_quiet, wrote
 from util_scripts.helpers.timing import now
 
 REFERENCE = {'model': 'resnet', 'model_depth': 18}
@@ -58,13 +59,16 @@ def report(args: Namespace) -> None:
                              batch=BATCH_SIZE, threads=torch.get_num_threads())
     lines = [_line(HEADER), _line(['---'] * len(HEADER))]
     print('\n'.join(lines), flush=True)
-    with tqdm(networks_of(args.networks), 'networks', unit='network', disable=None) as progress:
+    with tqdm(networks_of(args.networks), 'networks', unit='network',
+              disable=is_quiet() or None) as progress:
         for options in progress:
             lines.append(_line(row(options, clip, args.seconds)))
             tqdm.write(lines[-1], file=sys.stdout)
             sys.stdout.flush()
             if args.output:
                 write_text(args.output, preface + '\n'.join(lines) + '\n')
+    if args.output:
+        wrote(args.output)
 
 
 def networks_of(names: Sequence[str] | None) -> list[dict[str, Any]]:
