@@ -1,5 +1,6 @@
 # make demo: the main job on a small data set that is made for it. make test: all tests.
 # make quick: the fast tests, for daily work. make lint, make types: style and types.
+# make audit: known vulnerabilities of what is installed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ RUN := $(VENV)/bin/python
 # Files share module fixtures, so each file is run by one process.
 PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 
-.PHONY: demo test quick lint types clean
+.PHONY: demo test quick lint types audit clean
 demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
@@ -24,6 +25,13 @@ lint: $(VENV)/installed
 
 types: $(VENV)/installed
 	$(RUN) -m mypy
+
+# What pip-audit asks for each package; mirrors may lack it, and it then passes over all of them.
+ADVISORIES := https://pypi.org/pypi/pip/24.0/json
+audit: $(VENV)/installed
+	@if $(RUN) -c 'import urllib.request as r; r.urlopen("$(ADVISORIES)", timeout=20)' 2>/dev/null; \
+	then $(RUN) -m pip_audit --local --progress-spinner off; \
+	else echo 'pip-audit: left out, since $(ADVISORIES) does not answer'; fi
 
 $(VENV)/installed: requirements.txt requirements-dev.txt requirements-export.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

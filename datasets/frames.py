@@ -257,7 +257,8 @@ class JpgFrames(_JpegFrames):
         except (FileNotFoundError, NotADirectoryError):
             return 0
         except OSError as error:
-            raise FrameError(f'{path}: cannot be read: {error.strerror}') from None
+            raise FrameError(f'{path}: cannot be read: {error.strerror}; mend its permissions, or '
+                             'leave the video out') from None
 
     announced = count
 
@@ -320,7 +321,8 @@ class JpgFrames(_JpegFrames):
             raise FrameError(f'{name}: no such frame; extract the video or make the annotation '
                              'again') from None
         except OSError as error:
-            raise FrameError(f'{name}: cannot be read: {error.strerror}', UNDECODABLE) from None
+            raise FrameError(f'{name}: cannot be read: {error.strerror}; extract the video again',
+                             UNDECODABLE) from None
 
 
 def _kind_of_stray(name: str) -> str:

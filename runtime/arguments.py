@@ -6,7 +6,6 @@ sentence.
 """
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -14,12 +13,13 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.errors import InputError
 from runtime.files import read_file
+from runtime.names import did_you_mean, nearest
 from runtime.output import be_quiet
 
 # What other tools call a flag -> what it is called here: the first of them that the command has.
@@ -104,6 +104,19 @@ def frame_template(text: str) -> str:
     return text
 
 
+def name_of(names: Collection[str], what: str) -> Callable[[str], str]:
+    """An argparse type: one of so many names that an error shows the nearest alone.
+
+    what: what the names are of
+    """
+    def convert(text: str) -> str:
+        if text not in names:
+            near = did_you_mean(nearest(text, names, n=1, cutoff=0.4))
+            raise argparse.ArgumentTypeError(f'{text!r} is no {what}' + (near and f'; {near}'))
+        return text
+    return convert
+
+
 def add_frame_template(add: Callable[..., Any]) -> None:
     """The flag --frame_template, by a parser's or group's `add_argument`."""
     add('--frame_template', type=frame_template, metavar='NAME',
@@ -181,11 +194,10 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
         text = read_file(path).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
-        near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.5)
+        near = nearest(str(path), there, n=1, cutoff=0.5)
         reason = getattr(error, 'strerror', None) or 'not a text file'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); '
-                         + (f'did you mean {near[0]}?' if near else 'check the path after @')
-                         ) from None
+                         + (did_you_mean(near) or 'check the path after @')) from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -254,6 +266,7 @@ class Parser(argparse.ArgumentParser):
                    namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(map(str, args))
         for argument in self._unknown(args):
+            self._refuse_named(argument.lstrip('-'))
             near = self._nearest(argument.lstrip('-'))
             self.error(f'unknown argument {argument}' + (f'; did you mean {near}?' if near else ''))
         namespace, left = self.parse_known_args(args, namespace)
@@ -266,6 +279,12 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith(FILE_PREFIX) or word in ('-h', '--help'):
                 self.error(f'{word} is for the command line alone')
+
+    def _refuse_named(self, name: str) -> None:
+        """Raise InputError where something looks like a flag and is an argument without one."""
+        names = [action.dest for action in self._actions if not action.option_strings]
+        if name in names:
+            self.error(f'{name} is given without --{name}: {self.prog} {" ".join(names)}')
 
     def _unknown(self, args: Sequence[str]) -> Iterator[str]:
         """The arguments that look like a flag of this command and are none, nor begin one."""
@@ -284,5 +303,5 @@ class Parser(argparse.ArgumentParser):
         flags = {flag.lstrip('-'): flag for flag in self._option_string_actions}
         name = name.replace('-', '_')
         named_so = [other for other in SYNONYMS.get(name.lower(), ()) if other in flags]
-        close = named_so or difflib.get_close_matches(name, flags, n=1)
+        close = named_so or nearest(name, flags, n=1)
         return flags[close[0]] if close else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from runtime.files import keep_copy, write_text
-from runtime.output import is_quiet, warn
+from runtime.output import is_quiet, to_stderr, warn
 
 if TYPE_CHECKING:
     import torch  # slow to import
@@ -336,7 +336,7 @@ class RunLog:
     def warn(self, text: str) -> None:
         """Print a line on stderr."""
         if self.is_on:
-            print(text, file=sys.stderr, flush=True)
+            to_stderr(text)
 
     def progress(self, total: int, title: str, **options: Any) -> Progress:
         """A `Progress`, shown by the process that says things."""

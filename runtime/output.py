@@ -8,6 +8,7 @@ other commands end.
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, TextIO
 
 # All but tab, newline and carriage return: C0, DEL, C1, and what turns the direction of text.
 CONTROL = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
+# Lines are at most this long, as far as their words are.
+WIDTH = 100
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE, as of commands that it ends
 MAX_NAMED = 8  # files that a command names one by one as written
 
@@ -40,9 +43,21 @@ def printable(text: object) -> str:
     return line.encode(encoding, 'backslashreplace').decode(encoding)
 
 
+def wrapped(line: str) -> str:
+    """A line as several where it is longer than WIDTH."""
+    return textwrap.fill(line, WIDTH, subsequent_indent='  ', break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def to_stderr(line: str) -> None:
+    """Print a line on stderr, as several on a terminal; other programs are left to find it whole.
+    """
+    print(wrapped(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
 def warn(line: str) -> None:
     """Print a warning on stderr."""
-    print(f'warning: {line}', file=sys.stderr, flush=True)
+    to_stderr(f'warning: {line}')
 
 
 # ---------------------------------------------------------------- notes, and --quiet

@@ -1,24 +1,31 @@
 """Mutation of our own code: does a test fail where an operator or a number is another one?
 
-    python -m tests.mutate --n 300 --seed 1
+    python -m tests.mutate --n 300 --seed 1 --results mutants.jsonl
 
-Each mutant is a process of its own that has torch imported, so that most are judged in seconds.
-Those that no test notices are listed, with what was changed, and their share ends the output.
+One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork of
+it with one function or constant replaced, which runs only the tests that reach that line, the
+cheapest first, until one fails. Results are lines of JSON, and what is there already is not judged again.
 """
 
 import argparse
 import ast
-import importlib.abc
-import importlib.util
+import gc
+import importlib
+import json
 import os
+import pickle
 import random
+import resource
+import shutil
 import signal
 import sys
+import tempfile
 import time
+import types
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import torch  # noqa: F401  what takes long to import is there before a mutant begins
 
 ROOT = Path(__file__).resolve().parent.parent
 # Core modules, and the tests that cover them.
@@ -26,8 +33,10 @@ MODULES = {
     'temporal_transforms': ('test_temporal_transforms', 'test_views', 'test_properties'),
     'spatial_transforms': ('test_spatial_transforms', 'test_presets'),
     'metrics': ('test_metrics',),
+    'results': ('test_results',),
     'datasets.sampling': ('test_sampling', 'test_properties'),
     'datasets.annotations': ('test_annotations', 'test_hostile_data', 'test_properties'),
+    'datasets.frame_folders': ('test_frame_folders',),
     'optim': ('test_optim',),
     'runtime.schema': ('test_hostile_data', 'test_properties'),
     'runtime.output': ('test_output',),
@@ -37,27 +46,32 @@ SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDi
          ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or,
          ast.Or: ast.And, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot,
          ast.IsNot: ast.Is, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
-LIMIT_SEC = 120
+LIMIT_SEC, WAIT_SEC, MEMORY = 20, 900, 16 << 30
+
+
+def _source(name):
+    return ROOT / f'{name.replace(".", "/")}.py'
 
 
 def _places(tree):
-    """Nodes that can be changed: operators and numbers outside of annotations."""
-    for node in ast.walk(tree):
+    """Nodes that can be changed: operators and numbers outside of annotations, with the innermost
+    definitions and the statement of the module or class that hold each."""
+    def walk(node, path):
+        if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPS:
+            yield node, path
+        elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+            yield node, path
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
+            yield node, path
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            yield node, path
         for field, value in ast.iter_fields(node):
             if field in ('annotation', 'returns', 'decorator_list'):
-                for inner in ast.walk(value) if isinstance(value, ast.AST) else ():
-                    inner.is_left = True
-    for node in ast.walk(tree):
-        if hasattr(node, 'is_left'):
-            continue
-        if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPS:
-            yield node
-        elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-            yield node
-        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
-            yield node
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            yield node
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from walk(child, path + [child] * isinstance(child, ast.stmt))
+    yield from walk(tree, [])
 
 
 def _change(node, rng):
@@ -74,50 +88,173 @@ def _change(node, rng):
         node.operand = ast.Call(ast.Name('bool', ast.Load()), [node.operand], [])
     else:
         node.op = SWAPS[type(node.op)]()
-    return f'line {node.lineno}: {before} -> {ast.unparse(ast.fix_missing_locations(node))}'
+    return f'{before} -> {ast.unparse(ast.fix_missing_locations(node))}'
 
 
-class Mutant(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives a module of ours from a changed tree."""
-
-    def __init__(self, name, path, tree):
-        self.name, self.path, self.tree = name, path, tree
-
-    def find_spec(self, name, path=None, target=None):
-        if name == self.name:
-            return importlib.util.spec_from_file_location(name, self.path, loader=self)
-
-    def exec_module(self, module):
-        exec(compile(self.tree, str(self.path), 'exec'), module.__dict__)
+def _codes(code):
+    """Code objects of functions by their name and first line, those inside others too."""
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield (inner.co_name, inner.co_firstlineno), inner
+            yield from _codes(inner)
 
 
-def _judge(name, path, tree, tests):
-    """The body of a process: exits 0 where all tests pass."""
-    os.setpgid(0, 0)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    sys.meta_path.insert(0, Mutant(name, path, tree))
-    files = [f'tests/{test}.py' for test in tests if (ROOT / f'tests/{test}.py').exists()]
-    os._exit(int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--seed', '1', '-m',
-                              'not slow', *files])))
+def _apply(name, tree, path):
+    """Let the functions of an imported module, and the names that the changed statement of the
+    module or of a class gives, be those of the changed tree."""
+    module = importlib.import_module(name)
+    code = compile(tree, str(_source(name)), 'exec')
+    changed, fresh = dict(_codes(code)), types.ModuleType(name)
+    fresh.__file__ = module.__file__
+    sys.modules[name] = fresh  # dataclasses look their module up
+    exec(code, fresh.__dict__)
+    sys.modules[name] = module
+    defaults = {}
+    for function in gc.get_objects():
+        if type(function) is types.FunctionType and function.__globals__ is fresh.__dict__:
+            place = function.__code__.co_name, function.__code__.co_firstlineno
+            defaults[place] = function.__defaults__, function.__kwdefaults__
+    for function in gc.get_objects():
+        if type(function) is types.FunctionType and function.__globals__ is module.__dict__:
+            place = function.__code__.co_name, function.__code__.co_firstlineno
+            if place in changed:
+                function.__code__ = changed[place]
+            if place in defaults:
+                function.__defaults__, function.__kwdefaults__ = defaults[place]
+    if any(isinstance(step, ast.FunctionDef) for step in path):
+        return
+    old, new = module, fresh
+    for step in path:
+        if isinstance(step, ast.ClassDef):
+            old, new = getattr(old, step.name), getattr(new, step.name)
+    for target in ast.walk(path[-1]):
+        if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store):
+            if hasattr(old, target.id):
+                before = getattr(old, target.id)
+                others = [other for other in sys.modules.values() if type(other) is type(sys)]
+                for holder in [old, *others]:
+                    if vars(holder).get(target.id) is before:
+                        setattr(holder, target.id, getattr(new, target.id))
 
 
-def survives(name, tree, tests):
-    """True if no test fails, and none takes forever."""
-    path = ROOT / f'{name.replace(".", "/")}.py'
-    pid = os.fork()
-    if not pid:
-        _judge(name, path, tree, tests)
-    until = time.monotonic() + LIMIT_SEC
-    while time.monotonic() < until:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status == 0
-        time.sleep(0.05)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
+class Judge:
+    """Collects the tests, then has mutants judged by them instead of running them."""
+
+    def __init__(self, args, wanted):
+        self.args, self.wanted, self.failed = args, wanted, False
+        self.lines = {str(_source(name)) for name in args.modules}
+
+    def pytest_runtest_logreport(self, report):
+        self.failed |= report.failed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        if session.testsfailed:
+            raise pytest.UsageError('tests cannot be collected')
+        self.items = session.items
+        reached, cost, bad = self._in_fork(self._record)
+        if bad:
+            raise pytest.UsageError(f'fail as they are: {bad}')
+        for known, name, line, said, tree, path in self.wanted:
+            if known:
+                continue
+            places = {line} if any(isinstance(s, ast.FunctionDef) for s in path) else set()
+            tests = {number for place in places for number in reached[str(_source(name)), place]}
+            if not places:  # a constant of the module: every test of it may see it
+                tests = {number for (file, _), numbers in reached.items()
+                         if file == str(_source(name)) for number in numbers}
+            tests = sorted(tests, key=cost.__getitem__)
+            limit = LIMIT_SEC + 4 * sum(cost[number] for number in tests)
+            start = time.monotonic(), sum(os.times()[2:4])
+            by = self._in_fork(lambda: self._run(name, tree, path, tests), limit) if tests else None
+            row = {'module': name, 'line': line, 'change': said, 'n_tests': len(tests),
+                   'noticed': by is not None, 'by': by,
+                   'cpu_sec': round(sum(os.times()[2:4]) - start[1], 1)}
+            with open(self.args.results, 'a') as results:
+                results.write(json.dumps(row) + '\n')
+        return True
+
+    def _in_fork(self, work, limit=None):
+        """What a process of its own gives, with folders of its own; otherwise how it ended."""
+        folder = Path(tempfile.mkdtemp(prefix='mutant-'))
+        pid = os.fork()
+        if not pid:
+            os.setpgid(0, 0)
+            signal.alarm(WAIT_SEC if limit else 0)
+            if limit:
+                resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
+                resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            config = self.items[0].config
+            config._tmp_path_factory._basetemp = folder
+            config.get_terminal_writer()._file = open(os.devnull, 'w')
+            answer = work()
+            (folder / 'answer').write_bytes(pickle.dumps(answer))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        try:
+            return pickle.loads((folder / 'answer').read_bytes()) if not status else f'end {status}'
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _test(self, number, after):
+        """True if a test passes; fixtures that the one after it shares are kept."""
+        self.failed, item = False, self.items[number]
+        after = None if after is None else self.items[after]
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        return not self.failed
+
+    def _run(self, name, tree, path, tests):
+        try:
+            _apply(name, tree, path)
+        except Exception as error:  # a constant without which the module cannot be imported
+            return f'import: {error!r}'
+        for number, after in zip(tests, [*tests[1:], None]):
+            if not self._test(number, after):
+                return self.items[number].nodeid
+        return None
+
+    def _record(self):
+        """{(file, line): tests that run it}, CPU seconds of each test, and those that fail."""
+        reached, cost, bad = defaultdict(set), {}, []
+
+        def local(frame, event, _):
+            reached[frame.f_code.co_filename, frame.f_lineno].add(number)
+            return local
+
+        def trace(frame, event, _):
+            return local(frame, event, _) if frame.f_code.co_filename in self.lines else None
+
+        for number, item in enumerate(self.items):
+            begin = sum(os.times()[:4])
+            sys.settrace(trace)
+            passed = self._test(number, number + 1 if number + 1 < len(self.items) else None)
+            sys.settrace(None)
+            cost[number] = sum(os.times()[:4]) - begin
+            if not passed:
+                bad.append(item.nodeid)
+        return reached, cost, bad
+
+
+def _mutants(args):
+    """Draw mutants: (known already, module, line, what was changed, tree, statements around it)."""
+    rng = random.Random(args.seed)
+    rows = Path(args.results).read_text().splitlines() if Path(args.results).exists() else []
+    known = {(row['module'], row['line'], row['change']) for row in map(json.loads, rows)}
+    texts = {name: _source(name).read_text() for name in args.modules}
+    weights = [len(list(_places(ast.parse(text)))) for text in texts.values()]
+    drawn = {}
+    while len(drawn) < args.n:
+        name, = rng.choices(args.modules, weights)
+        tree = ast.parse(texts[name])
+        node, path = rng.choice(list(_places(tree)))
+        line = node.lineno
+        key = name, line, _change(node, rng)
+        drawn.setdefault(key, (key in known, *key, tree, path))
+    return list(drawn.values())
 
 
 def main():
@@ -125,25 +262,22 @@ def main():
     parser.add_argument('--n', type=int, default=300, help='mutants')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--modules', nargs='+', default=sorted(MODULES), choices=sorted(MODULES))
+    parser.add_argument('--results', default='mutants.jsonl', help='file that results are added to')
     args = parser.parse_args()
     os.chdir(ROOT)
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    rng, n_noticed = random.Random(args.seed), 0
-    trees = {name: (ROOT / f'{name.replace(".", "/")}.py').read_text() for name in args.modules}
-    for name, text in trees.items():
-        if not survives(name, ast.parse(text), MODULES[name]):
-            sys.exit(f'{name}: its tests fail as it is: {MODULES[name]}')
-    for number in range(1, args.n + 1):
-        name = rng.choice(args.modules)
-        tree = ast.parse(trees[name])
-        said = _change(rng.choice(list(_places(tree))), rng)
-        if survives(name, tree, MODULES[name]):
-            print(f'not noticed: {name} {said}', flush=True)
-        else:
-            n_noticed += 1
-        if number % 20 == 0:
-            print(f'{n_noticed} of {number} noticed', file=sys.stderr, flush=True)
-    print(f'{n_noticed} of {args.n} mutants were noticed ({n_noticed / args.n:.1%})')
+    judge = Judge(args, _mutants(args))
+    tests = sorted({f'tests/{test}.py' for name in args.modules for test in MODULES[name]})
+    status = pytest.main(['-q', '-p', 'no:cacheprovider', '--seed', '1', '-m', 'not slow', *tests],
+                         plugins=[judge])
+    if status:
+        sys.exit(int(status))
+    rows = [json.loads(line) for line in Path(args.results).read_text().splitlines()]
+    left = [row for row in rows if not row['noticed']]
+    for row in left:
+        print(f'not noticed: {row["module"]} line {row["line"]}: {row["change"]}')
+    print(f'{len(rows) - len(left)} of {len(rows)} mutants were noticed '
+          f'({1 - len(left) / len(rows):.1%})')
 
 
 if __name__ == '__main__':

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import shlex
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -23,8 +25,11 @@ def make_frames(root, n_frames):
     """{folder: number of frames} -> empty images below `root`, which is returned."""
     for folder, n in n_frames.items():
         (root / folder).mkdir(parents=True)
-        for number in range(1, n + 1):
-            (root / folder / f'image_{number:05d}.jpg').touch()
+        paths = [f'{root / folder}/image_{number:05d}.jpg' for number in range(1, n + 1)]
+        for path in paths[:1]:
+            Path(path).touch()
+        for path in paths[1:]:
+            os.link(paths[0], path)  # a fifth of the time of another file
     return root
 
 
@@ -193,9 +198,9 @@ def test_lists_as_they_come(tmp_path, capsys, name, video_type):
     path = tmp_path / 'dst' / file_name
     assert load(path) == {'labels': labels, 'database': database}
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
+    missing = f', {n_missing} of them without frames and left out in use' if n_missing else ''
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [f'{path}: {len(database)} videos, {n_missing} of them without frames and '
-                         'left out in use', f'written: {path}']
+    assert lines[:2] == [f'{path}: {len(database)} videos{missing}', f'written: {path}']
     file_type, input_type = STORAGES[video_type]
     assert f'--video_path {frames} --annotation_path {path} ' in lines[2]
     opts = parse_opts(shlex.split(lines[2].partition(' main.py ')[2]))

@@ -100,8 +100,9 @@ def test_several_processes_train_as_one(tiny_data, tmp_path, n_processes):
     flags = ('--pretrain_path', tmp_path / 'first' / 'save_4.pth', '--freeze_bn',
              '--learning_rate', 0.001)
     assert run_main(argv(tiny_data, tmp_path / 'one', *flags)) == 0
-    status = run_ranks(n_processes, argv(tiny_data, tmp_path / 'all', *flags), tmp_path / 'output')
-    assert status == [0] * n_processes, (tmp_path / 'output').read_text()
+    command = argv(tiny_data, tmp_path / 'all', *flags)
+    status, said = run_ranks(n_processes, command, tmp_path / 'output')
+    assert status == [0] * n_processes, said
     one, several = (state_of(tmp_path / name, 4)['state_dict'] for name in ('one', 'all'))
     for name, value in one.items():
         torch.testing.assert_close(several[name], value, rtol=1e-3, atol=1e-4)

@@ -98,8 +98,9 @@ def test_several_processes_train_as_one(tiny_data, tmp_path, pretrained, n_proce
              '--optimizer', 'adamw', '--learning_rate', 0.001, '--warmup_epochs', 1,
              '--layer_decay', 0.8, '--ft_begin_module', 'layer4', '--unfreeze_epoch', 1)
     assert run_main(tiny_data.argv(tmp_path / 'one', *flags)) == 0
-    status = run_ranks(n_processes, tiny_data.argv(tmp_path / 'all', *flags), tmp_path / 'output')
-    assert status == [0] * n_processes, (tmp_path / 'output').read_text()
+    command = tiny_data.argv(tmp_path / 'all', *flags)
+    status, said = run_ranks(n_processes, command, tmp_path / 'output')
+    assert status == [0] * n_processes, said
     one, several = (state_of(tmp_path / name, 2) for name in ('one', 'all'))
     for key in ('state_dict', 'ema_state_dict'):
         for name, value in one[key].items():

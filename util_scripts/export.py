@@ -25,7 +25,7 @@ def build_export_parser() -> Parser:
                           'Write a network as a file that runs without this code. The flags of '
                           'main.py are for --int8, and say which data it calibrates and '
                           'measures with.')
-    parser.usage = '%(prog)s CHECKPOINT OUT{' + ','.join(ENDINGS) + '} ... (all flags: --help)'
+    parser.usage = '%(prog)s CHECKPOINT OUT{' + ','.join(ENDINGS) + '} ...'
     parser.add_argument('source', type=Path, metavar='CHECKPOINT',
                         help='checkpoint of main.py, or released weights')
     parser.add_argument('target', type=Path, metavar='OUT',

@@ -149,8 +149,7 @@ def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[
         write_json(path, {'labels': labels, 'database': database})
         n_twice = len(splits[path]) - len(database)
         twice = f', {n_twice} listed more than once (the last counts)' if n_twice else ''
-        note(f'{path}: {len(database)} videos, {n_missing[path]} of them without frames and left '
-             f'out in use{twice}')
+        note(f'{path}: {len(database)} videos{missing_note(n_missing[path])}{twice}')
     wrote(*databases, then=training(video_path, next(iter(databases)), video_type, template))
 
 
@@ -165,6 +164,11 @@ def training(video_path: Path, annotation_path: Path, video_type: str, template:
     if template:
         words += ['--frame_template', template]
     return shlex.join([python(), 'main.py', *map(str, words)])
+
+
+def missing_note(n_missing: int) -> str:
+    """What is said, after how many videos there are, of those without frames."""
+    return f', {n_missing} of them without frames and left out in use' if n_missing else ''
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

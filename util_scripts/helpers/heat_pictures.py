@@ -31,7 +31,7 @@ from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
 from util_scripts.helpers.prediction import Prediction, load_network, predict_video, say
-from util_scripts.helpers.text import nearest
+from util_scripts.helpers.text import nearest_or_all
 from util_scripts.helpers.video_sources import Frame, Source, find_sources, paths_in_folder
 from util_scripts.helpers.video_writing import write_mp4
 
@@ -70,7 +70,7 @@ class Heat:
 def class_number(name: str, class_names: tuple[str, ...]) -> int:
     """Raises InputError with the nearest names for one that is not a class."""
     if name not in class_names:
-        raise InputError(f'--class {name}: no such class{nearest(name, class_names)}')
+        raise InputError(f'--class {name}: no such class{nearest_or_all(name, class_names)}')
     return class_names.index(name)
 
 

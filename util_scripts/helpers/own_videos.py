@@ -17,10 +17,11 @@ from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import Video, VideoError, find_video
 from runtime.errors import InputError
 from runtime.output import note, wrote
-from util_scripts.helpers.annotation_files import count_frames, first_frame, training, write_json
+from util_scripts.helpers.annotation_files import (count_frames, first_frame, missing_note,
+                                                   training, write_json)
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
-from util_scripts.helpers.text import printable
+from util_scripts.helpers.text import n_of, printable
 from util_scripts.helpers.video_lists import Line, Part, read_list
 from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown_folder, is_video_file,
                                          report_left_out, video_stem)
@@ -289,8 +290,8 @@ def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels
     """Say what was made, class by class; the command that trains with it."""
     n_groups = len({video.group for video in listed})
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
-    note(f'{dst_path}: {len(database)} videos in {n_groups} groups, {n_missing} of them without '
-         'frames and left out in use')
+    note(f'{dst_path}: {n_of(len(database), "video")} in {n_of(n_groups, "group")}'
+         + missing_note(n_missing))
     if listed[0].subset:
         note('training, validation and testing are those of the list')
     is_multi = has_lists(listed)

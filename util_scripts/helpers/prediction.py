@@ -42,7 +42,7 @@ from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Ru
                                          event_lines, finished, in_order)
 from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
-from util_scripts.helpers.text import n_of, nearest, printable
+from util_scripts.helpers.text import n_of, nearest_or_all, printable
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
                                                 paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4
@@ -431,7 +431,7 @@ def rules_of(args: Namespace, info: Any) -> Rules:
     """What the flags say of events. Raises InputError for a class that is not there."""
     if args.none_class is not None and args.none_class not in info.class_names:
         raise InputError(f'--none_class {args.none_class}: no such class'
-                         + nearest(args.none_class, info.class_names))
+                         + nearest_or_all(args.none_class, info.class_names))
     given = {name: getattr(args, name) for name in ('threshold', 'smooth', 'min_sec',
                                                     'max_gap_sec', 'none_class')
              if getattr(args, name) is not None}
