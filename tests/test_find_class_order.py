@@ -135,7 +135,7 @@ def test_i3d_gets_the_names_of_what_real_clips_show_back(videos_dir, tmp_path, c
     assert run_main([
         '--video_path', videos_dir, '--annotation_path', tmp_path / 'annotation.json',
         '--result_path', tmp_path / 'inferred', '--resume_path', tmp_path / 'lost.pth', '--model',
-        'i3d', '--file_type', 'video', '--sample_size', 144, '--sample_resize', 160,
+        'i3d', '--file_type', 'video', '--sample_size', 224, '--sample_resize', 256,
         '--sample_duration', 32, '--no_train', '--no_val', '--inference',
         '--inference_views', '2x1', '--output_topk', 0, '--n_threads', 0, '--no_cuda', '--mean',
         0.5, 0.5, 0.5, '--std', 0.5, 0.5, 0.5]) == 0
