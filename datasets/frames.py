@@ -462,23 +462,21 @@ class VideoFrames:
         self.index = None if index is None else VideoIndex(index)
 
     def count(self, path: str) -> int:
-        file = find_video(path)
-        if file is None:
-            return 0
-        try:
-            return count_frames(file)
-        except VideoError as error:
-            raise _broken_video(file, error) from None
+        return self._counted(path, count_frames)
 
     def left_out(self, path: str) -> list[tuple[str, str]]:
         return []
 
     def announced(self, path: str) -> int:
+        return self._counted(path, count_packets)
+
+    @staticmethod
+    def _counted(path: str, counter: Callable[[str], int]) -> int:
         file = find_video(path)
         if file is None:
             return 0
         try:
-            return count_packets(file)
+            return counter(file)
         except VideoError as error:
             raise _broken_video(file, error) from None
 

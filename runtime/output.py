@@ -78,7 +78,11 @@ def is_quiet() -> bool:
 
 def note(line: object, file: TextIO | None = None) -> None:
     """Print a line that is neither a result nor a warning, on stdout where no `file` is given."""
-    if not _is_quiet:
+    if _is_quiet:
+        return
+    if file is sys.stderr:
+        to_stderr(printable(line))
+    else:
         print(printable(line), file=file or sys.stdout, flush=True)
 
 

@@ -4,7 +4,8 @@
 
 One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork of
 it with one function or constant replaced, which runs only the tests that reach that line, the
-cheapest first, until one fails. Results are lines of JSON, and what is there already is not judged again.
+cheapest first, until one fails. Results are lines of JSON, and what is there already is not judged
+again.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from runtime import errors
-from runtime.output import SafeStream, note, printable, safe_streams, shown_control
+from runtime.output import SafeStream, note, printable, safe_streams, shown_control, to_stderr
 from tests.processes import ROOT
 from util_scripts import describe_checkpoint
 
@@ -134,10 +134,15 @@ def test_names_in_files_do_not_drive_a_terminal(own_data, tmp_path, capsys):
 
 def test_notes_are_wrapped_on_a_terminal_alone(monkeypatch, capsys):
     line = 'a.pth: ' + ', '.join(['taken from the file'] * 9)
-    note(line)
-    assert capsys.readouterr().err == f'{line}\n'
+
+    def said():
+        to_stderr(line)
+        first = capsys.readouterr().err
+        note(line, sys.stderr)
+        assert capsys.readouterr().err == first
+        return first
+    assert said() == f'{line}\n'
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
-    note(line)
-    lines = capsys.readouterr().err.splitlines()
+    lines = said().splitlines()
     assert len(lines) > 1 and max(map(len, lines)) <= 100
     assert ' '.join(map(str.strip, lines)) == line
