@@ -23,6 +23,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
+from av.video.frame import PictureType
 
 from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
 
@@ -51,6 +52,9 @@ SEEK_STAMPS = {'mov': 'dts', 'matroska': 'pts', 'avi': 'dts', 'm4v': 'pos', 'h26
 UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
+# Decoders that leave a part of a damaged picture as the memory was, without a word: what is shown
+# there depends on all that they have seen.
+FORGETFUL_CODECS = ('vp8',)
 # FFmpeg decodes a part of a file for what its header does not say; clips need none of that.
 QUICK_OPEN = {'probesize': '32768', 'analyzeduration': '1'}
 # Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
@@ -310,7 +314,8 @@ class Video:
     @property
     def is_seekable(self) -> bool:
         """True if clips may be read without decoding all before them."""
-        return self.container in SEEK_STAMPS
+        return (self.container in SEEK_STAMPS
+                and self._stream.codec_context.name not in FORGETFUL_CODECS)
 
     def packets(self) -> Packets:
         """`Packets` of the file; only `seek` is of use afterwards. Nothing is decoded.
@@ -508,7 +513,9 @@ class Sought:
             if frame.pts is not None and frame.pts < self._begin:
                 continue
             is_known = frame.pts is not None and (frame.width, frame.height) == self._size
-            if frame.is_corrupt or not is_known:
+            # A damaged container may call any frame a key frame.
+            is_begun = frame.pts != self._begin or frame.pict_type == PictureType.I
+            if frame.is_corrupt or not is_known or not is_begun:
                 raise SeekError
             shown.append(frame)
         return shown
