@@ -10,7 +10,6 @@ A file is HDF5 with one row per video, or one per window:
 """
 
 import base64
-import difflib
 import io
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.files import file_size, replacing
+from runtime.names import nearest
 
 if TYPE_CHECKING:
     import torch  # slow to import
@@ -31,8 +31,7 @@ def module_named(network: 'nn.Module', name: str, flag: str) -> 'nn.Module':
     """The module `name` of a network; InputError, which begins with `flag`, for one it has not."""
     modules = dict(network.named_modules())
     if name not in modules:
-        near = difflib.get_close_matches(name, modules, n=3)
-        known = near or [part for part, _ in network.named_children()]
+        known = nearest(name, modules) or [part for part, _ in network.named_children()]
         raise InputError(f'{flag} {name}: no such module; the network has {", ".join(known)} ...')
     return modules[name]
 

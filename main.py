@@ -30,13 +30,14 @@ from inference import infer
 from model import (adopt_options, begin_training, build_network, load_network, load_pretrained,
                    match_class_names, prepare_network, read_weights)
 from models.base import Classifier
-from overview import data_line, extraction_lines, gpu_line, network_line, wrapped
+from overview import data_line, extraction_lines, gpu_line, network_line
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
 from runtime.files import write_json, write_opts
 from runtime.hardware import check_smallest_batch, environment, make_parallel, pick_device_of_run
 from runtime.locks import result_folder
+from runtime.output import wrapped
 from runtime.profiler import StepTrace
 from spatial_transforms import Normalize
 from tasks import TASKS

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser, SwitchOrValues, add_frame_template, between,
+                               RATE, Parser, SwitchOrValues, add_frame_template, between, name_of,
                                with_files)
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file
@@ -273,6 +273,7 @@ def _add_augmentation_flags(parser: Parser) -> None:
 def _add_architecture_flags(add: Any) -> None:
     """The flags that, with --n_classes and --input_type, define the network."""
     add('--model', default='resnet', choices=tuple(ARCHITECTURES), metavar='NAME',
+        type=name_of(ARCHITECTURES, 'family of networks'),
         help=f'family of networks: {", ".join(ARCHITECTURES)}')
     add('--model_depth', type=POSITIVE, default=18, metavar='N',
         help='layers: 10, 18, 34, 50, 101, 152 or 200 (resnet, resnet2p1d, preresnet); '
@@ -429,8 +430,6 @@ def _add_run_flags(parser: Parser) -> None:
              'top-1 (with --multi_label by video mAP), always stays')
     add('--skip_nonfinite', action='store_true',
         help='skip steps whose loss is not finite, and count them, instead of stopping')
-    add('--quiet', action='store_true',
-        help='say nothing but warnings and errors, and show no progress')
     add('--tensorboard', action='store_true',
         help='write TensorBoard events beside the logs')
     add('--manual_seed', '--seed', type=COUNT, default=1, metavar='N',
@@ -530,8 +529,7 @@ def build_parser(prog: str = 'python main.py',
                  description: str = 'Train, validate and run 3D ResNets for action recognition.'
                  ) -> Parser:
     """The parser of main.py, or of a command with the same flags."""
-    parser = Parser(prog, description, usage='%(prog)s --video_path DIR --annotation_path FILE ... '
-                                             '(all flags: --help)')
+    parser = Parser(prog, description, usage='%(prog)s --video_path DIR --annotation_path FILE ...')
     for add_flags in _GROUPS:
         add_flags(parser)
     return parser

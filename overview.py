@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,9 +15,8 @@ from datasets.video import VIDEO_EXTENSIONS, find_video
 from opts import Options, build_parser, clip_shape
 from runtime.arguments import python
 from runtime.errors import InputError
+from runtime.output import WIDTH, wrapped
 
-# Lines are at most this long, as far as their words are.
-WIDTH = 100
 # A training on more videos may have no room for their frames.
 FEW_VIDEOS = 10_000
 # Bytes of an extracted frame, about: 320x240 at the quality that is the default.
@@ -29,12 +27,6 @@ TF32_CAPABILITY = (8, 0)
 # Flags that an evaluation does not find in a checkpoint.
 EVALUATION_FLAGS = ('dataset', 'file_type', 'bad_frames', 'n_val_samples', 'batch_size',
                     'n_threads', 'fast_decode', 'precision', 'tf32', 'no_cuda')
-
-
-def wrapped(line: str) -> str:
-    """A line as several where it is longer than WIDTH."""
-    return textwrap.fill(line, WIDTH, subsequent_indent='  ', break_long_words=False,
-                         break_on_hyphens=False)
 
 
 # ---------------------------------------------------------------- the start

@@ -7,7 +7,7 @@ given. Random draws come from torch's generator, like torchvision's.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
 
@@ -19,11 +19,6 @@ Frames = Sequence[int]  # frame numbers
 def loop(frames: Sequence[Item], size: int) -> Clip[Item]:
     """The first `size` frames, starting over as often as needed: [1, 2, 3] -> [1, 2, 3, 1, 2]."""
     return [frames[i % len(frames)] for i in range(size)]
-
-
-def begin_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
-    """A clip of `size` frames from the first on."""
-    return loop(frames, size)
 
 
 def center_crop(frames: Sequence[Item], size: int) -> Clip[Item]:
@@ -79,18 +74,36 @@ def n_windows(n_frames: int, size: int, stride: int) -> int:
 
 def stream_windows(frames: Iterable[Item], size: int, stride: int) -> Iterator[Clip[Item]]:
     """Yield the clips of `sliding_window`, of frames that come one by one; holds `size` of them."""
-    held: list[Item] = []
-    n_between = 0
+    windows = FullWindows[Item](size, stride)
     for frame in frames:
-        if n_between:
-            n_between -= 1
-            continue
-        held.append(frame)
-        if len(held) == size:
-            yield held
-            held, n_between = held[stride:], max(0, stride - size)
-    if held:
-        yield loop(held, size)
+        if window := windows.add(frame):
+            yield window
+    if windows.held:
+        yield loop(windows.held, size)
+
+
+class FullWindows(Generic[Item]):
+    """Gives the clips of `sliding_window` that are not cut short, of frames that come one by one.
+
+    held: the frames of the clip that has begun
+    """
+
+    def __init__(self, size: int, stride: int) -> None:
+        self._size, self._stride = size, stride
+        self.held: list[Item] = []
+        self._n_between = 0  # frames that no clip has before the next begins
+
+    def add(self, frame: Item) -> Clip[Item] | None:
+        """The clip that this frame ends, None where it ends none."""
+        if self._n_between:
+            self._n_between -= 1
+            return None
+        self.held.append(frame)
+        if len(self.held) < self._size:
+            return None
+        window, self.held = self.held, self.held[self._stride:]
+        self._n_between = max(0, self._stride - self._size)
+        return window
 
 
 def even_windows(frames: Sequence[Item], size: int, n: int) -> list[Clip[Item]]:

@@ -23,12 +23,13 @@ from model import freeze, parts_before, stages
 from models.base import Classifier
 from optim import Optimization, Parameters, parameter_groups
 from opts import Options
-from overview import duration, end_line, next_lines, wrapped
+from overview import duration, end_line, next_lines
 from resume import (Position, batch_order, restore, restore_average, saved_epoch, saved_position,
                     training_options, training_state)
 from run import Run
 from runtime import distributed
 from runtime.errors import InputError
+from runtime.output import wrapped
 from runtime.profiler import StepTrace
 from spatial_transforms import BatchMix
 from tasks import Task, training_criterion

@@ -48,19 +48,22 @@ def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *,
         labels = batch.labels.to(device, non_blocking=True)
         videos = batch.videos.to(device, non_blocking=True)
         _check_finite(logits, videos, loader)
-        clip_top1, clip_top5 = task.hits(logits, labels, (1, 5))
         scores, video_labels = by_video(task.scores(logits), labels, videos)
-        video_top1, video_top5 = task.hits(scores, video_labels, (1, 5))
         accumulator.add((logits, labels), (scores, video_labels))
-        sums.add(clips=len(labels), loss=task.criterion(logits, labels) * len(labels),
-                 clip_top1=clip_top1, clip_top5=clip_top5, videos=len(scores),
-                 video_top1=video_top1, video_top5=video_top5)
+        sums.add(**_hits(task, 'clip', logits, labels), loss=task.criterion(logits, labels)
+                 * len(labels), **_hits(task, 'video', scores, video_labels))
         if on_step:
             on_step(len(scores))
     sums = Sums(dict(zip(COUNTED, distributed.total(sums.tensor(COUNTED, device)).tolist())))
     metrics, confusion = accumulator.total()
     means = {name: sums.mean(name, count) for name, count in AVERAGED.items()}
     return {**means, **metrics}, confusion
+
+
+def _hits(task: Task, what: str, scores: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+    """What is counted of clips or of videos: how many there are, and hits of top-1 and top-5."""
+    top1, top5 = task.hits(scores, labels, (1, 5))
+    return {f'{what}s': len(labels), f'{what}_top1': top1, f'{what}_top5': top5}
 
 
 def _check_finite(logits: torch.Tensor, videos: torch.Tensor, loader: Any) -> None:

@@ -257,7 +257,8 @@ class JpgFrames(_JpegFrames):
         except (FileNotFoundError, NotADirectoryError):
             return 0
         except OSError as error:
-            raise FrameError(f'{path}: cannot be read: {error.strerror}') from None
+            raise FrameError(f'{path}: cannot be read: {error.strerror}; mend its permissions, or '
+                             'leave the video out') from None
 
     announced = count
 
@@ -320,7 +321,8 @@ class JpgFrames(_JpegFrames):
             raise FrameError(f'{name}: no such frame; extract the video or make the annotation '
                              'again') from None
         except OSError as error:
-            raise FrameError(f'{name}: cannot be read: {error.strerror}', UNDECODABLE) from None
+            raise FrameError(f'{name}: cannot be read: {error.strerror}; extract the video again',
+                             UNDECODABLE) from None
 
 
 def _kind_of_stray(name: str) -> str:
@@ -460,23 +462,21 @@ class VideoFrames:
         self.index = None if index is None else VideoIndex(index)
 
     def count(self, path: str) -> int:
-        file = find_video(path)
-        if file is None:
-            return 0
-        try:
-            return count_frames(file)
-        except VideoError as error:
-            raise _broken_video(file, error) from None
+        return self._counted(path, count_frames)
 
     def left_out(self, path: str) -> list[tuple[str, str]]:
         return []
 
     def announced(self, path: str) -> int:
+        return self._counted(path, count_packets)
+
+    @staticmethod
+    def _counted(path: str, counter: Callable[[str], int]) -> int:
         file = find_video(path)
         if file is None:
             return 0
         try:
-            return count_packets(file)
+            return counter(file)
         except VideoError as error:
             raise _broken_video(file, error) from None
 

@@ -299,7 +299,8 @@ def build_records(opts: Options, split: str, annotation: Annotation, reader: Rea
     if (opts.dataset == 'activitynet') != annotation.is_taxonomy:
         schema = 'a taxonomy (ActivityNet)' if annotation.is_taxonomy else 'a label list'
         raise annotations.AnnotationError(f'{annotation.path}: is {schema} annotation; '
-                                          f'it does not go with --dataset {opts.dataset}')
+                                          f'it does not go with --dataset {opts.dataset}: '
+                                          'drop --dataset, which is found then')
     if annotation.is_taxonomy and opts.multi_label:
         raise annotations.AnnotationError(f'{annotation.path}: is a taxonomy (ActivityNet), which '
                                           'has one label a segment, and --multi_label is for '

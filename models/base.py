@@ -73,10 +73,14 @@ def keyword_options(*builders: Callable[..., Any]) -> dict[str, Any]:
             and name not in ('n_classes', 'n_input_channels')}
 
 
-def init_weights(network: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan out, ReLU) and batch norms that start as the identity."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d):
+def init_weights(network: 'Classifier') -> None:
+    """Kaiming-normal convolutions (fan out, ReLU) and batch norms that start as the identity.
+
+    A classifier that is a convolution keeps torch's start: of few classes the fan-out is small, and
+    logits in the tens would be confident mistakes.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv3d) and name != network.classifier_name:
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         elif isinstance(module, nn.BatchNorm3d):
             nn.init.ones_(module.weight)

@@ -6,7 +6,6 @@ sentence.
 """
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -14,12 +13,14 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.errors import InputError
 from runtime.files import read_file
+from runtime.names import did_you_mean, nearest
+from runtime.output import be_quiet
 
 # What other tools call a flag -> what it is called here: the first of them that the command has.
 SYNONYMS = {
@@ -103,6 +104,19 @@ def frame_template(text: str) -> str:
     return text
 
 
+def name_of(names: Collection[str], what: str) -> Callable[[str], str]:
+    """An argparse type: one of so many names that an error shows the nearest alone.
+
+    what: what the names are of
+    """
+    def convert(text: str) -> str:
+        if text not in names:
+            near = did_you_mean(nearest(text, names, n=1, cutoff=0.4))
+            raise argparse.ArgumentTypeError(f'{text!r} is no {what}' + (near and f'; {near}'))
+        return text
+    return convert
+
+
 def add_frame_template(add: Callable[..., Any]) -> None:
     """The flag --frame_template, by a parser's or group's `add_argument`."""
     add('--frame_template', type=frame_template, metavar='NAME',
@@ -138,11 +152,30 @@ class SwitchOrValues(argparse.Action):
         setattr(namespace, self.dest, values or True)
 
 
+class Quiet(argparse.Action):
+    """The switch --quiet, which holds for all that this command prints (`runtime.output.note`)."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, True)
+        be_quiet()
+
+
+# ---------------------------------------------------------------- commands to paste
+
 def python() -> str:
     """What the command line calls the Python that runs this, in commands to paste."""
     found = shutil.which('python') or ''
     is_ours = os.path.dirname(found) == os.path.dirname(sys.executable)
     return 'python' if is_ours else sys.executable
+
+
+def command_line(name: str, *words: object) -> str:
+    """A command of util_scripts with its arguments, to paste."""
+    return shlex.join([python(), '-m', f'util_scripts.{name}', *map(str, words)])
 
 
 # ---------------------------------------------------------------- files of flags
@@ -161,11 +194,10 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
         text = read_file(path).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
-        near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.5)
+        near = nearest(str(path), there, n=1, cutoff=0.5)
         reason = getattr(error, 'strerror', None) or 'not a text file'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); '
-                         + (f'did you mean {near[0]}?' if near else 'check the path after @')
-                         ) from None
+                         + (did_you_mean(near) or 'check the path after @')) from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -216,11 +248,15 @@ class Parser(argparse.ArgumentParser):
     """Raises InputError with one sentence, where argparse prints its usage and exits.
 
     A flag that does not exist is answered before any other fault, with the nearest one that does.
-    prog: how the command is called, such as `python -m util_scripts.knn`
+    prog:      how the command is called, such as `python -m util_scripts.knn`
+    has_notes: True where it prints notes or shows progress: it then takes --quiet
     """
 
-    def __init__(self, prog: str, description: str, **more: Any) -> None:
+    def __init__(self, prog: str, description: str, *, has_notes: bool = True, **more: Any) -> None:
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, **more)
+        if has_notes:
+            self.add_argument('--quiet', action=Quiet, help='print nothing but results, warnings '
+                                                            'and errors, and show no progress')
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f'{message}; {self.prog} --help lists all flags')
@@ -230,6 +266,7 @@ class Parser(argparse.ArgumentParser):
                    namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(map(str, args))
         for argument in self._unknown(args):
+            self._refuse_named(argument.lstrip('-'))
             near = self._nearest(argument.lstrip('-'))
             self.error(f'unknown argument {argument}' + (f'; did you mean {near}?' if near else ''))
         namespace, left = self.parse_known_args(args, namespace)
@@ -242,6 +279,12 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith(FILE_PREFIX) or word in ('-h', '--help'):
                 self.error(f'{word} is for the command line alone')
+
+    def _refuse_named(self, name: str) -> None:
+        """Raise InputError where something looks like a flag and is an argument without one."""
+        names = [action.dest for action in self._actions if not action.option_strings]
+        if name in names:
+            self.error(f'{name} is given without --{name}: {self.prog} {" ".join(names)}')
 
     def _unknown(self, args: Sequence[str]) -> Iterator[str]:
         """The arguments that look like a flag of this command and are none, nor begin one."""
@@ -260,5 +303,5 @@ class Parser(argparse.ArgumentParser):
         flags = {flag.lstrip('-'): flag for flag in self._option_string_actions}
         name = name.replace('-', '_')
         named_so = [other for other in SYNONYMS.get(name.lower(), ()) if other in flags]
-        close = named_so or difflib.get_close_matches(name, flags, n=1)
+        close = named_so or nearest(name, flags, n=1)
         return flags[close[0]] if close else None

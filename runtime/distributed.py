@@ -208,7 +208,12 @@ class Heartbeat:
         """True if another process said the same before: what all find wrong is said once."""
         key = 'said/' + hashlib.sha1(text.encode()).hexdigest()
         try:
-            return self._store.add(key, 1) > 1
+            was_said = self._store.add(key, 1) > 1
+            # The store may end with this process, and the others are to ask it first.
+            until = time.monotonic() + 2 * HEARTBEAT_SEC * self._world.is_main
+            while self._store.add(key, 0) < self._world.size and time.monotonic() < until:
+                time.sleep(0.05)
+            return was_said
         except RuntimeError:
             return False
 

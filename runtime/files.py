@@ -161,10 +161,11 @@ def make_result_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
 
 
-def _unwritable(folder: Path, error: OSError) -> InputError:
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """The InputError for a folder of results in which no file can be made or deleted."""
     return InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
                       'another --result_path')
 
@@ -180,7 +181,7 @@ def clear_result_folder(folder: Path, is_new_training: bool) -> None:
         if is_new_training and _holds_training(folder):
             _set_aside(folder)
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
 
 
 def write_opts(folder: str | Path, text: str) -> None:

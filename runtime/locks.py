@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from runtime.errors import InputError
-from runtime.files import clear_result_folder, make_result_folder, read_file
+from runtime.files import clear_result_folder, make_result_folder, read_file, unwritable
 from runtime.output import warn
 
 LOCK_NAME = '.lock'
@@ -68,8 +68,7 @@ def _sole_training(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename != str(path):
             raise
-        raise InputError(f'{folder}: results cannot be written there ({error.strerror}); give '
-                         'another --result_path') from None
+        raise unwritable(folder, error) from None
 
 
 def _locked(path: Path, waits: bool) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from runtime.files import keep_copy, write_text
-from runtime.output import warn
+from runtime.output import is_quiet, to_stderr, warn
 
 if TYPE_CHECKING:
     import torch  # slow to import
@@ -43,7 +43,7 @@ class Progress:
     def __init__(self, total: int, title: str, *, unit: str,
                  describe: Callable[[], Mapping[str, Any]] | None = None, is_shown: bool = True,
                  quiet_sec: float = 10.0, draw_sec: float = 0.5) -> None:
-        self._is_shown = is_shown
+        self._is_shown = is_shown = is_shown and not is_quiet()
         self._describe: Callable[[], Mapping[str, Any]] = describe or dict
         self._title, self._total, self._unit = title, total, unit
         self._done = self._skipped = 0
@@ -336,7 +336,7 @@ class RunLog:
     def warn(self, text: str) -> None:
         """Print a line on stderr."""
         if self.is_on:
-            print(text, file=sys.stderr, flush=True)
+            to_stderr(text)
 
     def progress(self, total: int, title: str, **options: Any) -> Progress:
         """A `Progress`, shown by the process that says things."""

@@ -1,19 +1,25 @@
-"""What is printed: control characters are shown instead of sent, and streams may fail.
+"""What is printed: how commands end, and streams that may fail and that nothing drives.
 
-File names, class names and whatever else comes out of files could drive a terminal. A full disk, a
-closed terminal or `| head -1` never ends a training; other commands end.
+Control characters are shown instead of sent: file names, class names and whatever else comes out of
+files could drive a terminal. A full disk, a closed terminal or `| head -1` never ends a training;
+other commands end.
 """
 
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 # All but tab, newline and carriage return: C0, DEL, C1, and what turns the direction of text.
 CONTROL = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
+# Lines are at most this long, as far as their words are.
+WIDTH = 100
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE, as of commands that it ends
+MAX_NAMED = 8  # files that a command names one by one as written
 
 
 class OutputLost(BaseException):
@@ -37,10 +43,64 @@ def printable(text: object) -> str:
     return line.encode(encoding, 'backslashreplace').decode(encoding)
 
 
+def wrapped(line: str) -> str:
+    """A line as several where it is longer than WIDTH."""
+    return textwrap.fill(line, WIDTH, subsequent_indent='  ', break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def to_stderr(line: str) -> None:
+    """Print a line on stderr, as several on a terminal; other programs are left to find it whole.
+    """
+    print(wrapped(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
 def warn(line: str) -> None:
     """Print a warning on stderr."""
-    print(f'warning: {line}', file=sys.stderr, flush=True)
+    to_stderr(f'warning: {line}')
 
+
+# ---------------------------------------------------------------- notes, and --quiet
+
+_is_quiet = False
+
+
+def be_quiet() -> None:
+    """From now on, and until the command ends, show no progress and print no notes."""
+    global _is_quiet
+    _is_quiet = True
+
+
+def is_quiet() -> bool:
+    """True for a command that was given --quiet."""
+    return _is_quiet
+
+
+def note(line: object, file: TextIO | None = None) -> None:
+    """Print a line that is neither a result nor a warning, on stdout where no `file` is given."""
+    if _is_quiet:
+        return
+    if file is sys.stderr:
+        to_stderr(printable(line))
+    else:
+        print(printable(line), file=file or sys.stdout, flush=True)
+
+
+def wrote(*paths: Path | str, about: str = '', then: str = '', file: TextIO | None = None) -> None:
+    """End a command: say what it wrote, and what comes next.
+
+    about: more about these files, in brackets
+    then:  a command to paste, or what to do with the files
+    """
+    named = ', '.join(map(str, paths))
+    if len(paths) > MAX_NAMED:
+        named = f'{len(paths)} files in {os.path.commonpath([Path(p).parent for p in paths])}'
+    note(f'written: {named}' + (f' ({about})' if about else ''), file)
+    if then:
+        note(f'next: {then}', file)
+
+
+# ---------------------------------------------------------------- streams
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
@@ -109,16 +169,19 @@ def safe_streams(goes_on: bool) -> Iterator[None]:
 
     goes_on: True where the command outlives its stdout
     """
+    global _is_quiet
     _open_standard_descriptors()
     before = sys.stdout, sys.stderr
     if isinstance(sys.stdout, SafeStream):  # one command calls another
         yield
         return
+    _is_quiet = False
     sys.stdout = SafeStream(_open(sys.stdout), goes_on)  # type: ignore[assignment]
     sys.stderr = SafeStream(_open(sys.stderr), True)  # type: ignore[assignment]
     try:
         yield
     finally:
+        _is_quiet = False
         stdout, stderr = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = before
         stderr.flush()

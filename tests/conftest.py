@@ -1,5 +1,6 @@
 """Folders of real clips and golden numbers; tests that need one that is missing are left out."""
 
+import multiprocessing
 import os
 import secrets
 import sys
@@ -13,9 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.tiny_data import TinyData
 
+# What the server of forks has imported need not be imported in each of its processes; whichever
+# test starts it, tests of processes will use it.
+multiprocessing.set_forkserver_preload(['main', 'tests.processes'])
+
 
 def pytest_addoption(parser):
-    parser.addoption('--kills', type=int, default=12, help='how often a training is killed')
+    parser.addoption('--kills', type=int, default=8, help='how often a training is killed')
     parser.addoption('--seed', type=int, help='of tests that draw their cases; by default another '
                                               'one each time, which is printed where a test fails')
 

@@ -60,6 +60,8 @@ def _run(argv, output, file_limit, variables):
     import main
     from runtime import errors
     torch.set_num_threads(1)
+    # Its loader processes are of the platform's kind, not forks of a server that has to start.
+    multiprocessing.set_start_method(None, force=True)
     errors.run(main.main, argv)
 
 
@@ -70,7 +72,6 @@ def start_main(argv, output, file_limit=0, variables=None):
     variables:  of its environment, beside those there are
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['main', 'tests.processes'])
     process = context.Process(target=_run, args=(list(map(str, argv)), output, file_limit,
                                                  variables or {}))
     process.start()
@@ -84,10 +85,15 @@ def free_port():
         return server.getsockname()[1]
 
 
-def _start(command, **variables):
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', **variables}
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment,
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def _start(command):
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, text=True,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+
+
+def start_fresh(argv):
+    """Start main.py in a new interpreter, which takes seconds; for what `start_main` is not."""
+    return _start(['main.py', *argv])
 
 
 def torchrun(n_processes, argv, *flags):
@@ -106,32 +112,21 @@ LAUNCHED = {
 }
 
 
-def launch(launcher, n_processes, argv):
-    """Start main.py n times with the variables that a launcher would set; a list of processes."""
+def start_ranks(n_processes, argv, output, launcher='Open MPI'):
+    """Start main.py n times by `start_main` as one run, with the variables that a launcher would
+    set: a list of processes."""
     argv = [*argv, '--dist_url', f'tcp://127.0.0.1:{free_port()}']
-    return [_start(['main.py', *argv], **launched(launcher, rank, n_processes))
-            for rank in range(n_processes)]
+    return [start_main(argv, output, variables={
+        name: str({'rank': rank, 'size': n_processes}[what])
+        for name, what in LAUNCHED[launcher].items()}) for rank in range(n_processes)]
 
 
-def launched(launcher, rank, n_processes):
-    """The variables that a launcher would set."""
-    return {name: str({'rank': rank, 'size': n_processes}[what])
-            for name, what in LAUNCHED[launcher].items()}
-
-
-def start_ranks(n_processes, argv, output):
-    """Start main.py n times by `start_main`, as one run: a list of processes."""
-    argv = [*argv, '--dist_url', f'tcp://127.0.0.1:{free_port()}']
-    return [start_main(argv, output, variables=launched('Open MPI', rank, n_processes))
-            for rank in range(n_processes)]
-
-
-def run_ranks(n_processes, argv, output):
-    """The same to their end: a list of exit statuses."""
-    processes = start_ranks(n_processes, argv, output)
+def run_ranks(n_processes, argv, output, launcher='Open MPI'):
+    """The same to their end: (a list of exit statuses, all that they say)."""
+    processes = start_ranks(n_processes, argv, output, launcher)
     for process in processes:
         process.join(LIMIT_SEC)
-    return [process.exitcode for process in processes]
+    return [process.exitcode for process in processes], output.read_text()
 
 
 def finish(process, timeout_sec=LIMIT_SEC):

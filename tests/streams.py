@@ -5,7 +5,6 @@ import struct
 import threading
 import time
 
-import av
 import numpy as np
 
 from tests.helpers import write_video
@@ -117,9 +116,3 @@ class RtspSender(Sender):
             stamp = int(number * 90_000 * seconds / max(1, len(data) // (7 * PACKET)))
             packet = struct.pack('!BBHII', 0x80, 33, number & 0xffff, stamp, 1) + part
             connection.sendall(b'$\0' + struct.pack('!H', len(packet)) + packet)
-
-
-def frames_in(path):
-    """How many frames a file has."""
-    with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))

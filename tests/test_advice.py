@@ -1,14 +1,23 @@
 """The cures that errors give: followed literally, a command gets further."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+import models
+from checkpoint import save
 from features import Features
+from model import build_network
+from opts import parse_opts
+from results import PartialResults
 from runtime import errors
+from tests.helpers import ROOT
 from tests.tiny_data import TinyData, run_main
 from util_scripts import eval_accuracy
 from util_scripts.helpers.neighbours import videos_of
@@ -56,7 +65,7 @@ FLAGS = {
     'deviation': ('--std 0 1 1', 'above 0', '--std 1 1 1'),
     'crop': ('--train_crop middle', 'center', '--train_crop center'),
     'time crop': ('--train_t_crop middle', 'center', '--train_t_crop center'),
-    'model': ('--model vgg', 'resnet', '--model resnet'),
+    'model': ('--model resnet_50', 'did you mean resnet', '--model resnet'),
     'data set': ('--dataset ava', 'kinetics', '--dataset kinetics'),
     'storage': ('--file_type png', 'jpg', '--file_type jpg'),
     'input': ('--input_type depth', 'rgb', '--input_type rgb'),
@@ -79,6 +88,75 @@ FLAGS = {
     'patience': ('--plateau_patience -1', 'at least 0', '--plateau_patience 0'),
     'minutes': ('--checkpoint_minutes -1', 'at least 0', '--checkpoint_minutes 0'),
     'decay': ('--weight_decay -1', 'at least 0', '--weight_decay 0'),
+    'average of a training': ('--use_ema yes --resume_path a.pth', 'those of its last step',
+                              '--use_ema yes --resume_path a.pth --no_train'),
+    'average of nothing': ('--use_ema no', 'give --resume_path or --pretrain_path',
+                           '--use_ema no --pretrain_path a.pth'),
+    'backend': ('--backend openvino', 'does not train them: add --no_train',
+                '--backend openvino --no_train --random_weights'),
+    'classifier': ('--keep_classifier', 'add --pretrain_path FILE, or drop it',
+                   '--keep_classifier --pretrain_path a.pth'),
+    'of sgd': ('--optimizer adamw --momentum 0.5', 'is for --optimizer sgd',
+               '--optimizer adamw'),
+    'of adamw': ('--adam_betas 0.9 0.99', 'is for --optimizer adamw: add that',
+                 '--adam_betas 0.9 0.99 --optimizer adamw'),
+    'milestones of cosine': ('--lr_scheduler cosine --multistep_milestones 1',
+                             'and this is cosine: drop one', '--multistep_milestones 1'),
+    'warm-up': ('--warmup_epochs 2', 'leaves none of --n_epochs', '--warmup_epochs 1'),
+    'warm-up and milestones': ('--warmup_epochs 1.5 --multistep_milestones 1',
+                               'or later milestones',
+                               '--warmup_epochs 1.5 --multistep_milestones 2'),
+    'form of a schedule': ('--clip_schedule 8x32', 'FRAMESxPIXELS@EPOCHS, such as 8x64@40',
+                           '--n_epochs 40 --sample_size 64 --clip_schedule 8x64@40'),
+    'epochs of a schedule': ('--clip_schedule 4x16@1 8x32@2', 'make them the same, or leave --n_ep',
+                             '--clip_schedule 4x16@1 8x32@2 --n_epochs 3'),
+    'end of a schedule': ('--clip_schedule 4x16@1 8x16@1', 'make them the same, or leave these',
+                          '--clip_schedule 4x16@1 8x16@1 --sample_size 16'),
+    'order of a schedule': ('--clip_schedule 16x64@1 8x32@1', 'put these last',
+                            '--clip_schedule 8x32@1 16x64@1 --sample_duration 16 --sample_size 64'),
+    'unfreezing': ('--unfreeze_epoch 1', 'add that, or drop it',
+                   '--unfreeze_epoch 1 --ft_begin_module fc'),
+    'late unfreezing': ('--unfreeze_epoch 2 --ft_begin_module fc', 'give an earlier one',
+                        '--unfreeze_epoch 1 --ft_begin_module fc'),
+    'frozen batch norms': ('--freeze_bn', 'none worth keeping: give --pretrain_path FILE',
+                           '--freeze_bn --pretrain_path a.pth'),
+    'smoothing': ('--label_smoothing 0.1 --multi_label', '--label_smoothing is for one label',
+                  '--label_smoothing 0.1'),
+    'teacher': ('--teacher_path a.pth --multi_label', '--teacher_path is for one label',
+                '--teacher_path a.pth'),
+    'no teacher': ('--distill_weight 0.5', 'is for distillation: add --teacher_path FILE',
+                   '--distill_weight 0.5 --teacher_path a.pth'),
+    'stopping': ('--early_stopping 2 --no_val', 'watches the validation: drop --no_val',
+                 '--early_stopping 2'),
+    'index': ('--file_type jpg --video_index i', '--video_index is for video files',
+              '--file_type video --video_index i'),
+    'template': ('--file_type hdf5 --frame_template %d.jpg', 'for folders of frames: add',
+                 '--file_type jpg --frame_template %d.jpg'),
+    'form of a template': ('--frame_template a.jpg', 'a file name with one %d',
+                           '--frame_template frame_%05d.png'),
+    'exact pixels': ('--exact_pixels', '--exact_pixels is for video files',
+                     '--exact_pixels --file_type video'),
+    'magnitude': ('--rand_augment 2 31', 'give a smaller M', '--rand_augment 2 30'),
+    'images of flow': ('--input_type flow --file_type hdf5 --rand_augment 2 9',
+                       'and optical flow is none: drop it', '--input_type flow --file_type hdf5'),
+    'colours of flow': ('--input_type flow --file_type hdf5 --colorjitter',
+                        'optical flow has none: drop it', '--input_type flow --file_type hdf5'),
+    'jitter': ('--colorjitter 0.1', 'give the others too', '--colorjitter 0.1 0.1 0.1 0.1'),
+    'hue': ('--colorjitter 0.1 0.1 0.1 0.6', 'give a smaller fourth number',
+            '--colorjitter 0.1 0.1 0.1 0.5'),
+    'speed': ('--speed_jitter 2 1', 'has LOW above HIGH', '--speed_jitter 1 2'),
+    'draws': ('--repeated_aug 3', 'is no multiple of --repeated_aug 3: give --batch_size 6',
+              '--repeated_aug 3 --batch_size 6'),
+    'mixed alone': ('--mixup 0.2 --batch_size 1', 'give a larger batch',
+                    '--mixup 0.2 --batch_size 2'),
+    'weighed mixtures': ('--cutmix 1 --class_weights balanced', 'weighs a clip by one: drop one',
+                         '--cutmix 1 --balanced_sampling'),
+    'balanced twice': ('--balanced_sampling --class_weights balanced', 'make up for rare classes',
+                       '--balanced_sampling'),
+    'start and going on': ('--resume_path a.pth --pretrain_path b.pth', 'keep one of them',
+                           '--resume_path a.pth'),
+    'misspelt flag': ('--n_epoch_s 3', 'did you mean --n_epochs?', '--n_epochs 3'),
+    'a word too many': ('three', 'unknown argument three', ''),
 }
 
 
@@ -90,13 +168,13 @@ def error_of(capsys):
 @pytest.mark.parametrize('name', FLAGS)
 def test_advice_on_flags(tiny_data, tmp_path, capsys, name):
     fails, words, follows = FLAGS[name]
-    # What comes after the flags are checked is that the annotation is not there.
+    # What comes after the flags are checked is that the annotation, or weights, are not there.
     argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json')
     assert run_main([*argv, *fails.split()]) == 2
     error = error_of(capsys)
-    assert words in error and 'gone.json' not in error
+    assert words in error and ': no such' not in error
     assert run_main([*argv, *follows.split()]) == 2
-    assert 'gone.json: no such' in error_of(capsys)
+    assert ': no such' in error_of(capsys)
 
 
 @pytest.mark.parametrize('flag', ['video_path', 'annotation_path', 'result_path'])
@@ -209,3 +287,178 @@ def test_features_that_are_not_finite():
         videos_of(content)
     features[1, 2] = 1
     assert videos_of(content)[2].tolist() == ['a', 'b']
+
+
+# ---------------------------------------------------------------- files of flags
+
+# Content of flags.txt, words of the error, and the content that follows the advice.
+FLAG_FILES = {
+    'value': ('--n_epochs 0', 'flags.txt, line 1: ', '--n_epochs 1'),
+    'quotes': ('--n_epochs "1', 'mend the line', '--n_epochs 1'),
+    'another file': ('@more.txt', '@more.txt is for the command line alone', '--n_epochs 1')}
+RECORDS = {
+    'no JSON': ('x', 'not JSON (', '{}'), 'a list': ('[]', 'holds no options by name; ', '{}'),
+    'value': ('{"n_epochs": 0}', 'opts.json: argument --n_epochs', '{"n_epochs": 1}')}
+
+
+@pytest.mark.parametrize('name', FLAG_FILES)
+def test_advice_on_files_of_flags(tiny_data, tmp_path, monkeypatch, capsys, name):
+    fails, words, follows = FLAG_FILES[name]
+    monkeypatch.chdir(tmp_path)
+    argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json')
+    (tmp_path / 'flags.txt').write_text(fails)
+    assert run_main([*argv, '@flags.txt']) == 2
+    assert words in error_of(capsys)
+    (tmp_path / 'flags.txt').write_text(follows)
+    assert run_main([*argv, '@flag.txt']) == 2
+    meant = re.search(r'no file of flags can be read there \(.*\); did you mean (\S+)\?',
+                      error_of(capsys))[1]
+    assert run_main([*argv, f'@{meant}']) == 2
+    assert 'gone.json: no such' in error_of(capsys)
+
+
+@pytest.mark.parametrize('name', RECORDS)
+def test_advice_on_options_of_a_run(tiny_data, tmp_path, capsys, name):
+    fails, words, follows = RECORDS[name]
+    path = tmp_path / 'opts.json'
+    argv = tiny_data.argv(tmp_path / 'r', '--annotation_path', 'gone.json', '--opts', path)
+    assert run_main(argv) == 2
+    error = error_of(capsys)
+    assert 'cannot be read (No such file or directory); give the opts.json in the result' in error
+    path.write_text(fails)
+    del argv[argv.index('--n_epochs'):][:2]
+    at = argv.index('--n_epochs')
+    assert run_main([*argv[:at], *argv[at + 2:]]) == 2
+    assert words in error_of(capsys)
+    path.write_text(follows)
+    assert run_main([*argv[:at], *argv[at + 2:]]) == 2
+    assert 'gone.json: no such' in error_of(capsys)
+
+
+# ---------------------------------------------------------------- networks
+
+# Options of a network and the size of a clip, words of the error, and others that it asks for.
+NETWORKS = {
+    'family': ('no model', {'model': 'vgg'}, {'model': 'resnet'}),
+    'depth': ('has no depth 11: choose one of 10', {'model_depth': 11}, {'model_depth': 10}),
+    'input': ('no input type', {'input_type': 'depth'}, {'input_type': 'rgb'}),
+    'shortcut': ('choose A (zero padding) or B', {'resnet_shortcut': 'C'},
+                 {'resnet_shortcut': 'A'}),
+    'attention': ('no attention', {'attention': 'some'}, {'attention': 'none'}),
+    'width': ('leaves no channels: give at least 0.015625', {'resnet_widen_factor': 0.01},
+              {'resnet_widen_factor': 0.015625}),
+    'interaction': ('no interaction',
+                    {'model': 'csn', 'model_depth': 26, 'csn_interaction': 'none'},
+                    {'model': 'csn', 'model_depth': 26, 'csn_interaction': 'reduced'}),
+    'size of x3d': ('x3d has no size', {'model': 'x3d', 'model_size': 'xl'},
+                    {'model': 'x3d', 'model_size': 'xs'}),
+    'clip of i3d': ('i3d takes clips of at least 8 frames and 32 pixels',
+                    {'model': 'i3d', 'clip': (4, 32)}, {'model': 'i3d', 'clip': (8, 32)}),
+    'clip of s3d': ('takes clips of at least 14 frames and 224 pixels',
+                    {'model': 's3d', 'clip': (4, 32)}, {'model': 's3d', 'clip': (14, 224)}),
+    'clip of mvit': ('--sample_duration 16 --sample_size 224',
+                     {'model': 'mvit_v2_s', 'clip': (8, 224)},
+                     {'model': 'mvit_v2_s', 'clip': (16, 224)})}
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_advice_on_networks(name):
+    def forward(clip=(8, 32), **options):
+        with torch.device('meta'):
+            network = models.generate_model(**{'model': 'resnet', 'model_depth': 10,
+                                               'n_classes': 3, **options})
+            network.eval()(torch.zeros(1, 3, clip[0], clip[1], clip[1]))
+    words, fails, follows = NETWORKS[name]
+    with pytest.raises(errors.InputError, match=re.escape(words)):
+        forward(**fails)
+    forward(**follows)
+
+
+def test_attention_of_another_family(tiny_data):
+    def build(*flags):
+        with torch.device('meta'):
+            build_network(parse_opts(tiny_data.argv('r', *flags)))
+    with pytest.raises(errors.InputError, match='drop the flag, or give a --model that is a ResN'):
+        build('--model', 'i3d', '--attention', 'se')
+    build('--model', 'i3d')
+    build('--model', 'preresnet', '--attention', 'se')
+
+
+# ---------------------------------------------------------------- result folders, trainings
+
+def test_folders_that_cannot_be_written(data, tmp_path, capsys):
+    place = tmp_path / 'r'
+    argv = data.argv(place, '--no_val', '--n_epochs', 1, '--result_path')
+    assert run_main([*argv, '/dev/null/r']) == 2
+    assert 'results cannot be written there (Not a directory); give another' in error_of(capsys)
+    (place / '.lock').mkdir(parents=True)
+    assert run_main([*argv, place]) == 2
+    assert 'results cannot be written there (Is a directory); give another' in error_of(capsys)
+    (place / '.lock').rmdir()
+    (place / 'opts.json').mkdir()
+    assert run_main([*argv, place]) == 2
+    assert 'move it away, or give another --result_path' in error_of(capsys)
+    (place / 'opts.json').rmdir()
+    (place / 'environment.json').mkdir()
+    assert run_main([*argv, place]) == 2
+    assert 'mend the permissions or give another path' in error_of(capsys)
+    assert run_main([*argv, tmp_path / 'other']) == 0
+
+
+def test_another_training_in_the_folder(data, tmp_path, capsys):
+    argv = data.argv(tmp_path / 'r', '--no_val', '--n_epochs', 1, '--result_path')
+    with subprocess.Popen(
+            [sys.executable, '-c', 'import pathlib, sys; from runtime.locks import result_folder\n'
+             f'with result_folder(pathlib.Path({str(tmp_path / "r")!r}), is_training=True, '
+             'is_new=True):\n    print("held", flush=True)\n    sys.stdin.read()'],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b'held\n'
+        assert run_main([*argv, tmp_path / 'r']) == 2
+        assert 'wait for its end or stop it, and go on with --resume_path' in error_of(capsys)
+        assert run_main([*argv, tmp_path / 'other']) == 0
+        other.stdin.close()
+    assert run_main([*argv, tmp_path / 'r', '--resume_path', 'auto']) == 0
+
+
+def test_a_checkpoint_that_cannot_be_written(tmp_path):
+    (tmp_path / 'save_1.pth').mkdir()
+    with pytest.raises(errors.InputError, match='free space or mend the permissions'):
+        save(tmp_path / 'save_1.pth', {})
+    (tmp_path / 'save_1.pth').rmdir()
+    save(tmp_path / 'save_1.pth', {})
+
+
+def test_partial_results(tmp_path):
+    def partial():
+        return PartialResults(tmp_path, 'val', {})
+    with partial() as results:
+        results.add('red_4', {'result': 3})
+    path, = tmp_path.iterdir()
+    with pytest.raises(errors.InputError, match='a row of it.*; move it away to begin afresh'):
+        partial().read()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(errors.InputError, match=r'cannot be read \(.*move it away to begin afr'):
+        partial().read()
+    path.rmdir()
+    assert partial().read() == {}
+
+
+def test_a_loss_that_is_not_finite(data, tmp_path, capsys):
+    argv = data.argv(tmp_path / 'r', '--no_val', '--n_epochs', 1, '--batch_size', 4)
+    assert run_main([*argv, '--learning_rate', '1e30']) == 2
+    assert 'lower --learning_rate, or go on with --skip_nonfinite' in error_of(capsys)
+    assert run_main([*argv, '--learning_rate', '1e30', '--skip_nonfinite']) == 0
+    assert run_main(argv) == 0
+
+
+def test_statistics_of_batches(data, tmp_path, capsys):
+    argv = data.argv('/dev/null/r', '--no_val')
+    assert run_main([*argv, '--batchnorm_sync']) == 2
+    assert 'and this run is on the CPU: drop the flag' in error_of(capsys)
+    small = ['--batch_size', 1, '--sample_size', 16]
+    assert run_main([*argv, *small]) == 2
+    assert 'too little for batch norm; give another --batch_size' in error_of(capsys)
+    for follows in ((*small, '--batch_size', 2), (*small, '--sample_size', 64)):
+        assert run_main([*argv, *follows]) == 2
+        assert 'results cannot be written there' in error_of(capsys)

@@ -8,13 +8,19 @@ import json
 import os
 import re
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from features import Features, write_features
 from runtime.distributed import World, find_world, rendezvous_address, start_processes
 from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_annotation_scripts import make_flow, make_frames, make_hdf5
+from tests.test_export import write_checkpoint
+from weights import load
 
 LABELS = {'labels': ['a', 'b']}
 ENTRIES = {'x': {'subset': 'validation', 'annotations': {'label': 'a', 'segment': [1, 4]}},
@@ -222,7 +228,7 @@ WEIGHTS = {
                 {'a.pth': ''}, 'get_weights r3d50_K_200ep --file a.pth'),
     'another file': ({'a.gz': ''}, 'get_weights i3d-kinetics-400 --file a.gz', 'sha256', {},
                      'get_weights r3d50_K_200ep --file a.gz'),
-    'no network': ({}, 'networks_table --networks resnet-19', 'choose one of', None),
+    'no network': ({}, 'networks_table --networks resnet-19 --seconds 0.01', 'choose one of', None),
     'no family': ({}, 'networks_table --networks vgg-18 --seconds 0.01', 'choose one of',
                   'networks_table --networks resnet-19'),
     'no size': ({}, 'networks_table --networks resnet-19 --sample_size 0', 'at least 1',
@@ -247,7 +253,205 @@ CHECKS = {
     'demo': ({}, 'demo --dst videos', 'name another folder with --dst', 'demo --dst true.json'),
     'prediction': ({}, 'predict gone.mp4 --weights gone.pth', 'give videos, or folders',
                    'predict videos --weights gone.pth')}
+NET = '--weights net.pth --no_cuda'
+PREDICTIONS = {
+    'nothing': ({}, f'predict {NET}', 'nothing to predict: name videos, or --webcam 0',
+                f'predict videos {NET}'),
+    'two': ({}, f'predict flat --webcam 0 {NET}', 'files and --webcam are both given: drop one',
+            f'predict flat {NET}'),
+    'pictures of a stream': ({}, f'predict - --annotate o {NET}', 'which a stream is not: drop it',
+                             f'predict flat --annotate o {NET}'),
+    'two streams': ({}, f'predict - flat {NET}', 'and is given alone: drop the other files',
+                    f'predict flat {NET}'),
+    'all of a stream': ({}, f'predict flat --keep_all {NET}', '--keep_all is about streams: drop',
+                        f'predict flat {NET}'),
+    'events': ({}, f'predict flat --min_sec 1 {NET}', 'is about events: add --events',
+               f'predict flat --min_sec 1 --events {NET}'),
+    'low': ({}, f'predict flat --events --low_threshold 0.6 {NET}', 'which begins an event; give',
+            f'predict flat --events --low_threshold 0.5 {NET}'),
+    'rate': ({}, f'predict flat --fps 0 {NET}', 'give a number of frames above 0',
+             f'predict flat --fps 1 {NET}'),
+    'none class': ({}, f'predict flat --events --none_class class_1 {NET}',
+                   "--none_class class_1: no such class; did you mean",
+                   f'predict flat --events --none_class "class 1" {NET}'),
+    'one file': ({}, f'predict videos --annotate o.mp4 {NET}', 'videos; give a folder',
+                 f'predict videos --annotate o {NET}'),
+    'itself': ({}, f'predict flat --annotate flat {NET}', 'of the videos; give another place',
+               f'predict flat --annotate o {NET}'),
+    'flow': ({}, 'predict flat --weights flow.pth', 'give weights of an rgb network',
+             f'predict flat {NET}'),
+    'labels': ({'l.json': '{}'}, 'predict flat --weights bare.pth --labels l.json',
+               'the list of class names; give another file', {'l.json': ANNOTATION}),
+    'csv': ({'l.csv': ''}, 'predict flat --weights bare.pth --labels l.csv',
+            'is empty; give the csv of the videos', {'l.csv': 'label\na\nb\n'}),
+    'rows': ({'l.csv': 'x\n'}, 'predict flat --weights bare.pth --labels l.csv',
+             'has rows without a label; give', {'l.csv': 'label\na\nb\n'}),
+    'names': ({'l.txt': 'a\nb\n'}, f'predict flat --labels l.txt {NET}',
+              'and others were given; leave those out', f'predict flat {NET}'),
+    'three names': ({'l.txt': 'a\nb\nc\n'}, 'predict flat --weights bare.pth --labels l.txt',
+                    'names of the data set it was trained on, in its', {'l.txt': 'a\nb\n'}),
+    'text': ({'t.txt': 'no video ' * 99}, f'predict t.txt {NET}', 'not a video; name videos, or',
+             f'predict flat {NET}'),
+    'empty': ({}, f'predict empty {NET}', 'in it or below; give another folder',
+              f'predict flat {NET}'),
+    'class': ({}, f'gradcam flat --class class_1 {NET}', '--class class_1: no such class; did you',
+              f'gradcam flat --class "class 1" {NET}'),
+    'module': ({}, f'gradcam flat --module fc {NET}', 'depends on; choose one of conv1, ',
+               f'gradcam flat --module conv1 {NET}'),
+    'no module': ({}, f'gradcam flat --module layer9 {NET}', '--module layer9: no such module',
+                  f'gradcam flat --module layer2 {NET}')}
+EVENTS = json.dumps({'events': {
+    'x.mp4': [{'label': 'a', 'score': 1, 'begin_sec': 0, 'end_sec': 1}]}})
+TIMED = json.dumps({'taxonomy': [{'nodeName': 'a', 'nodeId': 1, 'parentId': 0}], 'database': {
+    'x': {'subset': 'validation', 'annotations': [{'label': 'a', 'segment': [0, 1]}]}}})
+OF_EVENTS = {
+    'no segments': ({'val.json': EVENTS}, 'eval_events val.json true.json',
+                    'give an annotation as ActivityNet has it', {'true.json': TIMED}),
+    'segment': ({'true.json': TIMED.replace('[0, 1]', '3'), 'val.json': EVENTS},
+                'eval_events val.json true.json', '"segment" of two seconds; mend it',
+                {'true.json': TIMED}),
+    'no events': ({'true.json': TIMED, 'val.json': '{}'}, 'eval_events val.json true.json',
+                  'has no "events" by video; give', {'val.json': EVENTS}),
+    'odd events': ({'true.json': TIMED, 'val.json': EVENTS.replace('begin_sec', 'begin')},
+                   'eval_events val.json true.json', 'are not events with label, score, begin_sec',
+                   {'val.json': EVENTS}),
+    'other videos': ({'true.json': TIMED, 'val.json': EVENTS.replace('x.mp4', 'y.mp4')},
+                     'eval_events val.json true.json', 'name files as the ids there, or give --sub',
+                     {'val.json': EVENTS})}
+GROUPS = 'path,group\na/v,1\na/w,1\nb/x,2\nb/y,2\n'
+FEATURES = {
+    'two tests': ({'g.csv': GROUPS}, 'knn f.h5 --test f.h5 --groups g.csv',
+                  '--test and --groups are both given: drop one', 'knn f.h5 --groups g.csv'),
+    'gone': ({}, 'knn gone.h5', 'no such file; make it with main.py --inference --output_features',
+             'knn f.h5'),
+    'no features': ({'g.h5': 'x'}, 'knn g.h5', 'not a file of features (', 'knn f.h5'),
+    'columns': ({'g.csv': 'a,b\n'}, 'knn f.h5 --groups g.csv', 'add a line with their names',
+                {'g.csv': GROUPS}),
+    'no group': ({'g.csv': GROUPS[:-6]}, 'knn f.h5 --groups g.csv', 'videos, such as y; add them',
+                 {'g.csv': GROUPS}),
+    'one group': ({'g.csv': GROUPS.replace('2', '1')}, 'knn f.h5 --groups g.csv',
+                  'without --groups, random parts take their place', 'knn f.h5'),
+    'other module': ({}, 'knn f.h5 --test other.h5', 'write both with the same network',
+                     'knn f.h5 --test f.h5'),
+    'several labels': ({}, 'knn lists.h5', 'write the features of videos with one', 'knn f.h5'),
+    'no labels': ({}, 'knn none.h5', 'write the features of another --inference_subset',
+                  'knn f.h5'),
+    'number of examples': ({}, 'knn f.h5 --examples 0', 'nor all', 'knn f.h5 --examples all')}
+FLAGS_OF_RUNS = ('--video_path jpg --annotation_path {} --result_path r --n_epochs 1 --n_threads 0 '
+                 '--no_cuda')
+
+
+def compare(more, annotation='gone.json'):
+    return f'compare {FLAGS_OF_RUNS.format(annotation)} {more}'
+
+
+COMPARISONS = {
+    'two of a name': ({'a.txt': '', 'b/a.txt': ''}, compare('--recipes a.txt b/a.txt'),
+                      'that are called a: rename a file', {'c.txt': ''},
+                      compare('--recipes a.txt c.txt')),
+    'no line': ({'a.txt': '--tf32\n'}, compare('--recipes a.txt --leave_out nesterov'),
+                'name a flag of the recipe as it stands', compare(
+                    '--recipes a.txt --leave_out tf32')),
+    'taxonomy': ({'a.txt': '--nesterov --momentum 0', 'true.json': TIMED},
+                 compare('--recipes a.txt', 'true.json'), 'with one label per video; give one of',
+                 {'true.json': BOTH_SUBSETS}),
+    'folds': ({'a.txt': '--nesterov --momentum 0'},
+              compare('--recipes a.txt --val_fraction 0.5', 'true.json'),
+              'is about --folds: add that', compare(
+                  '--recipes a.txt --val_fraction 0.4 --folds 2', 'true.json')),
+    'no training': ({'a.txt': '--nesterov --momentum 0'}, compare('--recipes a.txt', 'true.json'),
+                    'add some, or give --folds K', compare('--recipes a.txt --folds 2',
+                                                           'true.json')),
+    'no flag of it': ({'a.txt': '--nesterov --momentum 0'},
+                      compare('--recipes a.txt --folds 2 --no_train', 'true.json'),
+                      'trains and tests each recipe itself: drop it',
+                      compare('--recipes a.txt --folds 2', 'true.json')),
+    'rules': ({'a.txt': '--nesterov --momentum 0'}, compare('--recipes a.txt --folds 2',
+                                                            'true.json'),
+              'recipe a: --nesterov needs a --momentum above 0', {
+                  'a.txt': '--nesterov --label_smoothing 0.1 --multi_label'})}
+FOLDS = 'folder_json videos o.json'
+OF_SPLITS = {
+    'two groups': ({'g.csv': 'path,group\na/x,1\nb/y,2\n'},
+                   f'{FOLDS} --groups g.csv --by_group x',
+                   'both say what is kept together: drop', f'{FOLDS} --groups g.csv'),
+    'labels of a list': ({'l.csv': LIST}, 'folder_json l.csv o.json --label_from parent',
+                         'a list, which says the labels: drop it', 'folder_json l.csv o.json'),
+    'subsets of a list': ({'l.csv': 'path,label,subset\nvideos/a/x.mp4,a,val\n'},
+                          'folder_json l.csv o.json --test_fraction 0.2',
+                          'draws them: drop the flag, or remove', 'folder_json l.csv o.json'),
+    'tested twice': ({}, f'{FOLDS} --folds 2 --test_fraction 0.2', 'both say what is tested: drop',
+                     f'{FOLDS} --folds 2'),
+    'many folds': ({}, f'{FOLDS} --folds 3', 'has at least one; give fewer folds',
+                   f'{FOLDS} --folds 2'),
+    'nothing left': ({}, f'{FOLDS} --val_fraction 0.9 --test_fraction 0.2',
+                     'that is tested: give less',
+                     f'{FOLDS} --val_fraction 0.7 --test_fraction 0.2'),
+    'one group': ({}, f'{FOLDS} --by_group / --test_fraction 0.7', 'give smaller groups, or a sm',
+                  f'{FOLDS} --by_group / --test_fraction 0.4'),
+    'no column': ({'g.csv': 'path\na/x\n'}, f'{FOLDS} --groups g.csv',
+                  'no column group in line 1',
+                  {'g.csv': 'path,group\na/x,1\nb/y,2\n'}),
+    'not all': ({'g.csv': 'path,group\na/x,1\n'}, f'{FOLDS} --groups g.csv',
+                'says no group of b/y; add a line for it',
+                {'g.csv': 'path,group\na/x,1\nb/y,2\n'}),
+    'field': ({'l.csv': 'x' * 140_000}, 'folder_json l.csv o.json', 'save it as CSV again',
+              {'l.csv': LIST}),
+    'bytes': ({'l.csv': b'\xff\xfe\x80'}, 'folder_json l.csv o.json', 'not a UTF-8 text file',
+              {'l.csv': LIST}),
+    'short videos': ({}, 'motion_tasks jpg o', 'give a smaller --n_frames, or slower --speeds',
+                     'motion_tasks jpg o --n_frames 2 --speeds 1')}
+WRONG = RESULTS.replace('0.5}, {"label": "b"', '0.1}, {"label": "b"')
+PICTURES = {
+    'run': ({}, 'report empty', 'holds no train.log, val.log or results of', dict([SCORES]),
+            'report .'),
+    'annotation': ({'r/val.json': RESULTS}, 'report r', 'names the annotation file; give --annota',
+                   'report r --annotation_path true.json'),
+    'name': ({SCORES[0]: SCORES[1] + '1\t2\t0.5\t0.5\n'}, 'plot_log . --output o.txt',
+             'give one that ends in .png, .svg', 'plot_log . --output o.png'),
+    'mistakes': ({'val.json': WRONG}, 'plot_results val.json true.json --video_path jpg',
+                 'mistakes can be read; the first: ',
+                 'plot_results val.json true.json --video_path videos --file_type video'),
+    'no labels': ({'val.json': RESULTS.replace('"y"', '"z"'), 'true.json': SEVERAL.replace(
+        '"label": "a", ', '"label": [], ')}, 'plot_results val.json true.json',
+        'nothing can be drawn; infer more videos', {'val.json': RESULTS}),
+    'template': ({'val.json': WRONG}, 'plot_results val.json true.json --video_path hdf5 '
+                 '--file_type hdf5 --frame_template a_%d.jpg', 'files are read: drop it',
+                 'plot_results val.json true.json'),
+    'augmentations': ({}, 'show_augmentations flat/x.mp4 --output o.txt', 'a picture ends in ',
+                      'show_augmentations flat/x.mp4 --output o.png'),
+    'stored': ({}, 'show_augmentations flat/x.mp4 --file_type hdf5',
+               'drop --file_type and --input_type', 'show_augmentations flat/x.mp4 --output o.png'),
+    'gone': ({}, 'show_augmentations gone.mp4', 'no such video, or a folder without frames',
+             'show_augmentations flat/x.mp4 --output o.png'),
+    'demo': ({}, 'demo_videos .', 'delete it or name another folder', 'demo_videos true.json')}
+FORM = {
+    'marks': ({'true.json': ANNOTATION.replace('{"label": "a", "segment": [1, 4]}', '3'),
+               'val.json': RESULTS}, 'eval_accuracy true.json val.json',
+              "of the form of the file's schema; make the file again", {'true.json': ANNOTATION}),
+    'folder': ({}, 'eval_accuracy true.json empty', 'cannot be read: Is a directory; ',
+               {'val.json': RESULTS}, 'eval_accuracy true.json val.json'),
+    'list': ({'val.json': '[]'}, 'eval_accuracy true.json val.json', 'holds no JSON object; ',
+             {'val.json': RESULTS}),
+    'form to export': ({}, 'export net.pth o.txt', 'give one of .onnx, ', 'export gone.pth o.pt2'),
+    'exported already': ({}, 'export net.onnx o.pt2', 'is exported already; give the checkpoint',
+                         'export gone.pth o.pt2'),
+    'of int8': ({}, 'export net.pth o.onnx --max_drop 0.1', 'is for --int8: add that, or drop it',
+                'export gone.pth o.onnx'),
+    'form of int8': ({}, 'export net.pth o.pt2 --int8', '--int8 is for .xml and .onnx; give one of',
+                     'export gone.pth o.onnx --int8'),
+    'half of int8': ({}, 'export net.pth o.onnx --int8 --half', '--int8 and --half are both given',
+                     'export gone.pth o.onnx --half'),
+    'form of half': ({}, 'export net.pth o.pt2 --half', '--half is for .onnx, .xml and',
+                     'export gone.pth o.onnx --half'),
+    'form of control': ({}, 'export net.pth o.onnx --int8 --accuracy_control',
+                        '--accuracy_control is for .xml; give that',
+                        'export gone.pth o.xml --int8 --accuracy_control'),
+    'weights alone': ({}, 'export net.pth o.safetensors --preprocess', 'have no effect; drop them',
+                      'export gone.pth o.safetensors')}
 CASES = {f'{title}: {name}': case for title, cases in (
+    ('predictions', PREDICTIONS), ('events', OF_EVENTS), ('features', FEATURES),
+    ('comparisons', COMPARISONS), ('splits', OF_SPLITS), ('pictures', PICTURES), ('form', FORM),
     ('own videos', FOLDER_JSON), ('extraction', EXTRACTION), ('annotation', ANNOTATIONS),
     ('results', RESULT_FILES), ('weights', WEIGHTS), ('checks', CHECKS))
     for name, case in cases.items()}
@@ -265,14 +469,22 @@ def base(tmp_path_factory):
     make_hdf5(root / 'hdf5', {'a/x': 3})
     make_flow(root / 'flow', {'a/x': 3})
     (root / 'empty').mkdir()
+    for name, input_type in (('net', 'rgb'), ('flow', 'flow')):
+        write_checkpoint(root / f'{name}.pth', n_frames=4, n_classes=2, model='resnet',
+                         model_depth=10, resnet_widen_factor=0.125, input_type=input_type)
+    torch.save(load(root / 'net.pth')['state_dict'], root / 'bare.pth')
+    for name, width, labels in (('f', 2, [0, 0, 1, 1]), ('other', 3, [0, 0, 1, 1]),
+                                ('none', 2, [-1] * 4), ('lists', 2, [[1, 1]] * 4)):
+        write_features(root / f'{name}.h5', Features(
+            np.eye(4, width, dtype=np.float32), list('vwxy'), np.ones((4, 2), int),
+            np.array(labels), ['a', 'b']))
     return root
 
 
 def write(files):
     for name, text in files.items():
         os.makedirs(os.path.dirname(name) or '.', exist_ok=True)
-        with open(name, 'w') as file:
-            file.write(text)
+        Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 def said_in(command, error):

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import shlex
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from datasets.annotations import label_list_records, read_annotation
+from opts import STORAGES, parse_opts
 from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_sound, write_video
 from util_scripts import (add_fps_into_activitynet_json, generate_video_jpgs, hmdb51_json,
@@ -21,8 +25,11 @@ def make_frames(root, n_frames):
     """{folder: number of frames} -> empty images below `root`, which is returned."""
     for folder, n in n_frames.items():
         (root / folder).mkdir(parents=True)
-        for number in range(1, n + 1):
-            (root / folder / f'image_{number:05d}.jpg').touch()
+        paths = [f'{root / folder}/image_{number:05d}.jpg' for number in range(1, n + 1)]
+        for path in paths[:1]:
+            Path(path).touch()
+        for path in paths[1:]:
+            os.link(paths[0], path)  # a fifth of the time of another file
     return root
 
 
@@ -191,8 +198,13 @@ def test_lists_as_they_come(tmp_path, capsys, name, video_type):
     path = tmp_path / 'dst' / file_name
     assert load(path) == {'labels': labels, 'database': database}
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
-    assert capsys.readouterr().out == (f'{path}: {len(database)} videos, {n_missing} of them '
-                                       'without frames and left out in use\n')
+    missing = f', {n_missing} of them without frames and left out in use' if n_missing else ''
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f'{path}: {len(database)} videos{missing}', f'written: {path}']
+    file_type, input_type = STORAGES[video_type]
+    assert f'--video_path {frames} --annotation_path {path} ' in lines[2]
+    opts = parse_opts(shlex.split(lines[2].partition(' main.py ')[2]))
+    assert (opts.file_type, opts.input_type) == (file_type, input_type)
     assert len(path.read_text().splitlines()) == len(database) + 5  # a line a video
     records, _ = label_list_records(read_annotation(path), 'training', first_frame=first)
     assert len(records) == 1

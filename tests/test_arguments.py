@@ -6,6 +6,7 @@ from opts import build_parser, parse_opts
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
                                RATE, Parser, at_least, between)
 from runtime.errors import InputError
+from tests.helpers import run_script
 
 NEEDED = ['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c']
 
@@ -96,3 +97,23 @@ def test_usual_short_names(short, name):
 def test_a_wrong_number_of_values_is_one_sentence():
     with pytest.raises(InputError, match='--mean: expected 3 arguments; python main.py --help'):
         build_parser().parse_args(['--mean', '1', '2'])
+
+
+def test_an_argument_without_a_flag_is_named():
+    done = run_script('folder_json', 'videos', '--dst_path', 'own.json')
+    assert done.returncode == 2
+    assert 'dst_path is given without --dst_path: python -m util_scripts.folder_json videos dst_p' \
+        in done.stderr
+
+
+@pytest.mark.parametrize('name, near', [('resnet50', '; did you mean resnet?'), ('q', '')])
+def test_of_many_names_the_nearest_is_said(name, near):
+    with pytest.raises(InputError) as refused:
+        parse_opts([*NEEDED, '--model', name])
+    assert str(refused.value) == (f'argument --model: {name!r} is no family of networks{near}; '
+                                  'python main.py --help lists all flags')
+
+
+def test_usage_fits_a_terminal():
+    for name in ('benchmark', 'check_data', 'compare', 'export', 'show_augmentations'):
+        assert len(run_script(name, '--help').stdout.splitlines()[0]) <= 100

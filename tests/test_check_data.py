@@ -128,6 +128,10 @@ def test_too_short_is_by_the_flags_of_the_clip(tiny_data, tmp_path):
         _, found = check(tiny_data, tmp_path, '--no_val', *flags)
         assert {name for _, _, name in found} == {name for name, n in lengths.items() if n < need}
         assert {kind for kind, _, _ in found} == {'too short'}
+        for (_, _, name), why in found.items():
+            n = lengths[name]
+            taken = f' of which --sample_t_stride 2 takes {(n + 1) // 2}' if len(flags) > 2 else ''
+            assert f'has {n} frames{taken} for clips of {flags[1]}' in why
 
 
 def test_only_what_a_run_reads(data, tmp_path):

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-import checkpoint
 import weights
 from datasets.loading import ClipSchedule
 from opts import parse_opts
 from tests.processes import run_ranks, same_state
 from tests.test_training import log_rows, state_of
-from tests.tiny_data import loader_of, run_main
+from tests.tiny_data import loader_of, run_main, states_of
 
 SCHEDULE = ('--clip_schedule', '4x32@1', '8x32@1', '8x48@2')
 
@@ -60,18 +59,8 @@ def test_the_rate_grows_with_the_batch(tiny_data, tmp_path, capsys, optimizer, p
 
 @pytest.mark.slow
 def test_resumed_in_any_phase_it_ends_the_same(tiny_data, tmp_path, monkeypatch):
-    save, saved = checkpoint.save, []
-
-    def save_and_keep(path, state):
-        save(path, state)
-        if path.name == 'save_last.pth':
-            saved.append(tmp_path / f'step_{len(saved)}.pth')
-            path.rename(saved[-1])
-
     flags = ('--lr_scheduler', 'cosine', '--warmup_epochs', 1.5, '--ema_decay', 0.5)
-    monkeypatch.setattr(checkpoint, 'save', save_and_keep)
-    assert run_main(argv(tiny_data, tmp_path / 'whole', *flags, '--checkpoint_minutes', 1e-9)) == 0
-    monkeypatch.undo()
+    saved = states_of(argv(tiny_data, tmp_path / 'whole', *flags), tmp_path, monkeypatch)
     assert len(saved) == 11
     for number in (0, 1, 2, 7):
         folder = tmp_path / f'from_{number}'
@@ -100,8 +89,9 @@ def test_several_processes_train_as_one(tiny_data, tmp_path, n_processes):
     flags = ('--pretrain_path', tmp_path / 'first' / 'save_4.pth', '--freeze_bn',
              '--learning_rate', 0.001)
     assert run_main(argv(tiny_data, tmp_path / 'one', *flags)) == 0
-    status = run_ranks(n_processes, argv(tiny_data, tmp_path / 'all', *flags), tmp_path / 'output')
-    assert status == [0] * n_processes, (tmp_path / 'output').read_text()
+    command = argv(tiny_data, tmp_path / 'all', *flags)
+    status, said = run_ranks(n_processes, command, tmp_path / 'output')
+    assert status == [0] * n_processes, said
     one, several = (state_of(tmp_path / name, 4)['state_dict'] for name in ('one', 'all'))
     for name, value in one.items():
         torch.testing.assert_close(several[name], value, rtol=1e-3, atol=1e-4)

@@ -3,17 +3,18 @@
 import csv
 import json
 import math
+import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 
 import pytest
 from PIL import Image
 
-from runtime.errors import InputError
-from tests.helpers import ROOT, run_script
+from runtime.errors import InputError, StopSignals
+from tests.helpers import run_script
 from tests.tiny_data import CLASSES, N_TRAIN, N_VAL, run_main
 from util_scripts.helpers.comparison import read_recipes
 from util_scripts.helpers.comparison_tables import Found, report, summarise
@@ -143,15 +144,19 @@ def test_a_recipe_without_some_of_its_lines(tmp_path):
 def test_a_comparison_that_is_stopped_goes_on(tiny_data, tmp_path, recipes):
     folder = tmp_path / 'stopped'
     argv = list(map(str, flags(tiny_data, folder, recipes[:1], '--n_epochs', 12)))
-    process = subprocess.Popen([sys.executable, '-m', 'util_scripts.compare', *argv], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run = folder / 'slow' / 'fold_1_seed_1'
-    while process.poll() is None and not (run / 'train.log').exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    # On a slow machine all may be over before it is asked to stop.
-    assert process.returncode in (0, 128 + signal.SIGTERM), out + err
+
+    def ask():
+        while not is_over.is_set() and not (run / 'train.log').exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    is_over, asking = threading.Event(), threading.Thread(target=ask)
+    with StopSignals():  # on a slow machine all may be over before it is asked to stop
+        asking.start()
+        done = run_script('compare', *argv)
+        is_over.set()
+        asking.join()
+    assert done.returncode in (0, 128 + signal.SIGTERM), done.stdout + done.stderr
     done = run_script('compare', *argv)
     assert done.returncode == 0, done.stdout + done.stderr
     assert repeated(run, tmp_path / 'straight') == results_of(run)
@@ -221,10 +226,28 @@ def test_means_deviations_and_gains(tmp_path, capsys):
     assert (c['n_runs'], c['n_folds'], c['n_seeds']) == (1, 1, 1)
     report(tmp_path, found)
     lines = capsys.readouterr().out.splitlines()
-    assert '| b | 2 x 1 | 75.0 ± 7.1 | 65.0 ± 7.1 | 15.0 ± 5.0 | 2.0 |' in lines
-    assert '| c | 1 x 1 | 10.0 | 10.0 | -60.0 | 2.0 |' in lines
+    assert '| b | 2 x 1 | 75.0 ± 7.1 | 75.0 | 65.0 ± 7.1 | 15.0 ± 5.0 | 2.0 |' in lines
+    assert '| c | 1 x 1 | 10.0 | 10.0 | 10.0 | -60.0 | 2.0 |' in lines
+    assert lines[-1] == 'written: ' + ', '.join(
+        str(tmp_path / f'comparison.{suffix}') for suffix in ('csv', 'json', 'png'))
     assert json.loads((tmp_path / 'comparison.json').read_text())[2]['gain']['deviation'] is None
     assert len(rows_of(tmp_path)) == 5
+
+
+def test_accuracy_of_all_folds_counts_videos_and_deviates_over_seeds():
+    found = [Found('a', 1, 1, 0.5, 0.5, 30, 1.0), Found('a', 2, 1, 0.9, 0.9, 10, 1.0),
+             Found('a', 1, 2, 0.7, 0.7, 30, 1.0), Found('a', 2, 2, 0.9, 0.9, 10, 1.0),
+             Found('a', 1, 3, 0.1, 0.1, 30, 1.0)]  # the seed 3 is not done
+    row, = summarise(found)
+    assert row['all_folds'] == pytest.approx((0.675, 0.15 / math.sqrt(2)))
+
+
+def test_gains_are_those_of_the_runs_that_both_have():
+    found = [Found('a', 1, 1, 0.5, 0, 10, 1.0), Found('a', 2, 1, 0.5, 0, 10, 1.0),
+             Found('b', 1, 1, 0.7, 0, 10, 1.0), Found('b', 2, 1, 0.6, 0, 10, 1.0),
+             Found('b', 3, 1, 0.6, 0, 10, 1.0)]
+    gain = summarise(found)[1]['gain']
+    assert gain == pytest.approx((0.15, math.sqrt(0.005) / math.sqrt(2)))
 
 
 def test_nothing_is_finished(tmp_path, capsys):

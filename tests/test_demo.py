@@ -276,7 +276,10 @@ def test_the_report_is_that_of_the_result_file(tmp_path, monkeypatch, capsys):
     report = json.loads((tmp_path / 'results' / 'demo.json').read_text())
     assert report['accuracy'] == 15 / 16 and report['n_videos'] == 16 and report['seed'] == 4
     assert report['seconds']['all'] == 1.5
-    assert '93.8% of 16 unseen videos' in capsys.readouterr().out
+    *_, right, written, then = capsys.readouterr().out.splitlines()
+    assert right.startswith('93.8% of 16 unseen videos')
+    assert written.startswith('written: ') and written.endswith('demo.json')
+    assert then.startswith('next: ') and then.endswith(f'report {tmp_path / "results"}')
     for name in ('curves.png', 'confusion.png', 'clips.png'):
         with Image.open(tmp_path / 'results' / name) as picture:
             assert picture.width > 700

@@ -10,7 +10,7 @@ import torch
 import weights
 from runtime.distributed import World, find_world, rendezvous_address
 from runtime.errors import InputError
-from tests.processes import finish, free_port, launch, torchrun, wait_for
+from tests.processes import LIMIT_SEC, finish, free_port, run_ranks, start_ranks, torchrun, wait_for
 from tests.tiny_data import run_main
 
 pytestmark = pytest.mark.slow
@@ -75,10 +75,10 @@ def test_rendezvous_address():
 
 def test_evaluation_is_that_of_one_process(tiny_data, trained, tmp_path):
     command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth')
-    status, stdout, stderr = finish(torchrun(3, command))
-    assert status == 0, stderr
-    assert '3 processes, started by torchrun; batches of about 4 clips a process, 12' in stdout
-    assert stdout.count('results of 6 videos') == 1
+    status, said = run_ranks(3, command, tmp_path / 'output')
+    assert status == [0, 0, 0], said
+    assert '3 processes, started by Open MPI; batches of about 4 clips a process, 12' in said
+    assert said.count('results of 6 videos') == 1
     assert (tmp_path / 'val.json').read_text() == (trained / 'val.json').read_text()
     # Clips in other batches may be rounded otherwise in their last bit.
     rows = [[float(value) for value in (folder / 'val.log').read_text().splitlines()[-1].split()]
@@ -93,8 +93,8 @@ def test_training_steps_are_those_of_one_process(tiny_data, trained, tmp_path):
                         trained / 'save_1.pth', '--ft_begin_module', 'fc', '--batch_size', 5)
                 for n, folder in folders.items()}
     assert run_main(commands[1]) == 0
-    status, _, stderr = finish(torchrun(3, commands[3]))
-    assert status == 0, stderr
+    status, said = run_ranks(3, commands[3], tmp_path / 'output')
+    assert status == [0, 0, 0], said
     one, three = (weights.load(folders[n] / 'save_2.pth')['state_dict'] for n in (1, 3))
     for name, value in one.items():
         torch.testing.assert_close(three[name], value, rtol=1e-4, atol=1e-6)
@@ -111,10 +111,10 @@ def test_training_steps_are_those_of_one_process(tiny_data, trained, tmp_path):
 def test_other_launchers(tiny_data, trained, tmp_path, launcher):
     more = ('--distributed', '--world_size', 2) if launcher == 'node' else ()
     command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth', '--no_val', *more)
-    ended = [finish(process) for process in launch(launcher, 2, command)]
-    assert [status for status, _, _ in ended] == [0, 0], ended
+    status, said = run_ranks(2, command, tmp_path / 'output', launcher)
+    assert status == [0, 0], said
     name = '--distributed' if launcher == 'node' else launcher
-    assert f'2 processes{" on 2 nodes" if more else ""}, started by {name}' in ended[0][1]
+    assert f'2 processes{" on 2 nodes" if more else ""}, started by {name}' in said
     assert (tmp_path / 'val.json').read_text() == (trained / 'val.json').read_text()
 
 
@@ -134,27 +134,37 @@ def test_two_nodes(tiny_data, trained, tmp_path):
 
 def test_a_dead_rank_takes_the_run_down_and_is_named(tiny_data, tmp_path):
     command = argv(tiny_data, tmp_path, '--n_epochs', 10_000, '--checkpoint', 10_000)
-    survivor, victim = launch('Open MPI', 2, command)
+    survivor, victim = start_ranks(2, command, tmp_path / 'output')
     _wait_for_rows(tmp_path / 'train.log', 2)
     victim.kill()
-    status, _, stderr = finish(survivor)
-    assert status == 1
-    assert 'error: rank 0: rank 1 has not answered' in stderr
-    finish(victim)
+    survivor.join(LIMIT_SEC)
+    assert survivor.exitcode == 1
+    assert 'error: rank 0: rank 1 has not answered' in (tmp_path / 'output').read_text()
+
+
+def _kill_a_child(pid):
+    """Kill -9 the last process that a process started."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
 
 
 def _wait_for_rows(path, n):
     wait_for(lambda: path.exists() and len(path.read_text().splitlines()) >= n)
 
 
-def test_stopped_processes_save_and_go_on_under_torchrun(tiny_data, tmp_path):
-    """SIGTERM to the agent, as SLURM sends it: all stop after the same step, one saves."""
-    command = argv(tiny_data, tmp_path, '--n_epochs', 10_000, '--resume_path', 'auto',
-                   '--checkpoint', 10_000)
-    agent = torchrun(2, command)
-    _wait_for_rows(tmp_path / 'train.log', 3)
+def test_torchrun_restarts_a_run_and_stops_it(tiny_data, tmp_path):
+    """One process is killed: all begin again at the last checkpoint. SIGTERM to the agent, as SLURM
+    sends it: all stop after the same step, one saves."""
+    command = argv(tiny_data, tmp_path, '--n_epochs', 10_000, '--resume_path', 'auto')
+    agent = torchrun(2, command, '--max_restarts', 1, '--master_port', free_port())
+    log = tmp_path / 'train.log'
+    _wait_for_rows(log, 3)
+    _kill_a_child(agent.pid)
+    # One more at the most is that of the process that is left.
+    _wait_for_rows(log, len(log.read_text().splitlines()) + 2)
     agent.send_signal(signal.SIGTERM)
-    _, _, stderr = finish(agent)
+    _, stdout, stderr = finish(agent)
+    assert '--resume_path auto: ' + str(tmp_path / 'save_') in stdout
     assert 'go on with --resume_path auto' in stderr
     position = weights.load(tmp_path / 'save_last.pth')['position']
     assert run_main([*command, '--n_epochs', position['epoch']]) == 0
@@ -166,35 +176,16 @@ def test_stopped_processes_save_and_go_on_under_torchrun(tiny_data, tmp_path):
 def test_error_of_one_rank_ends_all(own_data, tmp_path):
     own_data.frame('blue_3').write_bytes(b'')
     command = argv(own_data, tmp_path, '--train_t_crop', 'center', '--sample_duration', 40)
-    ended = [finish(process) for process in launch('Open MPI', 2, command)]
-    assert sorted(status for status, _, _ in ended) in ([1, 2], [2, 2]), ended
-    assert any('blue_3/image_00001.jpg' in stderr for _, _, stderr in ended)
+    status, said = run_ranks(2, command, tmp_path / 'output')
+    assert sorted(status) in ([1, 2], [2, 2]), said
+    assert 'blue_3/image_00001.jpg' in said
 
 
 def test_what_all_find_wrong_is_said_once(tiny_data, tmp_path):
     command = argv(tiny_data, tmp_path, '--n_classes', 7)
-    ended = [finish(process) for process in launch('Open MPI', 2, command)]
-    assert [status for status, _, _ in ended] == [2, 2], ended
-    assert sum(stderr.count('error:') for _, _, stderr in ended) == 1
-
-
-def test_torchrun_restarts_a_run_that_goes_on(tiny_data, tmp_path):
-    command = argv(tiny_data, tmp_path, '--n_epochs', 60, '--resume_path', 'auto')
-    agent = torchrun(2, command, '--max_restarts', 1, '--master_port', free_port())
-    _wait_for_rows(tmp_path / 'train.log', 3)
-    _kill_a_child(agent.pid)
-    status, stdout, stderr = finish(agent)
-    assert status == 0, stderr
-    assert '--resume_path auto: ' + str(tmp_path / 'save_') in stdout
-    epochs = [line.split('\t')[0] for line in
-              (tmp_path / 'train.log').read_text().splitlines()[1:]]
-    assert epochs == [str(epoch) for epoch in range(1, 61)]
-
-
-def _kill_a_child(pid):
-    """Kill -9 the last process that a process started."""
-    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    status, said = run_ranks(2, command, tmp_path / 'output')
+    assert status == [2, 2], said
+    assert said.count('error:') == 1
 
 
 def test_batchnorm_sync_needs_gpus(tiny_data, tmp_path, capsys):

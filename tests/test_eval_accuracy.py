@@ -163,8 +163,9 @@ def test_map_where_each_video_has_one_label(evaluate, tmp_path):
                      '--save').splitlines()
     assert lines[:2] == ['top-1 accuracy: 0.5000 (2 of 4 videos)',
                          f'mAP: {mean:.4f} (4 classes, worst first)']
-    assert [line.split()[:2] for line in lines[2:]] == [
+    assert [line.split()[:2] for line in lines[2:-1]] == [
         [name, f'{value:.4f}'] for name, value in values.items()]
+    assert lines[-1] == f'written: {tmp_path / "top1.txt"}, {tmp_path / "map.txt"}'
     assert float((tmp_path / 'map.txt').read_text()) == mean
     assert 'mAP' not in evaluate(TRUTH, without(RESULTS))
     truth = {**TRUTH, 'labels': LABELS[:3]}

@@ -41,7 +41,6 @@ FAMILIES = {
     'i3d': ({'model': 'i3d'}, '--dynamic_time', 16, 32),
     'x3d': ({'model': 'x3d', 'model_size': 'xs'}, '--dynamic_time --dynamic_size', 4, 32),
     'r3d_18': ({'model': 'r3d_18'}, '', 4, 32),
-    'resnext': ({'model': 'resnext', 'model_depth': 50}, '', 4, 32),
 }
 
 
@@ -212,8 +211,8 @@ def test_the_entry_point_of_the_image_runs_commands(argv, said, tmp_path):
 # ---------------------------------------------------------------- what it says
 
 @needs_extras
-@pytest.mark.parametrize('ending', ['.onnx', '.xml', '.pt2'])
-@pytest.mark.parametrize('inside', [True, False])
+@pytest.mark.parametrize('ending, inside', [('.onnx', True), ('.onnx', False), ('.xml', False),
+                                            ('.pt2', True)])
 def test_the_lines_of_the_card_run_it(exported, source, video, tmp_path, ending, inside):
     if inside:
         path = exported[ending]
@@ -241,13 +240,14 @@ def test_int8_is_measured_beside_fp32(tiny_data, trained, tmp_path, ending):
     argv = [trained, tmp_path / f'a{ending}', '--preprocess']
     data = ['--int8', '--video_path', tiny_data.root / 'jpg', '--annotation_path',
             tiny_data.annotation_path, '--n_threads', 0, '--seconds', 0.1]
+    more = ['--compare_layers'] if ending == '.xml' else []
     done = run_script('export', *argv, *data, '--json', tmp_path / 'a.json', '--max_drop', 1,
-                      '--compare_layers', '--keep_float', 'layer4.0.conv2')
+                      '--keep_float', 'conv1', 'layer4.0.conv2', *more)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / 'a.json').read_text())
     rows = {row['name']: row for row in found['rows']}
-    assert {'fp32', 'int8', 'int8, last layer in fp32'} <= rows.keys()
-    assert found['kept'] == ['layer4.0.conv2'] and found['n_videos'] == 6
+    assert {'fp32', 'int8', *['int8, last layer in fp32'] * len(more)} <= rows.keys()
+    assert found['kept'] == ['conv1', 'layer4.0.conv2'] and found['n_videos'] == 6
     assert rows['int8']['n_bytes'] < 0.8 * rows['fp32']['n_bytes']
     assert '| int8 |' in (tmp_path / f'a{ending}.md').read_text()
     done = run_script('export', *argv, *data, '--keep_float', 'layer9')
@@ -272,6 +272,25 @@ def test_int8_that_costs_too_much_is_not_written(tiny_data, trained, tmp_path):
     assert 'Layers in floating point: fc.' in done.stdout
 
 
+@needs_extras
+def test_accuracy_control_keeps_the_layers_that_int8_spoils_and_names_them(
+        tiny_data, trained, tmp_path):
+    source = spoil_last_layer(trained, tmp_path / 'spoilt.pth')
+    argv = [source, tmp_path / 'a.xml', '--int8', '--video_path', tiny_data.root / 'jpg',
+            '--annotation_path', tiny_data.annotation_path, '--n_threads', 0, '--seconds', 0.1]
+    done = run_script('export', *argv, '--accuracy_control', '--json', tmp_path / 'a.json')
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / 'a.json').read_text())
+    rows = {row['name']: row for row in found['rows']}
+    assert rows['int8']['accuracy'] >= rows['fp32']['accuracy'] - 0.01
+    assert found['kept'] == ['fc'] and '| int8 |' in (tmp_path / 'a.xml.md').read_text()
+    [cure] = re.findall(r'keeps fc in floating point; the same without a search: (.*)\n',
+                        done.stdout)
+    other = run_script('export', *argv, *cure.split(), '--json', tmp_path / 'b.json')
+    assert other.returncode == 0, other.stderr
+    assert json.loads((tmp_path / 'b.json').read_text())['kept'] == found['kept']
+
+
 def spoil_last_layer(path, target):
     """Give the classifier weights that are large and of no effect: their feature is always 0."""
     file = torch.load(path, weights_only=True)
@@ -285,7 +304,7 @@ def spoil_last_layer(path, target):
 
 
 @needs_extras
-@pytest.mark.parametrize('value', ['-0.1', 'nan'])
+@pytest.mark.parametrize('value', ['-0.1', 'nan', '1.5', '50%'])
 def test_a_drop_that_is_none_is_refused(source, tmp_path, value):
     done = run_script('export', source, tmp_path / 'a.xml', '--int8', '--max_drop', value)
     assert done.returncode == 2 and '--max_drop' in done.stderr
@@ -314,6 +333,23 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(source, tmp_path):
     (tmp_path / 'file').touch()
     done = run_script('export', source, tmp_path / 'file' / 'a.pt2')
     assert done.returncode == 2 and 'cannot be written' in done.stderr
+
+
+@needs_extras
+@pytest.mark.parametrize('name', ['none.mp4', 'text.mp4', ''])
+def test_videos_that_cannot_be_read_are_one_sentence(source, tmp_path, name):
+    (tmp_path / 'text.mp4').write_text('no video')
+    done = run_script('export', source, tmp_path / 'out' / 'a.pt2', '--videos', tmp_path / name)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert 'no video can be read there' in done.stderr and not list((tmp_path / 'out').iterdir())
+
+
+@needs_extras
+def test_int8_names_data_that_are_wrong_before_it_exports(source, tmp_path):
+    done = run_script('export', source, tmp_path / 'a.xml', '--int8', '--video_path', tmp_path,
+                      '--annotation_path', tmp_path / 'none.json')
+    assert done.returncode == 2 and 'no such annotation file' in done.stderr
+    assert 'runs as the checkpoint does' not in done.stdout
 
 
 @needs_extras
@@ -365,10 +401,11 @@ def test_clips_of_another_size_are_one_sentence(exported):
             network(torch.zeros(1, 3, 5, 32, 32))
 
 
-@pytest.mark.parametrize('name', EXTRAS[:-1])
+@pytest.mark.parametrize('name', EXTRAS)
 def test_a_library_that_is_missing_is_one_sentence(source, tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)  # hides it
     ending = '.xml' if name == 'openvino' else '.onnx'
-    done = run_script('export', source, tmp_path / f'a{ending}')
+    int8 = ['--int8', '--video_path', 'v', '--annotation_path', 'a'] if name == 'nncf' else []
+    done = run_script('export', source, tmp_path / f'a{ending}', *int8)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert f'needs {name}, which is not installed: pip install -r' in done.stderr

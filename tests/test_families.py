@@ -45,6 +45,16 @@ def test_bare_weights_tell_their_network(model, options, tmp_path):
     assert weights.class_names is None and not weights.is_ours
 
 
+@pytest.mark.parametrize('model, options', [
+    ('i3d', {}), ('s3d', {}), ('csn', {'model_depth': 26}), ('resnet', {'model_depth': 10})])
+def test_a_new_classifier_of_few_classes_begins_unsure(model, options):
+    torch.manual_seed(1)
+    network = generate_model(model=model, n_classes=2, **options).eval()
+    features = torch.rand(8, network.num_features, 2, 7, 7)
+    loss = F.cross_entropy(network.forward_head(features), torch.tensor([0, 1] * 4))
+    assert 0.5 < loss < 1.2  # log 2 is 0.69
+
+
 @pytest.mark.parametrize('model, mean', [('i3d', 0.5), ('csn', 0.45), ('x3d', 0.45)])
 def test_weights_of_other_projects_bring_class_names_and_preprocessing(model, mean, tmp_path):
     network = network_of(model, n_classes=400)
@@ -114,7 +124,8 @@ def test_features_of_a_module_and_of_the_classifier(model):
 @pytest.mark.parametrize('model', FAMILIES)
 def test_trains_resumes_and_fine_tunes_through_main(model, tiny_data, tmp_path):
     flags = [f'--{name}={value}' for name, value in FAMILIES[model].items()]
-    base = [*tiny_data.argv(tmp_path / 'run'), '--model', model, *flags, '--n_epochs', '1']
+    base = [*tiny_data.argv(tmp_path / 'run'), '--model', model, *flags, '--n_epochs', '1',
+            '--batch_size', '12']
     assert run_main(base) == 0
     saved = tmp_path / 'run' / 'save_1.pth'
     weights = read(saved)

@@ -9,7 +9,7 @@ from features import Features, FeatureTap, read_features, write_features
 from model import load_model
 from models import generate_model
 from runtime.errors import InputError
-from tests.processes import LIMIT_SEC, finish, start_main, torchrun
+from tests.processes import LIMIT_SEC, run_ranks, start_main
 from tests.tiny_data import CLASSES, run_main
 
 
@@ -55,10 +55,10 @@ def test_they_are_what_the_classifier_gets(tiny_data, weights, tmp_path):
 @pytest.mark.slow
 def test_processes_write_each_row_once(tiny_data, weights, tmp_path):
     assert run_main(argv(tiny_data, tmp_path / 'one', weights, '--inference_batch_size', 1)) == 0
-    status, stdout, stderr = finish(torchrun(2, argv(tiny_data, tmp_path / 'two', weights,
-                                                     '--inference_batch_size', 1)))
-    assert status == 0, stderr
-    assert stdout.count('6 rows of features of 6 videos') == 1
+    command = argv(tiny_data, tmp_path / 'two', weights, '--inference_batch_size', 1)
+    status, said = run_ranks(2, command, tmp_path / 'output')
+    assert status == [0, 0], said
+    assert said.count('6 rows of features of 6 videos') == 1
     one, two = (read_features(tmp_path / name / 'f.h5') for name in ('one', 'two'))
     assert one.video_ids == two.video_ids
     np.testing.assert_allclose(one.features, two.features, rtol=1e-5, atol=1e-7)

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.frames import make_reader
 from runtime.errors import InputError
+from tests.helpers import ROOT
 from tests.tiny_data import CLASSES, TinyData, run_main
-from util_scripts import eval_accuracy, find_class_order
+from util_scripts import (demo_videos, eval_accuracy, find_class_order, generate_video_jpgs,
+                          ucf101_json)
+from util_scripts.demo_videos import MOTIONS
 from util_scripts.helpers.class_order import find_order, log_likelihoods, videos_needed
+from weights import load
 
 
 def write_files(folder, scores, labels, class_names, names_of_outputs=None):
@@ -51,8 +56,7 @@ def test_a_trained_network_with_permuted_rows_gets_its_names_back(tmp_path, comm
     assert run_main(data.argv('trained', '--n_epochs', 5)) == 0
     weights = torch.load(data.root / 'trained' / 'save_5.pth', weights_only=True)['state_dict']
     rows = torch.tensor([2, 0, 1])  # output i was class rows[i]
-    for name in ('fc.weight', 'fc.bias'):
-        weights[name] = weights[name][rows]
+    permute(weights, 'fc', rows)
     torch.save(weights, data.root / 'lost.pth')
     argv = ('--resume_path', 'lost.pth', '--no_train', '--no_val', '--inference', '--output_topk',
             0, '--batch_size', 4)
@@ -60,6 +64,87 @@ def test_a_trained_network_with_permuted_rows_gets_its_names_back(tmp_path, comm
     names, said = command(data.root / 'inferred' / 'val.json', data.annotation_path)
     assert names == [CLASSES[row] for row in rows]
     assert '6 videos of 3 classes, 3 outputs' in said
+
+
+def permute(weights, name, rows):
+    """Let output i of a classifier be what output rows[i] was."""
+    for kind in ('weight', 'bias'):
+        weights[f'{name}.{kind}'] = weights[f'{name}.{kind}'][rows]
+
+
+@pytest.mark.slow
+def test_the_demos_network_gets_the_names_of_its_motions_back(tmp_path, command):
+    """A small one, on the videos that it was trained on."""
+    demo_videos.main([str(tmp_path), '--n_train', '4', '--n_val', '1'])
+    for argv in ((generate_video_jpgs, tmp_path / 'videos', tmp_path / 'jpg', 'ucf101', '--size',
+                  32, '--n_jobs', 1),
+                 (ucf101_json, tmp_path / 'splits', tmp_path / 'jpg', tmp_path)):
+        assert not argv[0].main(list(map(str, argv[1:])))
+    argv = ['--root_path', tmp_path, '--video_path', 'jpg', '--annotation_path', 'ucf101_01.json',
+            '--dataset', 'ucf101', '--model_depth', 10, '--resnet_widen_factor', 0.25,
+            '--sample_size', 32, '--sample_duration', 16, '--n_threads', 0, '--no_cuda',
+            '--no_val', '--result_path']
+    n_epochs = 25
+    assert run_main([*argv, 'trained', '--train_crop', 'center', '--train_t_crop', 'center',
+                     '--no_hflip', '--batch_size', 8, '--learning_rate', 0.02, '--checkpoint',
+                     n_epochs, '--n_epochs', n_epochs]) == 0
+    weights = torch.load(tmp_path / f'trained/save_{n_epochs}.pth', weights_only=True)['state_dict']
+    rows = torch.randperm(len(MOTIONS), generator=torch.Generator().manual_seed(3))
+    permute(weights, 'fc', rows)
+    torch.save(weights, tmp_path / 'lost.pth')
+    assert run_main([*argv, 'inferred', '--resume_path', 'lost.pth', '--no_train', '--inference',
+                     '--inference_subset', 'train', '--output_topk', 0]) == 0
+    annotation = tmp_path / 'ucf101_01.json'
+    names, _ = command(tmp_path / 'inferred/train.json', annotation, '--subset', 'train')
+    labels = json.loads(annotation.read_text())['labels']
+    assert names == [labels[row] for row in rows]
+
+
+# Real clips, and what Kinetics calls what is done in them.
+CLIPS = {'ucf101/videos/ApplyEyeMakeup': 'filling eyebrows',
+         'ucf101/videos/Basketball': 'shooting basketball',
+         'ucf101/videos/Biking': 'riding mountain bike',
+         'ucf101/videos/HorseRiding': 'riding or walking with horse',
+         'ucf101/videos/IceDancing': 'ice skating', 'ucf101/videos/SkateBoarding': 'skateboarding',
+         'hmdb51/videos/ride_horse': 'riding or walking with horse',
+         'hmdb51/videos/swing_baseball': 'hitting baseball',
+         'kinetics/videos/arm wrestling': 'arm wrestling',
+         'kinetics/videos/flipping pancake': 'flipping pancake'}
+WEIGHTS = ROOT / 'weights/i3d-kinetics-400.pth'
+
+
+@pytest.mark.slow
+@pytest.mark.videos
+@pytest.mark.skipif(not WEIGHTS.exists(), reason=f'{WEIGHTS.name} is not in {WEIGHTS.parent.name}/:'
+                    ' python -m util_scripts.get_weights i3d-kinetics-400')
+def test_i3d_gets_the_names_of_what_real_clips_show_back(videos_dir, tmp_path, command):
+    """Of 400 outputs, from one or two clips of a class."""
+    file = load(WEIGHTS)
+    rows = torch.randperm(400, generator=torch.Generator().manual_seed(7))
+    permute(file['state_dict'], 'logits.conv3d', rows)
+    torch.save(file['state_dict'], tmp_path / 'lost.pth')
+    paths = {path: label for folder, label in CLIPS.items()
+             for path in sorted((videos_dir / folder).iterdir())}
+    labels = file['class_names']
+    database = {path.stem: {'subset': 'validation', 'video_path': str(path.with_suffix('')),
+                            'annotations': {'label': label, 'segment': [
+                                1, make_reader(('video', 'rgb')).count(str(path.with_suffix('')))
+                                + 1]}}
+                for path, label in paths.items()}
+    (tmp_path / 'annotation.json').write_text(json.dumps({'labels': labels, 'database': database}))
+    assert run_main([
+        '--video_path', videos_dir, '--annotation_path', tmp_path / 'annotation.json',
+        '--result_path', tmp_path / 'inferred', '--resume_path', tmp_path / 'lost.pth', '--model',
+        'i3d', '--file_type', 'video', '--sample_size', 224, '--sample_resize', 256,
+        '--sample_duration', 32, '--no_train', '--no_val', '--inference',
+        '--inference_views', '2x1', '--output_topk', 0, '--n_threads', 0, '--no_cuda', '--mean',
+        0.5, 0.5, 0.5, '--std', 0.5, 0.5, 0.5]) == 0
+    names, said = command(tmp_path / 'inferred/val.json', tmp_path / 'annotation.json')
+    print(said)
+    shown = sorted(set(paths.values()))
+    found = [label for label in shown
+             if label in names and names.index(label) == rows.tolist().index(labels.index(label))]
+    assert len(found) >= 0.7 * len(shown), set(shown) - set(found)
 
 
 def test_numbers_and_names_of_the_annotation_say_the_same(tmp_path, command):

@@ -133,3 +133,10 @@ def test_a_file_of_groups_that_lacks_something(tmp_path):
     path.write_text('path,recording\n')
     with pytest.raises(InputError, match='groups.csv: no column group in line 1; a CSV file'):
         group_reader(path)
+
+
+def test_folds_of_classes_with_few_groups():
+    """Each fold has a video, though the balance of classes alone would leave some empty."""
+    videos = [Own(f'{label}/{label}', label, label) for label in 'abc']
+    for n_folds in (2, 3):
+        assert set(folds(videos, n_folds, 1).values()) == set(range(n_folds))

@@ -350,7 +350,10 @@ def test_a_file_that_was_put_there_by_hand_is_taken(tmp_path, capsys):
     (tmp_path / 'weights').mkdir()
     (tmp_path / 'weights' / 'r3d50_K_200ep.pth').write_bytes(b'anything')
     get_weights.main(['r3d50_K_200ep', '--to', str(tmp_path / 'weights')])
-    assert 'r3d50_K_200ep.pth: resnet-50, 700 classes of Kinetics-700' in capsys.readouterr().out
+    path = tmp_path / 'weights' / 'r3d50_K_200ep.pth'
+    written, then = capsys.readouterr().out.splitlines()
+    assert written.startswith(f'written: {path} (resnet-50, 700 classes of Kinetics-700')
+    assert then.startswith('next: ') and then.endswith(f'predict VIDEO --weights {path}')
     get_weights.main(['r3d50_K_200ep.pth', '--to', str(tmp_path / 'other'), '--file',
                       str(tmp_path / 'weights' / 'r3d50_K_200ep.pth')])
     assert (tmp_path / 'other' / 'r3d50_K_200ep.pth').read_bytes() == b'anything'

@@ -57,8 +57,12 @@ def test_every_family(model):
     clips = torch.randn(1, 3, n_frames, size, size)
     name = default_module(network, clips, 1)
     # Of random weights a class may have no place that speaks for it, but not all three.
-    heat = torch.cat([GradCam(network, number, name)(clips) for number in range(3)])
-    assert min(heat.shape[2:]) >= 4 and heat.min() >= 0 and heat.max() > 0
+    for number in range(3):
+        heat = GradCam(network, number, name)(clips)
+        assert min(heat.shape[2:]) >= 4 and heat.min() >= 0
+        if heat.max() > 0:
+            return
+    raise AssertionError('no class has a place that speaks for it')
 
 
 def test_the_last_stage_is_taken_where_it_has_places():

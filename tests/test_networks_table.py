@@ -7,7 +7,8 @@ from torch import nn
 from models import ARCHITECTURES, generate_model
 from runtime.errors import InputError
 from util_scripts import networks_table
-from util_scripts.helpers.networks import count_operations, count_training_bytes, networks_of, paper
+from util_scripts.helpers.networks import (count_operations, count_training_bytes, networks_of,
+                                           paper, taken_clip)
 
 CLIP = (3, 8, 32, 32)
 
@@ -23,13 +24,19 @@ def test_the_page(tmp_path, capsys):
     assert all(len(row) == 7 for row in rows)
     assert all(float(cell) > 0 for cell in rows[2][1:5])
     assert rows[3][-1].startswith('Feichtenhofer, "X3D')
-    assert capsys.readouterr().out.splitlines() == [line for line in lines if line.startswith('|')]
+    assert capsys.readouterr().out.splitlines() == [
+        *(line for line in lines if line.startswith('|')), f'written: {page}']
 
 
-def test_a_network_that_cannot_take_the_clip_has_no_numbers(capsys):
-    networks_table.main(['--networks', 'i3d', '--sample_size', '16', '--seconds', '0.01'])
-    row = capsys.readouterr().out.splitlines()[-1].strip('| ').split(' | ')
-    assert row[0] == 'i3d' and row[2:6] == [''] * 4
+@pytest.mark.parametrize('model, size, taken', [
+    ('s3d', 112, (3, 16, 224, 224)), ('mvit_v2_s', 112, (3, 16, 224, 224)),
+    ('i3d', 112, (3, 16, 112, 112)), ('i3d', 16, (3, 16, 224, 224))])
+def test_networks_that_take_no_small_clips_have_large_ones(model, size, taken):
+    with torch.device('meta'):
+        network = generate_model(model)
+    clip, said = taken_clip(network, (3, 16, size, size))
+    assert clip == taken and said == (' (16x224x224)' if taken[2] != size else '')
+    assert count_operations(network, clip) > 0
 
 
 @pytest.mark.parametrize('names, found', [

@@ -36,6 +36,7 @@ CASES = {
     'layer decay': ('--layer_decay', 0.5, '--head_lr_factor', 3, '--no_norm_decay',
                     '--weight_decay', 0.1),
     'mixup': ('--mixup', 0.4, '--accumulate', 2),
+    'adamw, mixup': ('--optimizer', 'adamw', '--learning_rate', 0.001, '--mixup', 0.4),
     'label smoothing': ('--label_smoothing', 0.2),
     'all': ('--optimizer', 'adamw', '--learning_rate', 0.002, '--accumulate', 2,
             '--clip_grad_norm', 1, '--ema_decay', 0.35, '--warmup_epochs', 1, '--layer_decay', 0.7,

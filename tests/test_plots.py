@@ -38,7 +38,7 @@ def test_one_run_and_several(result_path, tmp_path, capsys):
     (other / 'val.log').write_text('epoch\tloss\tacc\n1\t2.5\t0.25\n2\tnan\t0.5\n')
     plot_log.main([str(result_path), str(other), '--output', str(tmp_path / 'both.png')])
     assert is_picture(tmp_path / 'both.png')
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / 'both.png')
+    assert capsys.readouterr().out.splitlines()[-1] == f'written: {tmp_path / "both.png"}'
 
 
 def test_names_tell_runs_apart():
@@ -73,7 +73,7 @@ def test_pictures_of_results(tiny_data, mistaken, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ['most confused:', '  green taken for blue (1 of 2 videos)']
     for name in ('confusion', 'classes', 'mistakes'):
-        assert str(mistaken.with_name(f'{name}.png')) in lines
+        assert str(mistaken.with_name(f'{name}.png')) in lines[-1].removeprefix('written: ')
         assert is_picture(mistaken.with_name(f'{name}.png'))
 
 

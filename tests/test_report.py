@@ -14,7 +14,7 @@ from tests.helpers import run_script
 from tests.tiny_data import CLASSES, run_main
 from util_scripts import report
 from util_scripts.helpers.charts import Curve, confusion_matrix, line_chart
-from util_scripts.helpers.html_page import film, table
+from util_scripts.helpers.html_page import film, table, without_empty
 from util_scripts.helpers.intervals import by_group, wilson
 from util_scripts.helpers.report_data import command
 
@@ -139,6 +139,23 @@ def test_several_runs_and_runs_without_results(folder, tmp_path, capsys):
     words = ' '.join(Page((tmp_path / 'two.html').read_text()).text)
     assert 'How bare was made' in words and 'Results of bare' not in words
     assert 'two.html' in capsys.readouterr().out
+
+
+def test_runs_without_validation_show_their_training(tmp_path):
+    """Nothing is drawn, named or explained that they have not."""
+    for name in 'one', 'two':
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'train.log').write_text('epoch\tloss\tacc\tlr\tn_trained\n'
+                                                   '1\t2.5\t0.25\t0.1\t33208008\n')
+    for names in ['one'], ['one', 'two']:
+        report.main([*(str(tmp_path / name) for name in names), '--output',
+                     str(tmp_path / 'a.html')])
+        content = (tmp_path / 'a.html').read_text()
+        words = ' '.join(Page(content).text)
+        for title in 'loss by epoch', 'clip accuracy by epoch':
+            chart = re.search(f'aria-label="{title}".*?</svg>', content)[0]
+            assert chart.count('class="dot') == len(names)
+        assert 'best epoch' not in words and 'validation' not in words and '33208008' in words
 
 
 def test_frames_that_are_not_there_are_said(folder, tmp_path, capsys):
@@ -271,5 +288,9 @@ def test_a_browser_sorts_pauses_and_fits(content, tmp_path):
 def test_parts_of_pages():
     assert table(['a<'], []) and '&lt;' in table(['a<'], [('<x>',)]) and '<x>' not in table(
         ['a'], [('<x>',)])
+    assert without_empty(['a', 'b', 'c'], [(1, '', ''), ('', '', 0)]) == (
+        ['a', 'c'], [[1, ''], ['', 0]])
+    assert 'class=long' in table(['a'], [('a sentence of more than a few words',)])
+    assert 'class=long' not in table(['a'], [('/a/path/without/any/spaces/in/it',), ('a b',)])
     frames = np.zeros((4, 36, 48, 3), np.uint8)
     assert 'steps(4)' in film(frames, 'a') and '--length:640px' in film(frames, 'a')

@@ -29,8 +29,8 @@ def test_before_and_after(video, tmp_path):
     assert result.returncode == 0 and not result.stderr
     assert result.stdout.splitlines() == [
         'augmentation: --colorjitter --rand_augment 2 9 --random_erasing 0.5',
-        f'written: {tmp_path / "new/a.png"}, 1 clip before and 3 draws after; --manual_seed '
-        'draws others']
+        f'written: {tmp_path / "new/a.png"} (1 clip before and 3 draws after; --manual_seed '
+        'draws others)']
     assert pixels(tmp_path / 'new/a.png').shape[1] > 1000
 
 

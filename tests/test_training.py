@@ -6,14 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import checkpoint
 import weights
 from distillation import DistillationLoss, Teacher
 from model import build_network, load_model, set_dropout, stages
 from models.base import Classifier
 from opts import parse_opts
 from tests.processes import run_ranks, same_state
-from tests.tiny_data import CLASSES, run_main
+from tests.tiny_data import CLASSES, run_main, states_of
 
 
 def log_rows(folder, name='train_batch.log'):
@@ -55,18 +54,8 @@ def all_flags(pretrained):
 @pytest.mark.parametrize('case', ['sgd', 'adamw', 'frozen'])
 def test_a_resumed_training_ends_like_one_that_was_not_stopped(tiny_data, tmp_path, pretrained,
                                                                monkeypatch, case):
-    save, saved = checkpoint.save, []
-
-    def save_and_keep(path, state):
-        save(path, state)
-        if path.name == 'save_last.pth':
-            saved.append(tmp_path / f'step_{len(saved)}.pth')
-            path.rename(saved[-1])
-
     flags = tiny_data.argv(tmp_path / 'whole', '--batch_size', 2, *all_flags(pretrained)[case])
-    monkeypatch.setattr(checkpoint, 'save', save_and_keep)
-    assert run_main([*flags, '--checkpoint_minutes', 1e-9]) == 0
-    monkeypatch.undo()
+    saved = states_of(flags, tmp_path, monkeypatch)
     positions = [weights.load(path)['position'] for path in saved]
     assert {position['epoch'] for position in positions} == {1, 2}
     begin = flags.index('--pretrain_path') if '--pretrain_path' in flags else len(flags)
@@ -98,8 +87,9 @@ def test_several_processes_train_as_one(tiny_data, tmp_path, pretrained, n_proce
              '--optimizer', 'adamw', '--learning_rate', 0.001, '--warmup_epochs', 1,
              '--layer_decay', 0.8, '--ft_begin_module', 'layer4', '--unfreeze_epoch', 1)
     assert run_main(tiny_data.argv(tmp_path / 'one', *flags)) == 0
-    status = run_ranks(n_processes, tiny_data.argv(tmp_path / 'all', *flags), tmp_path / 'output')
-    assert status == [0] * n_processes, (tmp_path / 'output').read_text()
+    command = tiny_data.argv(tmp_path / 'all', *flags)
+    status, said = run_ranks(n_processes, command, tmp_path / 'output')
+    assert status == [0] * n_processes, said
     one, several = (state_of(tmp_path / name, 2) for name in ('one', 'all'))
     for key in ('state_dict', 'ema_state_dict'):
         for name, value in one[key].items():

@@ -11,7 +11,7 @@ from datasets.frames import JpgFrames
 from model import load_model
 from runtime.errors import InputError
 from spatial_transforms import EvenCrops, Resize
-from tests.processes import finish, torchrun
+from tests.processes import run_ranks
 from tests.tiny_data import run_main
 
 pytestmark = pytest.mark.slow
@@ -46,9 +46,9 @@ def test_scores_are_the_mean_over_all_views(tiny_data, viewed):
 
 
 def test_processes_and_batches_count_each_view_once(tiny_data, viewed, tmp_path):
-    status, _, stderr = finish(torchrun(2, argv(tiny_data, tmp_path, '--inference_views', '4x3',
-                                                '--inference_batch_size', 2)))
-    assert status == 0, stderr
+    command = argv(tiny_data, tmp_path, '--inference_views', '4x3', '--inference_batch_size', 2)
+    status, said = run_ranks(2, command, tmp_path / 'output')
+    assert status == [0, 0], said
     results = json.loads((tmp_path / 'val.json').read_text())['results']
     for video_id, result in viewed.items():
         for one, other in zip(result, results[video_id], strict=True):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import checkpoint
 import main
 from datasets.annotations import read_annotation
 from datasets.loading import build_loader
@@ -106,6 +107,21 @@ def run_main(argv):
     with pytest.raises(SystemExit) as ended:
         errors.run(main.main, list(map(str, argv)))
     return ended.value.code or 0
+
+
+def states_of(argv, folder, monkeypatch):
+    """Train with a checkpoint after each step, all of which are kept in a folder: their paths."""
+    save, saved = checkpoint.save, []
+
+    def save_and_keep(path, state):
+        save(path, state)
+        if path.name == 'save_last.pth':
+            saved.append(folder / f'step_{len(saved)}.pth')
+            path.rename(saved[-1])
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, 'save', save_and_keep)
+        assert run_main([*argv, '--checkpoint_minutes', 1e-9]) == 0
+    return saved
 
 
 def loader_of(data, split, *flags, **options):

@@ -13,6 +13,7 @@ from datasets.video import Video, VideoError
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
 from runtime.logs import Progress
+from runtime.output import wrote
 from util_scripts.helpers.annotation_files import write_json
 from util_scripts.helpers.files import read_json
 from util_scripts.helpers.jobs import n_processors
@@ -78,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(dst_path, data)
     for path, why in failures.items():
         print(printable(f'failed: {path}: {why}'), file=sys.stderr)
-    print(f'{printable(dst_path)}: {len(database)} videos, {n_missing} of them not found and '
-          f'{len(failures)} not readable: those are without fps')
+    wrote(dst_path, about=f'{len(database)} videos, {n_missing} of them not found and '
+                          f'{len(failures)} not readable: those are without fps',
+          then='give it as --annotation_path, with --dataset activitynet')
     return 1 if failures else 0
 
 

@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.arguments import POSITIVE, Parser
+from runtime.arguments import POSITIVE, Parser, command_line
 from runtime.errors import InputError, run
 from runtime.files import replacing
+from runtime.output import note, wrote
 from util_scripts.demo_videos import HEIGHT, MOTIONS, add_data_flags
 from util_scripts.helpers.jobs import end_on_sigterm
 
@@ -104,7 +105,8 @@ def run_stage(stage: str, arguments: Sequence[str]) -> float:
 
     Raises StageFailed.
     """
-    print(f'\n$ python {shlex.join(arguments)}', flush=True)
+    note('')
+    note(f'$ python {shlex.join(arguments)}')
     begin = time.monotonic()
     status = subprocess.run([sys.executable, *arguments], cwd=ROOT,
                             env=ENVIRONMENT | {'PYTHONUNBUFFERED': '1'} | os.environ).returncode
@@ -115,12 +117,14 @@ def run_stage(stage: str, arguments: Sequence[str]) -> float:
 
 def print_report(report: dict[str, Any], results: Path) -> None:
     """The figures of demo.json, for people."""
-    print('\nseconds')
+    note('')
+    note('seconds')
     for stage, seconds in report['seconds'].items():
-        print(f'  {stage:<16} {seconds:6.1f}')
-    print(f'pictures and figures: {results}/curves.png, confusion.png, clips.png, demo.json')
+        note(f'  {stage:<16} {seconds:6.1f}')
     print(f'{report["accuracy"]:.1%} of {report["n_videos"]} unseen videos are classified right; '
           f'by chance {report["chance"]:.1%} would be')
+    wrote(*(results / name for name in ('curves.png', 'confusion.png', 'clips.png', 'demo.json')),
+          then=command_line('report', results))
 
 
 def build_parser() -> Parser:
@@ -158,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = dst.relative_to(ROOT) if dst.is_relative_to(ROOT) else dst
     seconds = {}
     for name, value in ENVIRONMENT.items():
-        print(f'$ export {name}={os.environ.get(name, value)}')
+        note(f'$ export {name}={os.environ.get(name, value)}')
     try:
         for stage, arguments in commands(shown, args).items():
-            seconds[stage] = run_stage(stage, arguments)
+            seconds[stage] = run_stage(stage, [*arguments, *['--quiet'] * args.quiet])
     except StageFailed as failure:
         print(failure, file=sys.stderr)
         return failure.status

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.arguments import COUNT, POSITIVE, Parser
+from runtime.arguments import COUNT, POSITIVE, Parser, command_line
 from runtime.errors import InputError, run
+from runtime.output import wrote
+from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.video_writing import write_avi
 
@@ -205,7 +207,7 @@ def make_videos(video_dir: Path, numbers: Iterable[int], *, seed: int) -> None:
                 seed, class_name, number)
             for class_name in MOTIONS for number in numbers]
     for class_name in MOTIONS:
-        (video_dir / class_name).mkdir(parents=True)
+        make_folder(video_dir / class_name)
     with Progress(len(jobs), 'videos', unit='video') as progress:
         def count(job: Job, is_made: bool | None) -> None:
             if not is_made:
@@ -217,7 +219,7 @@ def make_videos(video_dir: Path, numbers: Iterable[int], *, seed: int) -> None:
 def write_splits(split_dir: Path, train_numbers: Iterable[int], test_numbers: Iterable[int]
                  ) -> None:
     """Write classInd.txt, trainlist01.txt and testlist01.txt as UCF-101 has them."""
-    split_dir.mkdir(parents=True)
+    make_folder(split_dir)
     classes = {name: index for index, name in enumerate(MOTIONS, start=1)}
 
     def write(file_name: str, lines: Iterable[str]) -> None:
@@ -258,8 +260,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_numbers, test_numbers = split_numbers(args.n_train, args.n_val)
     make_videos(video_dir, [*test_numbers, *train_numbers], seed=args.seed)
     write_splits(split_dir, train_numbers, test_numbers)
-    print(f'{video_dir}: {len(MOTIONS)} classes, {args.n_train} training and {args.n_val} test '
-          f'videos in each, {WIDTH}x{HEIGHT} pixels, {N_FRAMES} frames at {FPS} fps')
+    wrote(video_dir, split_dir,
+          about=f'{len(MOTIONS)} classes, {args.n_train} training and {args.n_val} test videos in '
+                f'each, {WIDTH}x{HEIGHT} pixels, {N_FRAMES} frames at {FPS} fps',
+          then=command_line('generate_video_jpgs', video_dir, args.dst_path / 'jpg', 'ucf101',
+                            '--size', HEIGHT))
 
 
 if __name__ == '__main__':

@@ -15,7 +15,8 @@ from runtime.errors import run
 def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.describe_checkpoint',
                     'Print what a checkpoint says of itself and a table of its network. The flags '
-                    'say what the file does not record, as it is with released weights.')
+                    'say what the file does not record, as it is with released weights.',
+                    has_notes=False)
     parser.add_argument('file_path', type=Path, help='checkpoint, or bare weights (.pth)')
     parser.add_argument('--sample_size', type=POSITIVE, metavar='PIXELS',
                         help='height and width of the clip that the table is for (default: as '

@@ -15,7 +15,7 @@ from runtime.errors import run
 
 def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.eval_events',
-                    'mAP of events at temporal overlaps from 0.5 to 0.95.')
+                    'mAP of events at temporal overlaps from 0.5 to 0.95.', has_notes=False)
     parser.add_argument('result_path', type=Path, metavar='RESULT.json',
                         help='events of util_scripts.predict --events --json, or {"results": '
                              '{video: [{"label", "score", "segment": [begin, end]}]}} in seconds')

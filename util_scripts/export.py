@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import Options, build_parser, parse_opts
-from runtime.arguments import POSITIVE, POSITIVE_RATE, RATE, Parser
+from runtime.arguments import POSITIVE, POSITIVE_RATE, Parser, between
 from runtime.errors import InputError, run
 
 ENDINGS = ('.onnx', '.xml', '.pt2', '.safetensors')
@@ -25,7 +25,7 @@ def build_export_parser() -> Parser:
                           'Write a network as a file that runs without this code. The flags of '
                           'main.py are for --int8, and say which data it calibrates and '
                           'measures with.')
-    parser.usage = '%(prog)s CHECKPOINT OUT{' + ','.join(ENDINGS) + '} ... (all flags: --help)'
+    parser.usage = '%(prog)s CHECKPOINT OUT{' + ','.join(ENDINGS) + '} ...'
     parser.add_argument('source', type=Path, metavar='CHECKPOINT',
                         help='checkpoint of main.py, or released weights')
     parser.add_argument('target', type=Path, metavar='OUT',
@@ -55,15 +55,15 @@ def _add_int8_flags(parser: Parser) -> None:
              'and measure accuracy on its validation set, size and speed before and after')
     add('--calibration_clips', type=POSITIVE, default=300, metavar='N',
         help='clips that show the range of activations')
-    add('--max_drop', type=RATE, default=0.01, metavar='X',
-        help='write nothing where the accuracy by video falls by more')
+    add('--max_drop', type=between(float, 0, 1), default=0.01, metavar='X',
+        help='write nothing where the accuracy by video, of 0 to 1, falls by more')
     add('--keep_float', nargs='+', default=(), metavar='NAME',
-        help='layers that stay in floating point: parts of their names')
+        help='layers that stay in floating point: their names, or parts of these')
     add('--compare_layers', action='store_true',
         help='also measure int8 with the first, the last, and both these layers in floating point')
     add('--accuracy_control', action='store_true',
-        help='find the layers to keep in floating point, so that --max_drop holds (.xml); takes '
-             'a validation per layer')
+        help='find and name the layers to keep in floating point, so that --max_drop holds '
+             '(.xml); takes a validation per layer')
     add('--seconds', type=POSITIVE_RATE, default=10.0, metavar='SEC',
         help='how long to measure the speed')
     add('--json', type=Path, metavar='FILE', help='also write what was measured there')
@@ -74,7 +74,7 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, Options | None]:
     parser = build_export_parser()
     own = parser.parse_args(argv)
     own_names = {action.dest for group in parser._action_groups if group.title in (OWN, 'int8')
-                 for action in group._group_actions} | {'source', 'target', 'help'}
+                 for action in group._group_actions} | {'source', 'target', 'help', 'quiet'}
     given = {name for name, value in vars(own).items() if value != parser.get_default(name)}
     int8_flags = {'calibration_clips', 'max_drop', 'keep_float', 'compare_layers',
                   'accuracy_control', 'seconds', 'json'}

@@ -27,9 +27,10 @@ import av
 
 from datasets.scaling import SHORT_SIDE
 from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, reason
-from runtime.arguments import Parser, between
+from runtime.arguments import Parser, between, command_line
 from runtime.errors import InputError, run
 from runtime.locks import lock
+from runtime.output import note, wrote
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.text import printable
@@ -380,12 +381,12 @@ def print_summary(outcomes: Mapping[Path, Outcome], n_again: int) -> int:
     """
     for kind in ('damaged', 'failed'):
         for video in sorted(video for video, outcome in outcomes.items() if outcome.kind == kind):
-            note = ', the frames that decode are kept' if kind == 'damaged' else ''
-            print(printable(f'{kind}: {video}: {outcomes[video].why}{note}'), file=sys.stderr)
+            kept = ', the frames that decode are kept' if kind == 'damaged' else ''
+            print(printable(f'{kind}: {video}: {outcomes[video].why}{kept}'), file=sys.stderr)
     counts = Counter(outcome.kind for outcome in outcomes.values())
     again = (f'; {n_again} made again, whose frames, flags or video had changed' if n_again else '')
-    print(f'{len(outcomes)} videos: {counts["done"]} done, {counts["skipped"]} skipped (there '
-          f'already), {counts["damaged"]} damaged, {counts["failed"]} failed{again}')
+    note(f'{len(outcomes)} videos: {counts["done"]} done, {counts["skipped"]} skipped (there '
+         f'already), {counts["damaged"]} damaged, {counts["failed"]} failed{again}')
     return 1 if counts['failed'] or counts['damaged'] else 0
 
 
@@ -446,8 +447,12 @@ def extract_videos(args: Namespace, storage: Any) -> int:
                          'give another dst_path, then run again') from None
     finally:
         remove_temporaries(jobs)
-    return print_summary(outcomes, sum(job.is_again and outcomes[job.video].kind != 'failed'
-                                       for job in jobs))
+    status = print_summary(outcomes, sum(job.is_again and outcomes[job.video].kind != 'failed'
+                                         for job in jobs))
+    own = command_line('folder_json', args.dst_path, 'annotation.json')
+    wrote(args.dst_path, then=f'the annotation, of your own videos by {own}, of a published data '
+                              'set by the util_scripts of its name')
+    return status
 
 
 def build_parser() -> Parser:

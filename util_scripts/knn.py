@@ -28,7 +28,8 @@ def count_or_all(text: str) -> int | str:
 
 def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.knn',
-                    'Accuracy of nearest class mean and nearest neighbours, with few examples.')
+                    'Accuracy of nearest class mean and nearest neighbours, with few examples.',
+                    has_notes=False)
     parser.add_argument('features', type=Path, metavar='FILE.h5',
                         help='features of main.py --inference --output_features')
     parser.add_argument('--test', type=Path, metavar='FILE.h5',

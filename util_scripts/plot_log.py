@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.arguments import Parser
 from runtime.errors import run
+from runtime.output import wrote
 
 
 def build_parser() -> Parser:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = dict(zip(run_names(folders), map(read_run, folders)))
     output = args.output or folders[0] / 'curves.png'
     draw_runs(runs, output)
-    print(output)
+    wrote(output)
 
 
 if __name__ == '__main__':

@@ -37,13 +37,7 @@ def build_parser() -> Parser:
         help='a window begins every so many frames')
     add('--batch_size', '--bs', type=POSITIVE, default=16, metavar='CLIPS',
         help='windows that the network sees at once')
-    add('--timeline', action='store_true', help='also what each window says, with its seconds')
-    add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
-    add('--csv', type=Path, metavar='FILE',
-        help='write them as a table, one row per label, with --events one row per event')
-    add('--annotate', type=Path, metavar='OUT',
-        help='write the video, with its sound, with the running top 3 and the time drawn on it: a '
-             '.mp4, or a folder for several')
+    add_output_flags(parser)
     add_event_flags(parser)
     add('--reconnect', type=RATE, default=60.0, metavar='SEC',
         help='so long a stream that was lost is tried again; 0: it is not')
@@ -57,6 +51,18 @@ def build_parser() -> Parser:
              'or OpenVINO on the CPU, also for a checkpoint')
     add('--no_cuda', action='store_true', help='run on the CPU')
     return parser
+
+
+def add_output_flags(parser: Parser) -> None:
+    """What is said and written."""
+    add = parser.add_argument
+    add('--timeline', action='store_true', help='also what each window says, with its seconds')
+    add('--json', type=Path, metavar='FILE', help='write the results there, as main.py does')
+    add('--csv', type=Path, metavar='FILE',
+        help='write them as a table, one row per label, with --events one row per event')
+    add('--annotate', type=Path, metavar='OUT',
+        help='write the video, with its sound, with the running top 3 and the time drawn on it: a '
+             '.mp4, or a folder for several')
 
 
 def add_event_flags(parser: Parser) -> None:

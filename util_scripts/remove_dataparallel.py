@@ -6,8 +6,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.arguments import Parser
+from runtime.arguments import Parser, command_line
 from runtime.errors import run
+from runtime.output import wrote
 from util_scripts.helpers.files import make_folder
 
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f'{dst_path}: left out, as .safetensors hold weights: {", ".join(left_out)}')
     else:
         checkpoint.save(dst_path, state)
-    print(f'{dst_path}: {len(state["state_dict"])} weights, named without module.')
+    wrote(dst_path, about=f'{len(state["state_dict"])} weights, named without module.',
+          then=command_line('describe_checkpoint', dst_path))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ def build_show_parser() -> Parser:
                           'Draw clips of videos before and after the augmentation of a training of '
                           'main.py with these flags: a row each. Below the frames are their '
                           'numbers, of mixed clips those of the video that is named first.')
-    parser.usage = '%(prog)s VIDEO ... FLAGS_OF_MAIN.PY (all flags: --help)'
+    parser.usage = '%(prog)s VIDEO ... FLAGS_OF_MAIN.PY'
     add = parser.add_argument
     add('videos', nargs='+', type=Path, metavar='VIDEO',
         help='video, or folder of frames (image_00001.jpg ...); with --mixup and --cutmix each is '

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opts import STORAGES
-from runtime.arguments import Parser, add_frame_template
+from runtime.arguments import Parser, add_frame_template, python
 from runtime.errors import InputError
 from runtime.files import replacing
+from runtime.output import note, wrote
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.jobs import n_processors
 from util_scripts.helpers.text import printable
@@ -147,8 +149,26 @@ def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[
         write_json(path, {'labels': labels, 'database': database})
         n_twice = len(splits[path]) - len(database)
         twice = f', {n_twice} listed more than once (the last counts)' if n_twice else ''
-        print(f'{printable(path)}: {len(database)} videos, {n_missing[path]} of them without '
-              f'frames and left out in use{twice}')
+        note(f'{path}: {len(database)} videos{missing_note(n_missing[path])}{twice}')
+    wrote(*databases, then=training(video_path, next(iter(databases)), video_type, template))
+
+
+def training(video_path: Path, annotation_path: Path, video_type: str, template: str | None = None,
+             *more: object) -> str:
+    """The command that trains with an annotation, to paste; `more` are flags of this one."""
+    file_type, input_type = STORAGES[video_type]
+    words = ['--video_path', video_path, '--annotation_path', annotation_path,
+             '--result_path', 'results', '--file_type', file_type, *more]
+    if input_type == 'flow':
+        words += ['--input_type', input_type]
+    if template:
+        words += ['--frame_template', template]
+    return shlex.join([python(), 'main.py', *map(str, words)])
+
+
+def missing_note(n_missing: int) -> str:
+    """What is said, after how many videos there are, of those without frames."""
+    return f', {n_missing} of them without frames and left out in use' if n_missing else ''
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

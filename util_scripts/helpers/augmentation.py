@@ -15,6 +15,7 @@ from datasets.videodataset import Batch, VideoDataset, collate
 from opts import AUGMENTATION_FLAGS, Options, replace
 from runtime.errors import InputError
 from runtime.figures import clips_figure, save_figure
+from runtime.output import note, wrote
 from temporal_transforms import as_clips
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.text import n_of, printable
@@ -53,9 +54,9 @@ def draw_augmentations(opts: Options) -> None:
                           [printable(row.title) for row in rows],
                           frame_numbers=[row.frame_numbers for row in rows])
     save_figure(figure, opts.output)
-    print(f'augmentation: {_flags(opts) or "the default crops and flips"}')
-    print(printable(f'written: {opts.output}, {n_of(len(videos), "clip")} before and '
-                    f'{n_of(opts.n_draws, "draw")} after; --manual_seed draws others'))
+    note(f'augmentation: {_flags(opts) or "the default crops and flips"}')
+    wrote(opts.output, about=f'{n_of(len(videos), "clip")} before and '
+                             f'{n_of(opts.n_draws, "draw")} after; --manual_seed draws others')
 
 
 def _loader(opts: Options, split: str, path: Path) -> ClipLoader:

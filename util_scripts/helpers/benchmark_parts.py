@@ -21,6 +21,7 @@ from opts import Options, clip_shape, replace
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.hardware import check_smallest_batch, pick_device
+from runtime.output import is_quiet, note, wrote
 from tasks import TASKS
 from training import train_epoch
 from util_scripts.helpers.bench import Bench, wait_for
@@ -150,7 +151,7 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
     weights = read_weights(opts.resume_path, opts) if opts.resume_path else None
     opts, found = resolved(opts, annotation, has_classes=False, has_network=weights is not None)
     if found:
-        print(found, file=sys.stderr)
+        note(found, sys.stderr)
     if weights:
         opts = adopt_options(replace(opts, n_classes=weights.network['n_classes']), weights)
     name = (torch.cuda.get_device_name() if device.type == 'cuda'
@@ -162,7 +163,7 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
           f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'
           f'{opts.sample_size}, {opts.precision}\n{heading()}', flush=True)
     rows = []
-    with tqdm(own.parts, 'benchmark', unit='part', disable=None) as progress:
+    with tqdm(own.parts, 'benchmark', unit='part', disable=is_quiet() or None) as progress:
         for part in progress:
             progress.set_description(part)
             for row in PARTS[part](bench):
@@ -172,3 +173,5 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
             if own.json:
                 write_json(own.json, {'device': name, 'torch': str(torch.__version__),
                                       'flags': argv, 'rows': [row._asdict() for row in rows]})
+    if own.json:
+        wrote(own.json)

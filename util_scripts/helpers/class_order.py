@@ -15,8 +15,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from datasets.annotations import SUBSETS
+from runtime.arguments import command_line
 from runtime.errors import InputError
 from runtime.files import write_text
+from runtime.output import wrote
 from util_scripts.helpers.evaluation import read_results, read_truth
 from util_scripts.helpers.text import n_of, printable
 
@@ -155,3 +157,5 @@ def report(args: Namespace) -> None:
     order = find_order(log_likelihoods(scores, labels, len(class_names)))
     write_text(args.output, '\n'.join(label_lines(order, class_names, scores.shape[1])) + '\n')
     print(*map(printable, lines_about(order, scores, labels, class_names)), sep='\n')
+    wrote(args.output, then=command_line('predict', 'VIDEO', '--weights', 'FILE', '--labels',
+                                         args.output))

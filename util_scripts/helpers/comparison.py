@@ -14,6 +14,7 @@ from opts import Options, as_words, build_parser, parse_opts
 from runtime.arguments import python, read_flags
 from runtime.errors import InputError
 from runtime.files import write_json
+from runtime.output import note
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
 from util_scripts.helpers.downloads import sha256_of
@@ -276,7 +277,7 @@ def compare(opts: Options) -> int:
     recipes = read_recipes(opts)
     comparison = Comparison(plan(opts, recipes, make_folds(opts)))
     n_left, n_runs = len(comparison.jobs), len(comparison.records)
-    print(f'{n_runs} runs, {n_runs - n_left} of them finished', flush=True)
+    note(f'{n_runs} runs, {n_runs - n_left} of them finished')
     is_left = run_side_by_side(comparison.jobs, opts.n_jobs, comparison.on_begin,
                                comparison.on_end, opts.minutes or math.inf)
     report(opts.result_path, comparison.found())

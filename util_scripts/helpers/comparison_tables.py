@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from runtime.files import write_json, write_text
+from runtime.output import wrote
 from util_scripts.helpers.text import printable
 
 MEASURED = ('video_accuracy', 'mean_class_accuracy', 'n_videos', 'minutes')  # of a run
@@ -38,7 +39,9 @@ class Spread(NamedTuple):
         return cls(fmean(values), stdev(values) if len(values) > 1 else math.nan)
 
     def percent(self) -> str:
-        """71.2 ± 3.4"""
+        """71.2 ± 3.4; '' of no number."""
+        if math.isnan(self.mean):
+            return ''
         deviation = '' if math.isnan(self.deviation) else f' ± {100 * self.deviation:.1f}'
         return f'{100 * self.mean:.1f}{deviation}'
 
@@ -46,36 +49,52 @@ class Spread(NamedTuple):
 def summarise(found: Sequence[Found]) -> list[dict[str, Any]]:
     """One row per recipe, in the order of their runs.
 
-    The deviations are over single runs, each of a fold and a seed. Of `gain`, over the first recipe
-    on the same folds with the same seeds, the mean and its standard error.
+    The deviations are over single runs, each of a fold and a seed; of `all_folds`, the accuracy
+    over the videos of all folds together, over the seeds. Of `gain`, over the first recipe on the
+    same folds with the same seeds, the mean and its standard error.
     """
     first = {(one.fold, one.seed): one for one in found if one.recipe == found[0].recipe}
     rows = []
     for recipe in dict.fromkeys(one.recipe for one in found):
         own = [one for one in found if one.recipe == recipe]
-        gains = Spread.of([one.video_accuracy - first[one.fold, one.seed].video_accuracy
-                           for one in own if (one.fold, one.seed) in first] or [math.nan])
+        differences = [one.video_accuracy - first[one.fold, one.seed].video_accuracy
+                       for one in own if (one.fold, one.seed) in first] or [math.nan]
+        gains = Spread.of(differences)
         rows.append({'recipe': recipe, 'n_runs': len(own),
                      'n_folds': len({one.fold for one in own}),
                      'n_seeds': len({one.seed for one in own}),
                      'video_accuracy': Spread.of([one.video_accuracy for one in own]),
+                     'all_folds': Spread.of(accuracies_by_seed(own)),
                      'mean_class_accuracy': Spread.of([one.mean_class_accuracy for one in own]),
-                     'gain': Spread(gains.mean, gains.deviation / math.sqrt(len(own))),
+                     'gain': Spread(gains.mean, gains.deviation / math.sqrt(len(differences))),
                      'minutes': fmean(one.minutes for one in own)})
     return rows
 
 
+def accuracies_by_seed(own: Sequence[Found]) -> list[float]:
+    """The accuracy over all videos of a recipe's folds, for each seed that has them all."""
+    seeds: dict[int, list[Found]] = {}
+    for one in own:
+        seeds.setdefault(one.seed, []).append(one)
+    n_folds = len({one.fold for one in own})
+    complete = [runs for runs in seeds.values() if len(runs) == n_folds]
+    return [sum(one.video_accuracy * one.n_videos for one in runs)
+            / sum(one.n_videos for one in runs) for runs in complete] or [math.nan]
+
+
 def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The summary as a Markdown table."""
-    lines = [f'| recipe | folds x seeds | video accuracy, % | mean-class accuracy, % '
-             f'| gain over {rows[0]["recipe"]} | minutes |', '| --- ' * 6 + '|']
+    lines = [f'| recipe | folds x seeds | video accuracy, % | of all folds, % '
+             f'| mean-class accuracy, % | gain over {rows[0]["recipe"]} | minutes |',
+             '| --- ' * 7 + '|']
     for row in rows:
-        gain = '' if row is rows[0] or math.isnan(row['gain'].mean) else row['gain'].percent()
+        gain = '' if row is rows[0] else row['gain'].percent()
         grid = f'{row["n_folds"]} x {row["n_seeds"]}'
         if row['n_runs'] != row['n_folds'] * row['n_seeds']:
             grid += f' ({row["n_runs"]} runs)'
         lines.append(f'| {row["recipe"]} | {grid} | {row["video_accuracy"].percent()} | '
-                     f'{row["mean_class_accuracy"].percent()} | {gain} | {row["minutes"]:.1f} |')
+                     f'{row["all_folds"].percent()} | {row["mean_class_accuracy"].percent()} '
+                     f'| {gain} | {row["minutes"]:.1f} |')
     return lines
 
 
@@ -87,8 +106,8 @@ def report(folder: Path, found: Sequence[Found]) -> None:
     rows = summarise(found)
     print()
     print(*map(printable, table_lines(rows)), sep='\n')
-    print('± is the standard deviation of single runs, and of gains, on the same folds and seeds, '
-          'the standard error of the mean')
+    print('± is the standard deviation of single runs; of all folds together, that over seeds; of '
+          'gains, on the same folds and seeds, the standard error of the mean')
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerows([Found._fields, *found])
@@ -96,7 +115,7 @@ def report(folder: Path, found: Sequence[Found]) -> None:
     write_json(folder / SUMMARY, [
         {name: _plain(value) for name, value in row.items()} for row in rows])
     draw(rows, found, folder / PICTURE)
-    print(printable(f'written: {folder / TABLE}, {SUMMARY}, {PICTURE}'))
+    wrote(folder / TABLE, folder / SUMMARY, folder / PICTURE)
 
 
 def _plain(value: Any) -> Any:

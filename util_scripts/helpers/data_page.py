@@ -20,7 +20,7 @@ from runtime.figures import film_strip
 from runtime.files import replacing
 from runtime.logs import Progress
 from util_scripts.helpers.html_page import (Cell, contents, data_uri, page, scrolling, section,
-                                            table, text)
+                                            table, text, without_empty)
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.near_duplicates import FRAMES, Near, hashes, near_duplicates
 from util_scripts.helpers.text import n_of
@@ -135,8 +135,8 @@ def splits_html(records_by_split: Mapping[str, Any], looks: Mapping[Any, Look]) 
         rows.append((split, Cell(str(len(records)), len(records)), _range(lengths),
                      _common([f'{w}x{h}' for h, w in (found.size for found in own)]),
                      _common([f'{found.fps:.3g}' for found in own if found.fps])))
-    return table(['split', 'videos', 'frames: least, median, most', 'sizes', 'frames a second'],
-                 rows)
+    return table(*without_empty(['split', 'videos', 'frames: least, median, most', 'sizes',
+                                 'frames a second'], rows))
 
 
 def _range(values: np.ndarray) -> str:

@@ -17,6 +17,7 @@ from metrics import (average_precisions, confusion_of_pairs, mean_of_classes, mo
                      topk_any_hits, topk_hits_by_class)
 from runtime.errors import InputError
 from runtime.files import write_text
+from runtime.output import wrote
 from util_scripts.helpers.files import read_json
 from util_scripts.helpers.text import printable
 
@@ -288,8 +289,8 @@ def report_clips(truth: Truth, clips: Clips, class_names: Sequence[str], args: N
 
 
 def report_precisions(truth: Truth, scores: Scores, class_names: Sequence[str], args: Namespace
-                      ) -> None:
-    """Print mAP, and with --per_class the classes, worst first; --save writes map.txt."""
+                      ) -> list[Path]:
+    """Print mAP, and with --per_class the classes, worst first; what --save wrote."""
     found, n_videos = precisions(truth, scores, class_names)
     n_occur = int((n_videos > 0).sum())
     mean = float(found.nanmean())
@@ -299,18 +300,23 @@ def report_precisions(truth: Truth, scores: Scores, class_names: Sequence[str], 
         for number in found.argsort(stable=True)[:n_occur].tolist():  # nan comes last
             print(printable(f'  {class_names[number]:{width}} {found[number]:.4f} '
                             f'({n_videos[number]} of {len(truth)} videos)'))
-    if args.save:
-        save(args, 'map.txt', mean)
+    return save(args, 'map.txt', mean)
 
 
-def save(args: Namespace, name: str, value: float) -> None:
-    """Write a number to a file beside the results."""
-    write_text(args.result_path.with_name(name), f'{value}\n')
+def save(args: Namespace, name: str, value: float) -> list[Path]:
+    """With --save write a number to a file beside the results; that file."""
+    if not args.save:
+        return []
+    path = args.result_path.with_name(name)
+    write_text(path, f'{value}\n')
+    return [path]
 
 
-def report_topk(ranked: Ranked, n_classes: int, args: Namespace, has_lists: bool) -> None:
-    """Print top-k accuracy of videos for each -k, and with --per_class the classes."""
+def report_topk(ranked: Ranked, n_classes: int, args: Namespace, has_lists: bool) -> list[Path]:
+    """Print top-k accuracy of videos for each -k, and with --per_class the classes; what --save
+    wrote."""
     n_videos = len(ranked.scores)
+    saved: list[Path] = []
     for k in args.k:
         if k >= n_classes:
             print(f'top-{k} accuracy: left out, since there are {n_classes} classes')
@@ -319,8 +325,8 @@ def report_topk(ranked: Ranked, n_classes: int, args: Namespace, has_lists: bool
         print(f'top-{k} accuracy: {n_right / n_videos:.4f} ({n_right} of {n_videos} videos)')
         if args.per_class and not has_lists:
             print_by_class(ranked, k)
-        if args.save:
-            save(args, f'top{k}.txt', n_right / n_videos)
+        saved += save(args, f'top{k}.txt', n_right / n_videos)
+    return saved
 
 
 def report(args: Namespace) -> None:
@@ -330,10 +336,12 @@ def report(args: Namespace) -> None:
     scores, clips = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
     check_overlap(truth, scores, class_names, args)
     truth = leave_out_missing(truth, scores, args.ignore)
-    report_topk(rank(truth, scores, class_names), len(class_names), args, has_lists)
+    saved = report_topk(rank(truth, scores, class_names), len(class_names), args, has_lists)
     if has_lists:
-        report_precisions(truth, scores, class_names, args)
+        saved += report_precisions(truth, scores, class_names, args)
     elif args.per_class:
         counts = count_confusions(truth, scores, class_names)
         print(*map(printable, confused_lines(counts, class_names)), sep='\n')
     report_clips(truth, clips, class_names, args, has_lists)
+    if saved:
+        wrote(*saved)

@@ -126,7 +126,7 @@ def read_events(args: Namespace, video_ids: Collection[str]) -> tuple[list[Segme
             events += [_event(video_id, entry) for entry in entries]
         except (LookupError, TypeError, ValueError):
             raise InputError(f'{args.result_path}: the entries of {name!r} are not events with '
-                             f'label, score, begin and end; give {RESULT_FILE}') from None
+                             f'label, score, begin_sec and end_sec; give {RESULT_FILE}') from None
     if not n_known:
         raise InputError(f'{args.result_path}: none of its {n_of(len(by_video), "video")} is in '
                          f'subset {args.subset!r} of {args.ground_truth_path}; name files as the '

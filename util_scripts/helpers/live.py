@@ -18,6 +18,7 @@ from inference import ranked
 from models.base import Classifier
 from runtime.errors import StopSignals
 from runtime.files import write_text
+from runtime.output import wrote
 from tasks import check_finite
 from util_scripts.helpers.addresses import PIPE, shown_address
 from util_scripts.helpers.events import EventFinder, Note, as_webvtt, finished, in_order
@@ -140,7 +141,7 @@ def _report(live: Live, stream: Stream, args: Namespace) -> int:
         write_text(args.vtt, as_webvtt(live.prediction.events or ()))
     written = list(filter(None, (args.json, args.csv, args.vtt)))
     if written:
-        say(f'written: {", ".join(map(str, written))}', to)
+        wrote(*written, file=to)
     for source, why in failures.items():
         say(f'failed: {source}: {why}', sys.stderr)
     return 1 if failures else 0

@@ -12,6 +12,7 @@ from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_
                                   taxonomy_records)
 from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
+from runtime.output import wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
 from util_scripts.helpers.files import existing_folder, make_folder
@@ -153,4 +154,4 @@ def draw_results(args: Namespace) -> None:
             draw_clips(clips, folder / 'mistakes.png')
             drawn.append('mistakes.png')
     print(*map(printable, lines), sep='\n')
-    print(*(printable(folder / name) for name in drawn), sep='\n')
+    wrote(*(folder / name for name in drawn))

@@ -65,25 +65,10 @@ def card(record: Mapping[str, Any], network: nn.Module, path: Path, n_bytes: int
     differences: pairs of clips, and how far the file is from its checkpoint on them
     quantised:   what int8 costs and gives, with `table()`; None without
     """
-    exported, clip, images = (record[key] for key in ('exported', 'clip_options', 'preprocessing'))
-    names = record['class_names']
-    n_classes = record['network_options']['n_classes']
-    listed = 'not recorded' if names is None else ', '.join(names[:LISTED]) + (
-        ', ...' if len(names) > LISTED else '')
     facts = {
         'network': f'{record["arch"]}, {sum(p.numel() for p in network.parameters()):,} parameters',
-        'file': f'{path.name}, {n_bytes / 1e6:.1f} MB, weights in {exported["weights"]}',
-        'takes': f'clips (N, C, T, H, W) of {clip["sample_duration"]} RGB frames of '
-                 f'{clip["sample_size"]}x{clip["sample_size"]} pixels, '
-                 f'{n_of(clip["sample_t_stride"], "frame")} of the video apart: '
-                 f'{exported["input"]}; of any size are: {", ".join(exported["dynamic"])}',
-        'preprocessing': f'short side to {clip["sample_resize"] or clip["sample_size"]} pixels, '
-                         f'centre crop; 0...{images["value_scale"]}, mean '
-                         f'{_numbers(images["mean"])}, std {_numbers(images["std"])}'
-                         + (' (inside)' if exported['preprocess'] else ''),
-        'gives': f'(N, {n_classes}) {exported["output"]}' + (
-            ', any number of labels per clip' if record['multi_label'] else ''),
-        'classes': f'{n_classes}: {listed}',
+        'file': f'{path.name}, {n_bytes / 1e6:.1f} MB, weights in {record["exported"]["weights"]}',
+        **_input_and_output(record),
         'training data': 'not recorded in the checkpoint; fill in',
         'licence': 'that of the weights and of their training data; fill in',
         'accuracy': 'below' if quantised else 'not measured; fill in'}
@@ -99,6 +84,27 @@ def card(record: Mapping[str, Any], network: nn.Module, path: Path, n_bytes: int
                   'cut into such clips, and their scores are averaged.',
                   f'```python\n{snippet(record, path.name)}\n```']
     return '\n\n'.join(parts) + '\n'
+
+
+def _input_and_output(record: Mapping[str, Any]) -> dict[str, str]:
+    """What the file takes and gives, by what that is called in the card."""
+    exported, clip, images = (record[key] for key in ('exported', 'clip_options', 'preprocessing'))
+    names = record['class_names']
+    n_classes = record['network_options']['n_classes']
+    listed = 'not recorded' if names is None else ', '.join(names[:LISTED]) + (
+        ', ...' if len(names) > LISTED else '')
+    return {
+        'takes': f'clips (N, C, T, H, W) of {clip["sample_duration"]} RGB frames of '
+                 f'{clip["sample_size"]}x{clip["sample_size"]} pixels, '
+                 f'{n_of(clip["sample_t_stride"], "frame")} of the video apart: '
+                 f'{exported["input"]}; of any size are: {", ".join(exported["dynamic"])}',
+        'preprocessing': f'short side to {clip["sample_resize"] or clip["sample_size"]} pixels, '
+                         f'centre crop; 0...{images["value_scale"]}, mean '
+                         f'{_numbers(images["mean"])}, std {_numbers(images["std"])}'
+                         + (' (inside)' if exported['preprocess'] else ''),
+        'gives': f'(N, {n_classes}) {exported["output"]}' + (
+            ', any number of labels per clip' if record['multi_label'] else ''),
+        'classes': f'{n_classes}: {listed}'}
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -15,11 +15,11 @@ from datasets.frames import video_path
 from runtime.errors import InputError
 from runtime.files import write_text
 from runtime.logs import Progress
-from util_scripts.helpers.annotation_files import count_frames, write_json
+from runtime.output import wrote
+from util_scripts.helpers.annotation_files import count_frames, training, write_json
 from util_scripts.helpers.files import existing_folder, make_folder
 from util_scripts.helpers.own_videos import find_listed, grouping
 from util_scripts.helpers.splits import Own, group_reader, split
-from util_scripts.helpers.text import printable
 
 FRAME = 'image_{:05d}.jpg'
 
@@ -108,16 +108,18 @@ def make_task(args: Namespace) -> None:
             progress.update(1)
     validation = split(made, args.val_fraction, args.seed)
     labels = list(dict.fromkeys(clip.label for clip in clips))
-    write_json(args.dst_path / f'{args.task}.json', {'labels': labels, 'database': {
+    path = args.dst_path / f'{args.task}.json'
+    write_json(path, {'labels': labels, 'database': {
         clip.name: {'subset': 'validation' if own.path in validation else 'training',
                     'annotations': {'label': clip.label, 'segment': [1, args.n_frames + 1]}}
         for clip, own in zip(clips, made)}})
-    write_groups(args.dst_path / f'{args.task}_groups.csv', made)
-    print(f'{len(clips)} clips of {n_used} videos, {len(labels)} classes; {len(listed) - n_used} '
-          'videos are left out, which have too few frames')
-    print(f'flags of main.py: --video_path {printable(folder)} --annotation_path '
-          f'{printable(args.dst_path / args.task)}.json --sample_duration {args.n_frames}; of '
-          f'compare also --folds 5 --groups {printable(args.dst_path / args.task)}_groups.csv')
+    groups_path = args.dst_path / f'{args.task}_groups.csv'
+    write_groups(groups_path, made)
+    wrote(folder, path, groups_path,
+          about=f'{len(clips)} clips of {n_used} videos, {len(labels)} classes; '
+                f'{len(listed) - n_used} videos are left out, which have too few frames',
+          then=training(folder, path, 'jpg', None, '--sample_duration', args.n_frames)
+          + f'; of compare also --folds 5 --groups {groups_path}')
 
 
 def write_groups(path: Path, made: Sequence[Own]) -> None:

@@ -17,12 +17,14 @@ from models import ARCHITECTURES, depths, family_of, generate_model, network_nam
 from runtime.errors import InputError
 from runtime.files import write_text
 from runtime.hardware import in_precision
+from runtime.output import is_quiet, wrote
 from util_scripts.helpers.timing import now
 
 REFERENCE = {'model': 'resnet', 'model_depth': 18}
 PRECISIONS = ('fp32', 'bf16')
 N_CLIPS = 1      # in a batch that is timed
 BATCH_SIZE = 8   # of the training step whose memory is told
+LARGE_CLIP = (3, 16, 224, 224)  # of networks that take no smaller one
 PAPER = re.compile(r'[^"]+, "[^"]+", [^"]+? \d{4}')
 HEADER = ('network', 'million parameters', 'GFLOP', *(f'speed, {name}' for name in PRECISIONS),
           'GB of training', 'paper')
@@ -33,6 +35,8 @@ This page is written by `python -m util_scripts.networks_table --output docs/net
 figures are of clips of {frames} frames of {size}x{size} pixels, 400 classes and the default options
 of each network. `--networks` chooses which are in the table, `--seconds` how long each is timed.
 
+- S3D and MViT take no such clips: theirs are of {large} pixels, which their rows say, and so
+  are those of resnet-18 beside them.
 - GFLOP: 10⁹ operations of one clip, forward; a multiplication and an addition are two.
 - Speed: clips per second of inference on the CPU, as a ratio to resnet-18 in fp32. It is measured
   in CPU time in one run (threads: {threads}), where resnet-18 takes turns with each network, so
@@ -51,17 +55,20 @@ def report(args: Namespace) -> None:
     Raises InputError for an unknown network, and where the page cannot be written.
     """
     clip = (3, args.sample_duration, args.sample_size, args.sample_size)
-    preface = PREFACE.format(frames=clip[1], size=clip[2], batch=BATCH_SIZE,
-                             threads=torch.get_num_threads())
+    preface = PREFACE.format(frames=clip[1], size=clip[2], large=_size(LARGE_CLIP),
+                             batch=BATCH_SIZE, threads=torch.get_num_threads())
     lines = [_line(HEADER), _line(['---'] * len(HEADER))]
     print('\n'.join(lines), flush=True)
-    with tqdm(networks_of(args.networks), 'networks', unit='network', disable=None) as progress:
+    with tqdm(networks_of(args.networks), 'networks', unit='network',
+              disable=is_quiet() or None) as progress:
         for options in progress:
             lines.append(_line(row(options, clip, args.seconds)))
             tqdm.write(lines[-1], file=sys.stdout)
             sys.stdout.flush()
             if args.output:
                 write_text(args.output, preface + '\n'.join(lines) + '\n')
+    if args.output:
+        wrote(args.output)
 
 
 def networks_of(names: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -79,22 +86,29 @@ def networks_of(names: Sequence[str] | None) -> list[dict[str, Any]]:
 
 
 def row(options: dict[str, Any], clip: tuple[int, ...], seconds: float) -> list[str]:
-    """The cells of a network, as in `HEADER`; a network that cannot take the clip has no numbers.
+    """The cells of a network, as in `HEADER`; of one that takes no such clips, on a `LARGE_CLIP`.
 
     clip: (C, T, H, W)
     """
     with torch.device('meta'):
         network = generate_model(**options)
     n_parameters = sum(p.numel() for p in network.parameters())
-    cells = [network_name(options), f'{n_parameters / 1e6:.1f}']
-    try:
-        n_operations = count_operations(network, clip)
-    except InputError:
-        return [*cells, '', '', '', '', paper(options['model'])]
+    clip, size = taken_clip(network, clip)
     n_bytes = count_training_bytes(network, clip, BATCH_SIZE)
-    return [*cells, f'{n_operations / 1e9:.1f}',
+    return [network_name(options) + size, f'{n_parameters / 1e6:.1f}',
+            f'{count_operations(network, clip) / 1e9:.1f}',
             *(f'{ratio:.2f}' for ratio in speeds(options, clip, seconds)),
             f'{n_bytes / 1e9:.1f}', paper(options['model'])]
+
+
+def taken_clip(network: nn.Module, clip: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
+    """(the clip or else a `LARGE_CLIP`, what a row says of that) that a network on the meta device
+    takes."""
+    try:
+        network.eval()(torch.empty(1, *clip, device='meta'))
+    except InputError:
+        return LARGE_CLIP, f' ({_size(LARGE_CLIP)})'
+    return clip, ''
 
 
 def count_operations(network: nn.Module, clip: tuple[int, ...]) -> int:
@@ -158,6 +172,11 @@ def paper(model: str) -> str:
     paragraphs = (family.__doc__ or '').split('\n\n')
     found = PAPER.match(' '.join(paragraphs[1].split())) if len(paragraphs) > 1 else None
     return found[0] if found else ''
+
+
+def _size(clip: tuple[int, ...]) -> str:
+    """16x224x224: frames, height and width of a clip."""
+    return 'x'.join(map(str, clip[1:]))
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -15,12 +15,13 @@ from datasets.annotations import usual_path
 from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import Video, VideoError, find_video
-from opts import STORAGES
 from runtime.errors import InputError
-from util_scripts.helpers.annotation_files import count_frames, first_frame, write_json
+from runtime.output import note, wrote
+from util_scripts.helpers.annotation_files import (count_frames, first_frame, missing_note,
+                                                   training, write_json)
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
-from util_scripts.helpers.text import printable
+from util_scripts.helpers.text import n_of, printable
 from util_scripts.helpers.video_lists import Line, Part, read_list
 from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown_folder, is_video_file,
                                          report_left_out, video_stem)
@@ -285,14 +286,14 @@ def make_database(listed: Sequence[Own], subsets: Mapping[str, str], counts: Map
 
 
 def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels: Sequence[str],
-                  database: Mapping[str, dict[str, Any]]) -> None:
-    """What was made, class by class, and how to train with it."""
+                  database: Mapping[str, dict[str, Any]]) -> str:
+    """Say what was made, class by class; the command that trains with it."""
     n_groups = len({video.group for video in listed})
     n_missing = sum('segment' not in entry['annotations'] for entry in database.values())
-    print(f'{printable(dst_path)}: {len(database)} videos in {n_groups} groups, {n_missing} '
-          'of them without frames and left out in use')
+    note(f'{dst_path}: {n_of(len(database), "video")} in {n_of(n_groups, "group")}'
+         + missing_note(n_missing))
     if listed[0].subset:
-        print('training, validation and testing are those of the list')
+        note('training, validation and testing are those of the list')
     is_multi = has_lists(listed)
     counts: Counter[tuple[str, str]] = Counter()
     for entry in database.values():
@@ -301,13 +302,10 @@ def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels
             counts.update((label, entry['subset'])
                           for label in (own if is_multi else [own] if own else []))
     print_classes(labels, counts)
-    file_type, input_type = STORAGES[args.video_type]
-    print(f'flags of main.py: --video_path {printable(args.video_path)} --annotation_path '
-          f'{printable(dst_path)} --n_classes {len(labels)} --file_type {file_type}'
-          + (' --input_type flow' if input_type == 'flow' else '')
-          + (f' --frame_template "{printable(args.frame_template)}"' if args.frame_template else '')
-          + (' --multi_label' if is_multi else '')
-          + ('' if any(counts[label, 'validation'] for label in labels) else ' --no_val'))
+    is_validated = any(counts[label, 'validation'] for label in labels)
+    more = ['--multi_label'] * is_multi + ['--no_val'] * (not is_validated)
+    return training(args.video_path, dst_path, args.video_type, args.frame_template,
+                    '--n_classes', len(labels), *more)
 
 
 def print_classes(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> None:
@@ -316,10 +314,10 @@ def print_classes(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) 
     if any(subset == 'testing' for _, subset in counts):
         subsets.append('testing')
     width = max(map(len, map(printable, labels)))
-    print(f'{"class":{width}}  ' + '  '.join(subsets))
+    note(f'{"class":{width}}  ' + '  '.join(subsets))
     for label in labels:
-        print(f'{printable(label):{width}}  '
-              + '  '.join(f'{counts[label, subset]:{len(subset)}}' for subset in subsets))
+        note(f'{printable(label):{width}}  '
+             + '  '.join(f'{counts[label, subset]:{len(subset)}}' for subset in subsets))
 
 
 def find_videos(args: Namespace) -> list[Own]:
@@ -361,10 +359,12 @@ def annotate_videos(args: Namespace) -> None:
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')
     segments = part_segments(args, listed, counts)
+    commands = {}
     for path, subsets in drawn_subsets(args, listed).items():
         database = make_database(listed, subsets, counts, first_frame(args.video_type), segments)
         write_json(path, {'labels': labels, 'database': database})
-        print_summary(args, path, listed, labels, database)
+        commands[path] = print_summary(args, path, listed, labels, database)
+    wrote(*commands, then=next(iter(commands.values())))
 
 
 def drawn_subsets(args: Namespace, listed: Sequence[Own]) -> dict[Path, dict[str, str]]:

@@ -34,6 +34,7 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
 from runtime.logs import Progress
+from runtime.output import note, wrote
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
@@ -41,7 +42,7 @@ from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Ru
                                          event_lines, finished, in_order)
 from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
-from util_scripts.helpers.text import n_of, nearest, printable
+from util_scripts.helpers.text import n_of, nearest_or_all, printable
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
                                                 paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4
@@ -378,8 +379,8 @@ class Predicting:
                     break
                 self._show(round(sum(lengths[:number])))
         n_damaged = sum(bool(prediction.damage) for prediction in self.predictions)
-        say(f'{n_of(len(self.predictions), "video")}, {n_of(self._n_clips, "clip")}, '
-            f'{self._rate():.1f} clips/s; {n_damaged} damaged, {len(self.failures)} failed')
+        note(f'{n_of(len(self.predictions), "video")}, {n_of(self._n_clips, "clip")}, '
+             f'{self._rate():.1f} clips/s; {n_damaged} damaged, {len(self.failures)} failed')
 
     def _predict(self, source: Source) -> None:
         args = self._args
@@ -430,7 +431,7 @@ def rules_of(args: Namespace, info: Any) -> Rules:
     """What the flags say of events. Raises InputError for a class that is not there."""
     if args.none_class is not None and args.none_class not in info.class_names:
         raise InputError(f'--none_class {args.none_class}: no such class'
-                         + nearest(args.none_class, info.class_names))
+                         + nearest_or_all(args.none_class, info.class_names))
     given = {name: getattr(args, name) for name in ('threshold', 'smooth', 'min_sec',
                                                     'max_gap_sec', 'none_class')
              if getattr(args, name) is not None}
@@ -447,9 +448,9 @@ def load_network(args: Namespace) -> tuple[Classifier, Any]:
     if info.opts.input_type == 'flow':
         raise InputError(f'{args.weights}: takes optical flow, which videos do not hold; give '
                          'weights of an rgb network')
-    say(f'{args.weights}: {network_name(network.options)}, {len(info.class_names)} '
-        f'classes, {info.opts.sample_duration} frames of {info.opts.sample_size} pixels in '
-        f'{preprocessing_line(info.opts)}', sys.stderr)
+    note(f'{args.weights}: {network_name(network.options)}, {len(info.class_names)} '
+         f'classes, {info.opts.sample_duration} frames of {info.opts.sample_size} pixels in '
+         f'{preprocessing_line(info.opts)}', sys.stderr)
     if not info.has_names:
         say(f'{args.weights}: holds no class names, and their order is not known, so numbers are '
             'shown; give --labels with the csv that it was trained on, the annotation .json made '
@@ -488,7 +489,7 @@ def predict_files(args: Namespace) -> int:
     if args.csv:
         write_csv(args.csv, work.predictions, args.timeline, args.events)
     if work.written or outputs:
-        say(f'written: {", ".join(map(str, [*work.written, *outputs]))}')
+        wrote(*work.written, *outputs)
     if stop.signum:
         raise Stopped(stop.signum, _stopped_line(stop.signum, outputs))
     kept.remove()

@@ -3,7 +3,6 @@
 What is not known of a file, such as a size or an accuracy, is left out.
 """
 
-import difflib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torchvision.models import get_model_weights
 
 from models import TORCHVISION
 from runtime.errors import InputError
+from runtime.names import did_you_mean, nearest
 
 I3D_KINETICS = 'i3d-kinetics-400'
 FOLDER_OF_2020 = 'https://drive.google.com/open?id=1xbYbZ7rpyjftI_KCk6YuL-XrfQDz7Yd4'
@@ -81,9 +81,8 @@ def find_weights(name: str) -> Released:
     for row in known.values():
         if name in (row.name, row.file):
             return row
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f'did you mean {" or ".join(near)}? ' if near else ''
-    raise InputError(f'no weights are called {name!r}; {hint}--list shows all')
+    hint = did_you_mean(nearest(name, known, cutoff=0.4))
+    raise InputError(f'no weights are called {name!r}; {hint}{" " if hint else ""}--list shows all')
 
 
 def _i3d() -> Released:

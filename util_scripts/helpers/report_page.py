@@ -11,11 +11,12 @@ from metrics import most_confused
 from overview import in_lines
 from runtime.files import replacing
 from runtime.logs import Progress
+from runtime.output import wrote
 from util_scripts.helpers.charts import Curve, confusion_matrix, key, line_chart
 from util_scripts.helpers.evaluation import (count_by_class, count_confusions, count_right,
                                              mean_class, precisions, rank)
 from util_scripts.helpers.html_page import (PAUSE_BUTTON, Cell, contents, film, folded, page,
-                                            section, table, text)
+                                            section, table, text, without_empty)
 from util_scripts.helpers.intervals import by_group, wilson
 from util_scripts.helpers.plotting import PANELS, Clip, best_row
 from util_scripts.helpers.report_data import (Results, RunData, as_flag, changed, command,
@@ -80,8 +81,8 @@ def overview_table(runs: Sequence[RunData]) -> str:
               for name in ('video_top1',)),
             Cell(share(top1 := found[0].n_right / found[0].n), top1) if found else '',
             _interval(found[0].interval) if found else ''])
-    return table(['run', 'epochs', 'best epoch', 'video top-1 then', 'top-1 of the inference',
-                  '95 % interval (Wilson)'], rows)
+    return table(*without_empty(['run', 'epochs', 'best epoch', 'video top-1 then',
+                                 'top-1 of the inference', '95 % interval (Wilson)'], rows))
 
 
 def n_epochs(run: RunData) -> str:
@@ -92,7 +93,8 @@ def n_epochs(run: RunData) -> str:
 
 def curves_html(runs: Sequence[RunData]) -> str:
     """A chart per figure of merit; of one run the training and the validation have a look each, of
-    several the runs."""
+    several the runs, by their validation where any of them has one."""
+    is_by_validation = len(runs) > 1 and any('validation' in run.logs for run in runs)
     charts = []
     for title, lines in PANELS.items():
         curves = [
@@ -100,16 +102,19 @@ def curves_html(runs: Sequence[RunData]) -> str:
                   run.logs[log][column], _look(number, log, len(runs)),
                   best_row(run.logs) if log == 'validation' else None)
             for number, run in enumerate(runs) for log, column in lines
-            if column in run.logs.get(log, {}) and not (len(runs) > 1 and log == 'training'
+            if column in run.logs.get(log, {}) and not (is_by_validation and log == 'training'
                                                         and len(lines) > 1)]
         if curves:
             charts.append(line_chart(title, curves, is_log=title == 'learning rate',
                                      is_share='accuracy' in title or 'mAP' in title))
     names = ([(run.name, number) for number, run in enumerate(runs)] if len(runs) > 1
-             else [('validation', 0), ('training', 1)])
-    note = ('Of several runs, loss and accuracies are those of the validation. ' if len(runs) > 1
-            else '') + 'A ring marks the best epoch of a validation.'
-    return (f'{key(names)}<div class="charts">{"".join(charts)}</div><p class="note">{note}</p>'
+             else [(log, _look(0, log, 1)) for log in ('validation', 'training')
+                   if log in runs[0].logs])
+    notes = ['Of several runs, loss and accuracies are those of the validation.'
+             ] * is_by_validation + ['A ring marks the best epoch of a validation.'
+                                     ] * any('validation' in run.logs for run in runs)
+    return (f'{key(names)}<div class="charts">{"".join(charts)}</div>'
+            f'<p class="note">{" ".join(notes)}</p>'
             + ''.join(folded(f'the numbers of {run.name}: {log}', _log_table(logs))
                       for run in runs for log, logs in run.logs.items()))
 
@@ -119,7 +124,8 @@ def _look(number: int, log: str, n_runs: int) -> int:
 
 
 def _log_table(log: Any) -> str:
-    rows = [[Cell(f'{value:.6g}', value) for value in row] for row in zip(*log.values())]
+    rows = [[Cell(f'{value:.0f}' if value == np.round(value) else f'{value:.6g}', value)
+             for value in row] for row in zip(*log.values())]
     return table(list(log), rows)
 
 
@@ -246,4 +252,4 @@ def write_report(args: Namespace) -> None:
     with replacing(path) as temporary:
         temporary.write_text(html, encoding='utf-8')
     n_bytes = path.stat().st_size
-    print(printable(f'written: {path} ({n_bytes / 1e6:.1f} MB); open it in any browser'))
+    wrote(path, about=f'{n_bytes / 1e6:.1f} MB', then='open it in any browser')

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from runtime.errors import Stopped, StopSignals
 from runtime.logs import Progress
+from runtime.output import note
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors
 
@@ -84,17 +85,22 @@ def run_side_by_side(jobs: Iterable[Job], n_jobs: int, on_begin: Callable[[Job],
             if not running:
                 break  # nothing more is to begin, or what is left needs what failed
             time.sleep(POLL_SEC)
-            for one in [one for one in running if one.status() is not None]:
-                running.remove(one)
-                status = one.status()
-                assert status is not None
+            for one, status in _take_ended(running):
                 if status == 0:
                     ended.add(one.job.name)
-                print(on_end(one.job, status, one.minutes()), flush=True)
+                note(on_end(one.job, status, one.minutes()))
                 progress.update(1)
     if stop.signum:
         raise Stopped(stop.signum, 'stopped: the same command goes on')
     return is_cut or bool(waiting)
+
+
+def _take_ended(running: list[Running]) -> list[tuple[Running, int]]:
+    """Those that have ended, which leave the list, with their exit statuses."""
+    ended = [(one, status) for one in running if (status := one.status()) is not None]
+    for one, _ in ended:
+        running.remove(one)
+    return ended
 
 
 def _next(waiting: Iterable[Job], ended: set[str]) -> Job | None:

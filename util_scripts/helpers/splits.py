@@ -105,8 +105,10 @@ def draw_subsets(listed: Sequence[Own], val_fraction: float, test_fraction: floa
     for testing in tested:
         rest = [video for video in listed if video.path not in testing]
         if not rest:
-            raise InputError('the videos are one group, which is all for testing: give smaller '
-                             'groups, or another --test_fraction')
+            n_groups = len(in_groups(listed))
+            raise InputError(f'all videos would be for testing, as they are of {n_groups} '
+                             f'{"group" if n_groups == 1 else "groups"}: give smaller groups, or a '
+                             'smaller --test_fraction')
         validation = split(rest, val_fraction / (1 - test_share), seed)
         drawn.append({video.path: 'testing' if video.path in testing else
                       'validation' if video.path in validation else 'training'
@@ -154,9 +156,12 @@ def place_in_folds(groups: Sequence[Counter[str | None]], wanted: Mapping[str | 
         chosen.append(fold)
         for label, n in counts.items():
             missing[fold][label] -= n
-    is_empty = len(set(chosen)) < n_folds
     cost = sum((left / wanted[label]) ** 2 for fold in missing for label, left in fold.items())
-    return cost + 1e9 * is_empty, chosen
+    empty = sorted({*range(n_folds)} - {*chosen})
+    for fold in empty:  # of classes with too few groups: from a fold that has most
+        fullest = Counter(chosen).most_common(1)[0][0]
+        chosen[len(chosen) - 1 - chosen[::-1].index(fullest)] = fold
+    return cost + 1e9 * len(empty), chosen
 
 
 def in_groups(listed: Iterable[Own]) -> list[tuple[list[Own], Counter[str | None]]]:

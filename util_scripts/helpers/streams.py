@@ -18,6 +18,7 @@ from typing import Any
 import av
 
 from datasets.video import Video, VideoError, reason
+from temporal_transforms import FullWindows
 from util_scripts.helpers.addresses import PIPE
 from util_scripts.helpers.video_io import MAX_STILL_SEC
 from util_scripts.helpers.video_sources import Frame, Transform, transformed
@@ -211,19 +212,13 @@ def unbroken_windows(items: Iterator[tuple[int, Frame] | None], size: int, strid
                      ) -> Iterator[Sequence[Frame] | None]:
     """Windows of `size` frames of one run, a new one each `stride` frames; None where `items` has
     None. What is left of a run is no window."""
-    held: list[Frame] = []
-    current, n_between = None, 0
+    current, windows = None, FullWindows[Frame](size, stride)
     for item in items:
         if item is None:
             yield None
             continue
         run, frame = item
         if run != current:
-            current, held, n_between = run, [], 0
-        if n_between:
-            n_between -= 1
-            continue
-        held.append(frame)
-        if len(held) == size:
-            yield held
-            held, n_between = held[stride:], max(0, stride - size)
+            current, windows = run, FullWindows[Frame](size, stride)
+        if window := windows.add(frame):
+            yield window

@@ -1,11 +1,11 @@
 """Words and names as they are printed."""
 
-import difflib
 from collections.abc import Collection
 
+from runtime.names import did_you_mean, nearest
 from runtime.output import printable
 
-__all__ = ['n_of', 'nearest', 'printable']
+__all__ = ['n_of', 'nearest_or_all', 'printable']
 
 
 def n_of(number: int, noun: str) -> str:
@@ -14,12 +14,10 @@ def n_of(number: int, noun: str) -> str:
     return f'{number} {noun if number == 1 else plural}'
 
 
-def nearest(name: str, names: Collection[str]) -> str:
+def nearest_or_all(name: str, names: Collection[str]) -> str:
     """The end of an error about a name that is none of `names`: those that are nearest, or all of
     a few."""
-    lower = {known.lower(): known for known in names}
-    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3)]
-    if near:
-        return f'; did you mean {" or ".join(near)}?'
+    if near := nearest(name, names):
+        return f'; {did_you_mean(near)}'
     shown = list(names)[:8]
     return f'; there are {", ".join(shown)}{" ..." if len(names) > len(shown) else ""}'

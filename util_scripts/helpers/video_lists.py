@@ -6,7 +6,6 @@ them, and the label and the group follow in this order.
 """
 
 import csv
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from datasets.video import find_video
 from runtime.errors import InputError
+from runtime.names import did_you_mean, nearest
 from util_scripts.helpers import files
 from util_scripts.helpers.files import read_text
 from util_scripts.helpers.videos import is_video
@@ -158,10 +158,9 @@ def _named_columns(path: Path, names: Sequence[str]) -> dict[str, int]:
             raise InputError(f'{path}: column {name!r} does not say whether it is in seconds or '
                              f'frames; call it {plain}_sec or {plain}_frame')
         if plain not in MEANINGS:
-            near = difflib.get_close_matches(plain, MEANINGS, n=1)
-            hint = f'did you mean {near[0]}? ' if near else ''
-            raise InputError(f'{path}: column {name!r} is not known; {hint}rename it to one of '
-                             f'{", ".join(COLUMNS)}, or remove it')
+            hint = did_you_mean(nearest(plain, MEANINGS, n=1))
+            raise InputError(f'{path}: column {name!r} is not known; {hint}{" " if hint else ""}'
+                             f'rename it to one of {", ".join(COLUMNS)}, or remove it')
         meaning = MEANINGS[plain]
         if meaning in columns:
             raise InputError(f'{path}: columns {names[columns[meaning]]!r} and {name!r} are both '

@@ -1,0 +1,16 @@
+"""Names that are not known, and those that may have been meant."""
+
+import difflib
+from collections.abc import Collection, Iterable
+
+
+def nearest(name: str, names: Iterable[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
+    """At most `n` of the names, the likest first, upper or lower case aside; none that is less
+    like than `cutoff`, of 0 to 1."""
+    lower = {known.lower(): known for known in names}
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n, cutoff)]
+
+
+def did_you_mean(near: Collection[str]) -> str:
+    """The question for an error, '' where no name is near."""
+    return f'did you mean {" or ".join(near)}?' if near else ''
