@@ -23,7 +23,6 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
-from av.video.frame import PictureType
 
 from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
 
@@ -513,9 +512,7 @@ class Sought:
             if frame.pts is not None and frame.pts < self._begin:
                 continue
             is_known = frame.pts is not None and (frame.width, frame.height) == self._size
-            # A damaged container may call any frame a key frame.
-            is_begun = frame.pts != self._begin or frame.pict_type == PictureType.I
-            if frame.is_corrupt or not is_known or not is_begun:
+            if frame.is_corrupt or not is_known:
                 raise SeekError
             shown.append(frame)
         return shown

@@ -163,6 +163,8 @@ def test_numbers_are_those_of_extraction_after_an_error_in_the_middle(tmp_path, 
 def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, codec, extension):
     """Decoders do not tell all that they make up: of such files one in hundreds may differ."""
     made = write_video(tmp_path / f'made.{extension}', noise(60, 96, 128), codec=codec, gop_size=10)
+    with Video(str(made)) as opened:
+        assert opened.is_seekable == (codec != 'libvpx')  # as FFmpeg says nothing of damage there
     data, rng = made.read_bytes(), random.Random(0)
     n_same = n_other = n_told = 0
     for trial in range(30):
@@ -184,21 +186,7 @@ def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, c
             continue
         n_same, n_other = n_same + is_same, n_other + (not is_same)
     assert n_same > 10 and n_other <= (codec != 'libvpx')
-    assert n_told > 0 or codec == 'libvpx'  # FFmpeg says nothing of damage there
-
-
-@pytest.mark.parametrize('codec', ['libx264', 'mpeg4', 'libvpx-vp9'])
-def test_frames_that_are_called_key_frames_and_are_none_do_not_mislead(tmp_path, codec):
-    made = write_video(tmp_path / 'made.mkv', noise(60), codec=codec, gop_size=10)
-    path = str(tmp_path / 'a.mkv')
-    with av.open(str(made)) as original, av.open(path, 'w') as copy:
-        stream = copy.add_stream_from_template(original.streams.video[0])
-        for packet in original.demux(video=0):
-            if packet.size:
-                packet.stream, packet.is_keyframe = stream, True
-                copy.mux(packet)
-    for clip in ([17, 18], [35, 36, 37], [40, 41]):
-        assert same_frames(path, clip, 60, size=48)
+    assert n_told > 0 or codec == 'libvpx'
 
 
 def write_damaged(path):
