@@ -51,6 +51,9 @@ SEEK_STAMPS = {'mov': 'dts', 'matroska': 'pts', 'avi': 'dts', 'm4v': 'pos', 'h26
 UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
+# Decoders that leave a part of a damaged picture as the memory was, without a word: what is shown
+# there depends on all that they have seen.
+FORGETFUL_CODECS = ('vp8',)
 # FFmpeg decodes a part of a file for what its header does not say; clips need none of that.
 QUICK_OPEN = {'probesize': '32768', 'analyzeduration': '1'}
 # Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
@@ -310,7 +313,8 @@ class Video:
     @property
     def is_seekable(self) -> bool:
         """True if clips may be read without decoding all before them."""
-        return self.container in SEEK_STAMPS
+        return (self.container in SEEK_STAMPS
+                and self._stream.codec_context.name not in FORGETFUL_CODECS)
 
     def packets(self) -> Packets:
         """`Packets` of the file; only `seek` is of use afterwards. Nothing is decoded.

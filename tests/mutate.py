@@ -2,16 +2,15 @@
 
     python -m tests.mutate --n 300 --seed 1 --results mutants.jsonl
 
-One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork of
-it with one function or constant replaced, which runs only the tests that reach that line, the
-cheapest first, until one fails. Results are lines of JSON, and what is there already is not judged
-again.
+One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork
+of it with one function or constant replaced, which runs only the tests that reach that line, the
+cheapest first, until one fails. Results are lines of JSON, and what is there is not judged again.
 """
 
 import argparse
 import ast
 import gc
-import importlib
+import hashlib
 import json
 import os
 import pickle
@@ -31,14 +30,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Core modules, and the tests that cover them.
 MODULES = {
-    'temporal_transforms': ('test_temporal_transforms', 'test_views', 'test_properties'),
-    'spatial_transforms': ('test_spatial_transforms', 'test_presets'),
+    'temporal_transforms': ('test_temporal_transforms', 'test_properties'),
+    'spatial_transforms': ('test_spatial_transforms', 'test_presets', 'test_videodataset'),
     'metrics': ('test_metrics',),
-    'results': ('test_results',),
     'datasets.sampling': ('test_sampling', 'test_properties'),
     'datasets.annotations': ('test_annotations', 'test_hostile_data', 'test_properties'),
     'datasets.frame_folders': ('test_frame_folders',),
     'optim': ('test_optim',),
+    'runtime.arguments': ('test_arguments',),
     'runtime.schema': ('test_hostile_data', 'test_properties'),
     'runtime.output': ('test_output',),
 }
@@ -47,7 +46,8 @@ SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDi
          ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or,
          ast.Or: ast.And, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot,
          ast.IsNot: ast.Is, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
-LIMIT_SEC, WAIT_SEC, MEMORY = 20, 900, 16 << 30
+# CPU seconds of a mutant beyond four times those of its tests, and of these; seconds by the clock.
+LIMIT_SEC, TESTS_SEC, WAIT_SEC, MEMORY = 20, 15, 900, 16 << 30
 
 
 def _source(name):
@@ -100,28 +100,37 @@ def _codes(code):
             yield from _codes(inner)
 
 
-def _apply(name, tree, path):
+def _functions(namespace):
+    """The functions that a module or a class defines, those of its classes too."""
+    for value in list(vars(namespace).values()):
+        value = getattr(value, '__func__', getattr(value, 'fget', value))
+        if type(value) is types.FunctionType:
+            yield value
+        elif isinstance(value, type) and value.__module__ == getattr(
+                namespace, '__module__', namespace.__name__):
+            yield from _functions(value)
+
+
+def _place(function):
+    return function.__code__.co_name, function.__code__.co_firstlineno
+
+
+def _apply(name, tree, path, functions):
     """Let the functions of an imported module, and the names that the changed statement of the
     module or of a class gives, be those of the changed tree."""
-    module = importlib.import_module(name)
-    code = compile(tree, str(_source(name)), 'exec')
+    module, code = sys.modules[name], compile(tree, str(_source(name)), 'exec')
     changed, fresh = dict(_codes(code)), types.ModuleType(name)
     fresh.__file__ = module.__file__
     sys.modules[name] = fresh  # dataclasses look their module up
     exec(code, fresh.__dict__)
     sys.modules[name] = module
-    defaults = {}
-    for function in gc.get_objects():
-        if type(function) is types.FunctionType and function.__globals__ is fresh.__dict__:
-            place = function.__code__.co_name, function.__code__.co_firstlineno
-            defaults[place] = function.__defaults__, function.__kwdefaults__
-    for function in gc.get_objects():
-        if type(function) is types.FunctionType and function.__globals__ is module.__dict__:
-            place = function.__code__.co_name, function.__code__.co_firstlineno
-            if place in changed:
-                function.__code__ = changed[place]
-            if place in defaults:
-                function.__defaults__, function.__kwdefaults__ = defaults[place]
+    defaults = {_place(function): (function.__defaults__, function.__kwdefaults__)
+                for function in _functions(fresh)}
+    for function in functions:
+        place = _place(function)
+        function.__code__ = changed.get(place, function.__code__)
+        if place in defaults:
+            function.__defaults__, function.__kwdefaults__ = defaults[place]
     if any(isinstance(step, ast.FunctionDef) for step in path):
         return
     old, new = module, fresh
@@ -153,18 +162,20 @@ class Judge:
         if session.testsfailed:
             raise pytest.UsageError('tests cannot be collected')
         self.items = session.items
-        reached, cost, bad = self._in_fork(self._record)
-        if bad:
-            raise pytest.UsageError(f'fail as they are: {bad}')
+        lines, cost = self._known_lines()
+        self.functions = defaultdict(list)  # of a module, wherever they are
+        for thing in gc.get_objects():
+            if type(thing) is types.FunctionType and thing.__module__ in self.args.modules:
+                self.functions[thing.__module__].append(thing)
+        gc.freeze()  # a fork that collects garbage would copy all that there is
         for known, name, line, said, tree, path in self.wanted:
             if known:
                 continue
-            places = {line} if any(isinstance(s, ast.FunctionDef) for s in path) else set()
-            tests = {number for place in places for number in reached[str(_source(name)), place]}
-            if not places:  # a constant of the module: every test of it may see it
-                tests = {number for (file, _), numbers in reached.items()
-                         if file == str(_source(name)) for number in numbers}
-            tests = sorted(tests, key=cost.__getitem__)
+            tests, left_sec = [], TESTS_SEC
+            for number in sorted(self._reaching(lines, name, line, path), key=cost.__getitem__):
+                left_sec -= cost[number]
+                if left_sec > 0 or not tests:
+                    tests.append(number)
             limit = LIMIT_SEC + 4 * sum(cost[number] for number in tests)
             start = time.monotonic(), sum(os.times()[2:4])
             by = self._in_fork(lambda: self._run(name, tree, path, tests), limit) if tests else None
@@ -174,6 +185,31 @@ class Judge:
             with open(self.args.results, 'a') as results:
                 results.write(json.dumps(row) + '\n')
         return True
+
+    def _known_lines(self):
+        """({test: lines that it runs}, {test: CPU seconds}), kept beside the results and taken from
+        there as long as neither the code nor the tests change."""
+        texts = [Path(path).read_bytes() for path in sorted(self.lines)]
+        texts += [path.read_bytes() for path in sorted({item.path for item in self.items})]
+        file = Path(f'{self.args.results}.{hashlib.sha1(b"".join(texts)).hexdigest()[:8]}.lines')
+        if not file.exists():
+            file.write_bytes(pickle.dumps(self._in_fork(self._record)))
+        lines, cost, bad = pickle.loads(file.read_bytes())
+        if bad:
+            raise pytest.UsageError(f'fail as they are: {bad}')
+        return lines, cost
+
+    def _reaching(self, lines, name, line, path):
+        """Tests that run a line, or else the statement that it is in, or else the module."""
+        file, step = str(_source(name)), path[-1]
+        is_inside = any(isinstance(step, ast.FunctionDef) for step in path)
+        statement = range(step.lineno, step.end_lineno + 1)
+        for places in ([line], statement) if is_inside else [range(10 ** 6)]:
+            found = {test for test, reached in lines.items()
+                     if any(at == file and number in places for at, number in reached)}
+            if found:
+                break
+        return found
 
     def _in_fork(self, work, limit=None):
         """What a process of its own gives, with folders of its own; otherwise how it ended."""
@@ -210,7 +246,7 @@ class Judge:
 
     def _run(self, name, tree, path, tests):
         try:
-            _apply(name, tree, path)
+            _apply(name, tree, path, self.functions[name])
         except Exception as error:  # a constant without which the module cannot be imported
             return f'import: {error!r}'
         for number, after in zip(tests, [*tests[1:], None]):
@@ -219,11 +255,11 @@ class Judge:
         return None
 
     def _record(self):
-        """{(file, line): tests that run it}, CPU seconds of each test, and those that fail."""
-        reached, cost, bad = defaultdict(set), {}, []
+        """{test: (file, line) that it runs}, {test: CPU seconds}, and the tests that fail."""
+        lines, cost, bad = defaultdict(set), {}, []
 
         def local(frame, event, _):
-            reached[frame.f_code.co_filename, frame.f_lineno].add(number)
+            lines[number].add((frame.f_code.co_filename, frame.f_lineno))
             return local
 
         def trace(frame, event, _):
@@ -237,7 +273,7 @@ class Judge:
             cost[number] = sum(os.times()[:4]) - begin
             if not passed:
                 bad.append(item.nodeid)
-        return reached, cost, bad
+        return lines, cost, bad
 
 
 def _mutants(args):

@@ -106,3 +106,25 @@ def test_crops_of_real_frames_are_pillows(golden_dir):
         crop.make_params = lambda _: parameters
         pillow = np.array(image.crop(box).resize((112, 112), Image.BILINEAR)).transpose(2, 0, 1)
         assert np.abs(crop(clip)[0].numpy().astype(int) - pillow).max() <= 2
+
+
+@pytest.mark.parametrize('height, width', [(40, 100), (100, 40), (40, 40)])
+def test_crops_lie_along_the_long_side(height, width):
+    clip = torch.arange(height * width).view(1, 1, height, width).to(torch.uint8)
+    crops = S.EvenCrops(40, 3)(clip)
+    assert crops.shape == (3, 1, 1, 40, 40)
+    assert torch.equal(crops[0], clip[..., :40, :40])
+    assert torch.equal(crops[2], clip[..., -40:, -40:])
+    middle = clip[..., (height - 40) // 2:, (width - 40) // 2:][..., :40, :40]
+    assert torch.equal(crops[1], middle) and torch.equal(S.EvenCrops(40, 1)(clip)[0], middle)
+
+
+@pytest.mark.parametrize('height, width', [(20, 50), (50, 20), (20, 20)])
+def test_crops_of_a_larger_short_side_lie_along_its_middle(height, width):
+    clip = torch.arange(height * width).view(1, 1, height, width).to(torch.uint8)
+    resized = S.Resize(40)(clip)
+    crops = S.EvenCrops(32, 3, 40)(clip)
+    side = max(resized.shape[-2:]) - 32
+    for i, begin in enumerate((0, round(side / 2), side)):
+        top, left = (begin, 4) if height > width else (4, begin)
+        assert torch.equal(crops[i], resized[..., top:top + 32, left:left + 32])

@@ -98,3 +98,13 @@ def test_clips_are_counted_without_making_them(transform):
         clips = T.as_clips(transform(range(n_frames)))
         assert len(clips) == transform.n_clips(n_frames), n_frames
         assert {len(clip) for clip in clips} == {transform.clip_length(n_frames)}, n_frames
+
+
+@pytest.mark.parametrize('n_frames, n, begins', [
+    (20, 3, [0, 6, 12]), (20, 1, [6]), (9, 3, [0, 1]), (8, 3, [0]), (5, 3, [0])])
+def test_even_windows(n_frames, n, begins):
+    frames = range(n_frames)
+    windows = T.even_windows(frames, 8, n)
+    assert [window[0] for window in windows] == begins
+    assert all(len(window) == 8 for window in windows)
+    assert T.n_even_windows(n_frames, 8, n) == len(windows)

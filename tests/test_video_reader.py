@@ -158,10 +158,13 @@ def test_numbers_are_those_of_extraction_after_an_error_in_the_middle(tmp_path, 
     assert raised.value.kind == WRONG_COUNT
 
 
-@pytest.mark.parametrize('codec, extension', [('libx264', 'mp4'), ('mpeg4', 'mkv')])
+@pytest.mark.parametrize('codec, extension', [('libx264', 'mp4'), ('mpeg4', 'mkv'),
+                                              ('libvpx', 'webm')])
 def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, codec, extension):
     """Decoders do not tell all that they make up: of such files one in hundreds may differ."""
     made = write_video(tmp_path / f'made.{extension}', noise(60, 96, 128), codec=codec, gop_size=10)
+    with Video(str(made)) as opened:
+        assert opened.is_seekable == (codec != 'libvpx')  # as FFmpeg says nothing of damage there
     data, rng = made.read_bytes(), random.Random(0)
     n_same = n_other = n_told = 0
     for trial in range(30):
@@ -182,7 +185,8 @@ def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, c
             n_told += 1
             continue
         n_same, n_other = n_same + is_same, n_other + (not is_same)
-    assert n_same > 10 and n_other <= 1 and n_told > 0
+    assert n_same > 10 and n_other <= (codec != 'libvpx')
+    assert n_told > 0 or codec == 'libvpx'
 
 
 def write_damaged(path):

@@ -17,38 +17,6 @@ from tests.tiny_data import run_main
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize('n_frames, n, begins', [
-    (20, 3, [0, 6, 12]), (20, 1, [6]), (9, 3, [0, 1]), (8, 3, [0]), (5, 3, [0])])
-def test_even_windows(n_frames, n, begins):
-    frames = range(n_frames)
-    windows = T.even_windows(frames, 8, n)
-    assert [window[0] for window in windows] == begins
-    assert all(len(window) == 8 for window in windows)
-    assert T.n_even_windows(n_frames, 8, n) == len(windows)
-
-
-@pytest.mark.parametrize('height, width', [(40, 100), (100, 40), (40, 40)])
-def test_crops_lie_along_the_long_side(height, width):
-    clip = torch.arange(height * width).view(1, 1, height, width).to(torch.uint8)
-    crops = EvenCrops(40, 3)(clip)
-    assert crops.shape == (3, 1, 1, 40, 40)
-    assert torch.equal(crops[0], clip[..., :40, :40])
-    assert torch.equal(crops[2], clip[..., -40:, -40:])
-    middle = clip[..., (height - 40) // 2:, (width - 40) // 2:][..., :40, :40]
-    assert torch.equal(crops[1], middle) and torch.equal(EvenCrops(40, 1)(clip)[0], middle)
-
-
-@pytest.mark.parametrize('height, width', [(20, 50), (50, 20), (20, 20)])
-def test_crops_of_a_larger_short_side_lie_along_its_middle(height, width):
-    clip = torch.arange(height * width).view(1, 1, height, width).to(torch.uint8)
-    resized = Resize(40)(clip)
-    crops = EvenCrops(32, 3, 40)(clip)
-    side = max(resized.shape[-2:]) - 32
-    for i, begin in enumerate((0, round(side / 2), side)):
-        top, left = (begin, 4) if height > width else (4, begin)
-        assert torch.equal(crops[i], resized[..., top:top + 32, left:left + 32])
-
-
 def argv(tiny_data, folder, *more):
     return tiny_data.argv(folder, '--resume_path', 'viewed/save_1.pth', '--no_train', '--no_val',
                           '--inference', '--output_topk', 0, *more)
