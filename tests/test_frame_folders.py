@@ -91,6 +91,8 @@ def test_a_frame_between_others_is_missed_and_named(tmp_path):
     (tmp_path / 'f015.png').unlink()
     reader = JpgFrames()
     assert reader.left_out(str(tmp_path)) == [('f015.png', 'missing between other frames')]
+    folder = find_frames(str(tmp_path))
+    assert list(folder.names) == names and folder.n == 9
     assert levels(reader.read(str(tmp_path), [3, 5])) == [2, 4]
     with pytest.raises(FrameError, match='f015.png: no such frame'):
         reader.read(str(tmp_path), [3, 4])
@@ -114,6 +116,18 @@ def test_several_kinds_need_a_template(tmp_path):
     reader = JpgFrames('img_%05d.jpg')
     assert reader.count(str(tmp_path)) == 5
     assert levels(reader.read(str(tmp_path), [1, 5])) == [0, 4]
+
+
+@pytest.mark.parametrize('n_others, is_told', [(0, True), (1, True), (4, True), (5, False),
+                                               (6, False)])
+def test_a_kind_of_which_there_are_twice_as_many_is_taken(n_others, is_told):
+    names = [f'img_{i}.png' for i in range(10)]
+    all_names = sorted(names + [f'x_{i}.png' for i in range(n_others)])
+    if is_told:
+        assert chosen(all_names).names == names
+    else:
+        with pytest.raises(FolderError, match='several kinds'):
+            chosen(all_names)
 
 
 def test_a_template_says_which_number_counts():

@@ -152,3 +152,12 @@ def test_confusion_of_pairs_and_mean_of_classes():
     counts = confusion_of_pairs(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 4)
     assert counts.tolist() == [[1, 1, 0, 0], [0] * 4, [0, 0, 1, 0], [0] * 4]
     assert mean_of_classes(counts.diagonal(), counts.sum(dim=1)) == 0.75
+
+
+def test_any_label_among_the_best_by_hand_of_random_scores(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand((40, 7), generator=generator)
+    targets = (torch.rand((40, 7), generator=generator) < 0.2).float()
+    expected = [sum(any(targets[i, c] for c in sorted(range(7), key=lambda c: -scores[i, c])[:k])
+                    for i in range(40)) for k in (1, 3, 6)]
+    assert [int(hits) for hits in topk_any_hits(scores, targets, (1, 3, 6))] == expected

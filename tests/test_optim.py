@@ -195,3 +195,90 @@ def test_a_schedule_may_move_each_step_and_what_is_logged_was_used(tiny_data, tm
     assert logged == pytest.approx([0.05 * (1 - step / 30) for step in range(6)])
     assert logged == pytest.approx(used)
     assert json.loads((tmp_path / 'opts.json').read_text())['learning_rate'] == 0.05
+
+
+# ---------------------------------------------------------------- by hand
+
+def test_groups_of_a_network_by_hand():
+    """Stages of depth 1 (a layer, its norm, what has no weights) and 2, the classifier."""
+    first, norm, last = nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 4)
+    parts = [first, norm, nn.ReLU(), last]
+    flags = ('--layer_decay', 0.5, '--head_lr_factor', 10, '--weight_decay', 0.01)
+    groups = optim.parameter_groups(parts, options(*flags, '--no_norm_decay'))
+    assert [([id(parameter) for parameter in group['params']], group['lr'], group['weight_decay'])
+            for group in groups] == [
+        ([id(first.weight)], 0.025, 0.01),
+        ([id(first.bias), id(norm.weight), id(norm.bias)], 0.025, 0.0),
+        ([id(last.weight)], 0.5, 0.01), ([id(last.bias)], 0.5, 0.0)]
+    assert [len(group['params']) for group in optim.parameter_groups(parts, options(*flags))] == [
+        4, 2]
+    plain = options()
+    assert [len(group['params']) for group in optim.parameter_groups(parts, plain)] == [6]
+    assert [len(group['params'])
+            for group in optim.parameter_groups(parts, plain, n_late=2)] == [4, 2]
+
+
+def test_half_a_cosine_by_hand():
+    schedule, base = optim.Cosine(10, 2), [1.0, 0.5]
+    for progress, share in ((0, 1), (2, 1), (4, 0.8535534), (6, 0.5), (10, 0), (12, 0)):
+        assert schedule.end_step(base, base, progress) == pytest.approx([share, share / 2])
+
+
+def test_milestones_count_up_to_the_epoch_of_a_state():
+    state = {'last_epoch': 4, 'milestones': {9: 1}}
+    assert MultiStep([2, 4, 5]).resume(state, [0.3], [1.0]) == pytest.approx([0.01])
+    assert MultiStep([9]).resume(state, [0.3], [1.0]) == [0.3]
+
+
+@pytest.mark.parametrize('state, name', [
+    ({'milestones': {}}, 'multistep'), ({'best': 1}, 'plateau'),
+    ({'name': 'cosine', 'milestones': {}}, 'cosine')])
+def test_a_schedule_is_known_by_its_state(state, name):
+    assert optim.schedule_name(state) == name
+
+
+def test_a_plateau_leaves_rates_that_would_hardly_move():
+    schedule = optim.Plateau(patience=0)
+    rates = [1.0, 1e-9]
+    for val_loss in (1.0, 1.0):
+        rates = schedule.end_epoch(rates, rates, val_loss)
+    assert rates == [0.1, 1e-9]
+
+
+def test_rates_of_steps_by_hand():
+    def rates(n, *flags, **arguments):
+        optimization = Optimization(network().parameters(), options(*flags), CPU, **arguments)
+        optimization.begin_epoch(arguments.get('steps_per_epoch', 1))
+        found = [optimization.lr]
+        for _ in range(n):
+            optimization.step(torch.zeros((), requires_grad=True))
+            found.append(optimization.lr)
+        return found
+    cosine = '--lr_scheduler', 'cosine', '--n_epochs', 2
+    assert rates(2, *cosine) == pytest.approx([0.05, 0.025, 0])
+    optimization = Optimization(network().parameters(), options(*cosine), CPU)  # of one step
+    optimization.step(torch.zeros((), requires_grad=True))
+    assert optimization.lr == pytest.approx(0.025)
+    assert rates(5, '--warmup_epochs', 1, steps_per_epoch=4) == pytest.approx(
+        [0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05])
+
+
+def test_a_plateau_counts_from_the_last_epoch_of_the_warm_up():
+    optimization = ours(network(), '--lr_scheduler', 'plateau', '--plateau_patience', 0,
+                        '--warmup_epochs', 2)
+    for val_loss, rate in ((float('inf'), 0.05), (1.0, 0.05), (2.0, 0.005)):
+        optimization.end_epoch(val_loss)
+        assert optimization.state_dict()['scheduler'].get('rates', [rate]) == pytest.approx([rate])
+    early = ours(network(), '--lr_scheduler', 'plateau', '--plateau_patience', 0,
+                 '--warmup_epochs', 2)
+    early.end_epoch(1.0)
+    early.end_epoch(2.0)
+    assert early.lr == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize('saved, loaded', [('fp32', 'fp16'), ('fp16', 'fp32'), ('fp16', 'fp16')])
+def test_states_of_any_precision_go_on_in_any(saved, loaded):
+    state = ours(network(), '--precision', saved).state_dict()
+    optimization = ours(network(), '--precision', loaded)
+    optimization.load_state_dict(state)
+    assert bool(optimization.state_dict()['scaler']) == (loaded == 'fp16')

@@ -222,3 +222,13 @@ def test_samples_by_class(tmp_path):
     for number, samples in enumerate(classes):
         assert samples.tolist() == [i for i in range(14) if number in records.labels[i]]
     assert none.tolist() == [i for i in range(14) if not records.labels[i]] == [6, 13]
+
+
+def test_draws_are_those_of_earlier_versions():
+    """Recorded: a training that is resumed with other code goes on with the same batches."""
+    batches = BalancedBatches([[0, 1, 2], [3, 4]], 5, 5, seed=1)
+    batches.set_position(1)
+    assert batches.is_balanced and not ShuffledBatches(5, 5, seed=1).is_balanced
+    assert [key.index for key in next(iter(batches))] == [3, 1, 0, 4, 2]
+    with batches.batch_draw(0):
+        assert torch.rand(2).tolist() == pytest.approx([0.1951506, 0.0555268])

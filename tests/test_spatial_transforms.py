@@ -128,3 +128,29 @@ def test_crops_of_a_larger_short_side_lie_along_its_middle(height, width):
     for i, begin in enumerate((0, round(side / 2), side)):
         top, left = (begin, 4) if height > width else (4, begin)
         assert torch.equal(crops[i], resized[..., top:top + 32, left:left + 32])
+
+
+def test_what_transforms_are_without_being_told():
+    """As in the papers, and in trainings that say nothing else."""
+    assert S.CORNER_CROP_SCALES == pytest.approx((1, 0.8409, 0.7071, 0.5946, 0.5), abs=1e-4)
+    crop = S.RandomResizedCrop(16)
+    assert (*crop.scale, *crop.ratio) == pytest.approx((0.25, 1, 0.75, 4 / 3)) and crop.antialias
+    jitter = S.ColorJitter()
+    for strength in (jitter.brightness, jitter.contrast, jitter.saturation):
+        assert strength == pytest.approx((0.6, 1.4))
+    assert jitter.hue == pytest.approx((-0.1, 0.1))
+
+
+def test_normalisation_is_no_part_of_a_state():
+    assert not S.Normalize([0.5], [0.2]).state_dict()
+
+
+@pytest.mark.parametrize('flags', [{'mixup': 1.0}, {'cutmix': 1.0}])
+def test_a_batch_is_mixed_in_the_one_way_that_is_asked_for(flags):
+    """Pixels of two levels: pasted they stay these, mixed they lie between."""
+    torch.manual_seed(0)
+    clips = torch.tensor([0, 200], dtype=torch.uint8).view(2, 1, 1, 1, 1).expand(2, 3, 2, 16, 16)
+    for _ in range(20):
+        mixed, _ = S.BatchMix(2, **flags)(clips, torch.tensor([0, 1]))
+        is_pasted = bool(((mixed == 0) | (mixed == 200)).all())
+        assert is_pasted == ('cutmix' in flags)
