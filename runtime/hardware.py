@@ -3,6 +3,7 @@
 import copy
 import os
 import platform
+import warnings
 from importlib import metadata
 
 import torch
@@ -148,6 +149,8 @@ def make_parallel(network: nn.Module, device: torch.device, n_processes: int = 1
         if sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         devices = [device] if device.type == 'cuda' else None
+        # A kernel of one place has several names for the same order of its numbers.
+        warnings.filterwarnings('ignore', 'Grad strides do not match bucket view strides')
         return nn.parallel.DistributedDataParallel(network, devices,
                                                    find_unused_parameters=has_unused)
     if sync_batchnorm:

@@ -113,7 +113,7 @@ BAD_FLAGS = {
     'negative decay': (['--weight_decay', '-1'], ['--weight_decay']),
     'momentum of 1': (['--momentum', '1'], ['--momentum', 'below 1']),
     'unknown choice': (['--train_crop', 'middle'], ['--train_crop', 'middle', 'center']),
-    'unknown model': (['--model', 'vgg'], ['--model', 'vgg', 'resnet']),
+    'unknown model': (['--model', 'vgg'], ['--model', 'vgg', '--help']),
     'unknown depth': (['--model_depth', '19'], ['19', '18', '200']),
     'unknown data set': (['--dataset', 'ava'], ['--dataset', 'ucf101']),
     'class count': (['--n_classes', '5'], ['3 labels', '--n_classes', '5']),

@@ -199,6 +199,7 @@ def test_the_benchmark_runs_an_exported_file(tiny_data, exported, tmp_path):
 @pytest.mark.parametrize('argv, said', [
     (['main', '--help'], 'main.py --video_path DIR'),
     (['predict', '--help'], 'util_scripts.predict'),
+    (['--help'], 'usage: COMMAND FLAGS, where COMMAND is main, or one of add_fps'),
     (['nothing'], 'error: no command nothing; give main, or one of')])
 def test_the_entry_point_of_the_image_runs_commands(argv, said, tmp_path):
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}

@@ -252,7 +252,7 @@ def test_all_commands_read_such_frames(folders, tmp_path, capsys, template):
     folder_json.main([str(folders), str(own), '--val_fraction', '0.5', *template])
     out, err = capsys.readouterr()
     assert 'not taken: 4 images that are no frames (frame-0 (1).png, ...)' in err
-    assert '--file_type jpg' in out and ('--frame_template "frame-%d.png"' in out) == bool(template)
+    assert '--file_type jpg' in out and ('--frame_template frame-%d.png' in out) == bool(template)
     database = json.loads(own.read_text())['database']
     assert database['run1']['annotations']['segment'] == [1, 10]
     data = ['--video_path', str(folders), '--annotation_path', str(own), *template]

@@ -364,7 +364,8 @@ def test_map_by_hand(data, evaluate, tmp_path):
         'top-1 accuracy: 0.5714 (4 of 7 videos)',
         'top-3 accuracy: left out, since there are 3 classes',
         f'mAP: {mean:.4f} (3 classes, worst first)', f'  blue  {blue:.4f} (3 of 7 videos)',
-        f'  green {green:.4f} (3 of 7 videos)', f'  red   {red:.4f} (3 of 7 videos)']
+        f'  green {green:.4f} (3 of 7 videos)', f'  red   {red:.4f} (3 of 7 videos)',
+        f'written: {tmp_path / "top1.txt"}, {tmp_path / "map.txt"}']
     assert float((tmp_path / 'map.txt').read_text()) == pytest.approx(mean)
     assert float((tmp_path / 'top1.txt').read_text()) == 4 / 7
 
@@ -406,8 +407,8 @@ def test_pictures(data, trained, tmp_path, capsys):
     assert not plot_results.main([str(tmp_path / 'val.json'), str(data.annotation_path),
                                   '--video_path', str(data.root / 'jpg')])
     assert capsys.readouterr().out.splitlines() == [
-        'no confusion matrix: videos have lists of labels', str(tmp_path / 'classes.png'),
-        str(tmp_path / 'mistakes.png')]
+        'no confusion matrix: videos have lists of labels',
+        f'written: {tmp_path / "classes.png"}, {tmp_path / "mistakes.png"}']
     assert is_picture(tmp_path / 'classes.png') and is_picture(tmp_path / 'mistakes.png')
     plot_log.main([str(trained), '--output', str(tmp_path / 'curves.png')])
     assert is_picture(tmp_path / 'curves.png')

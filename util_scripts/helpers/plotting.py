@@ -91,7 +91,8 @@ def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
         if title == 'learning rate':
             axes.set_yscale('log')
         else:
-            axes.set_ylim(0, None if title == 'loss' else 1.03)
+            # The margin of a chart that begins at 0 is narrower than a dot.
+            axes.set_ylim(0, 1.03 * (axes.get_ylim()[1] if title == 'loss' else 1))
         if len(PANELS[title]) > 1 and len(runs) == 1:
             axes.legend(frameon=False, fontsize=9)
     if len(runs) > 1:
