@@ -30,14 +30,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Core modules, and the tests that cover them.
 MODULES = {
-    'temporal_transforms': ('test_temporal_transforms', 'test_properties'),
-    'spatial_transforms': ('test_spatial_transforms', 'test_presets', 'test_videodataset'),
+    'temporal_transforms': ('test_temporal_transforms', 'test_properties', 'test_augmentation',
+                            'test_loading'),
+    'spatial_transforms': ('test_spatial_transforms', 'test_presets', 'test_videodataset',
+                           'test_augmentation', 'test_video_reader'),
     'metrics': ('test_metrics',),
-    'datasets.sampling': ('test_sampling', 'test_properties'),
+    'datasets.sampling': ('test_sampling', 'test_properties', 'test_loading',
+                          'test_augmentation'),
     'datasets.annotations': ('test_annotations', 'test_hostile_data', 'test_properties'),
     'datasets.frame_folders': ('test_frame_folders',),
-    'optim': ('test_optim',),
-    'runtime.arguments': ('test_arguments',),
+    'optim': ('test_optim', 'test_training', 'test_resume', 'test_plain_loop'),
+    'runtime.arguments': ('test_arguments', 'test_recipes'),
     'runtime.schema': ('test_hostile_data', 'test_properties'),
     'runtime.output': ('test_output',),
 }

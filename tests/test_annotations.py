@@ -144,3 +144,90 @@ def test_the_index_is_a_few_numbers_a_video(tmp_path):
     assert n_bytes / len(names) < 40
     assert sum(s._data.numel() for s in strings) == sum(2 * len(name) + 2 for name in names)
     assert records.video_ids[4999] == names[4999] and records.paths[1] == f'b/{names[1]}'
+
+
+def records_of(tmp_path, database, subset='training', labels=('a', 'b'), **arguments):
+    """(records, how many videos were left out) of a made-up annotation."""
+    (tmp_path / 'a.json').write_text(json.dumps({'labels': labels, 'database': database}))
+    return label_list_records(read_annotation(tmp_path / 'a.json'), subset, **arguments)
+
+
+def entry(subset='training', label='b', **more):
+    return {'subset': subset, 'annotations': {'label': label, 'segment': [1, 9]}, **more}
+
+
+def test_subsets_that_are_not_there_are_told_from_those_that_are(tmp_path):
+    with pytest.raises(AnnotationError, match=r'found training \(2\), x \(1\)$'):
+        records_of(tmp_path, {'p': entry(), 'q': entry(), 'r': entry('x')}, 'validation')
+    with pytest.raises(AnnotationError, match='found none at all$'):
+        records_of(tmp_path, {}, 'validation')
+
+
+def test_videos_without_a_segment_are_counted(tmp_path):
+    without = {'subset': 'training', 'annotations': {'label': 'a'}}
+    records, n_left_out = records_of(tmp_path, {'p': entry(), 'q': without, 'r': without})
+    assert (len(records), n_left_out) == (1, 2)
+
+
+def test_labels_of_test_videos_are_kept_and_others_must_have_some(tmp_path):
+    database = {'p': entry('testing'), 'q': entry('testing', None)}
+    records, _ = records_of(tmp_path, database, 'testing')
+    assert records.targets([0, 1]).tolist() == [1, -1]
+    with pytest.raises(AnnotationError, match="'p'"):
+        records_of(tmp_path, {'p': entry(label=None)})
+    with pytest.raises(AnnotationError, match="'p'.*--multi_label"):
+        records_of(tmp_path, {'p': entry(label=['a', 'b'])})
+
+
+def test_the_length_of_a_video_is_what_its_entry_says(tmp_path):
+    for first_frame, segment in ((1, [1, 9]), (0, [0, 8])):
+        marked = {'subset': 'training', 'annotations': {'label': 'a', 'segment': segment}}
+        for n_frames, end in ((8, first_frame + 8), (20, first_frame + 20)):
+            records, _ = records_of(tmp_path, {'p': {**marked, 'n_frames': n_frames}},
+                                    first_frame=first_frame)
+            assert records.video_ends[0] == end
+        records, _ = records_of(tmp_path, {'p': marked}, first_frame=first_frame)
+        assert records.video_ends[0] == first_frame + 8
+    for wrong in (7, 8.5, 'x', 2 ** 40):
+        with pytest.raises(AnnotationError, match=f'"n_frames" {wrong!r} is not .* frame 8 in it'):
+            records_of(tmp_path, {'p': entry(n_frames=wrong)})
+
+
+def timed(tmp_path, *segments, fps=10, n_frames=(100,), **arguments):
+    """The same of a taxonomy, of segments in seconds; one video for each number of frames."""
+    marks = [{'segment': segment, 'label': 'Surfing'} for segment in segments]
+    (tmp_path / 'anet.json').write_text(json.dumps({
+        'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
+                     {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}],
+        'database': {f'x{i}': {'subset': 'training', 'fps': fps, 'annotations': marks}
+                     for i in range(len(n_frames))}}))
+    counts = iter(n_frames)
+    return taxonomy_records(read_annotation(tmp_path / 'anet.json'), 'training',
+                            lambda _: next(counts), **arguments)
+
+
+def test_seconds_become_frames(tmp_path):
+    segments = [[0, 2], [1.25, 3.19], [-1, 1], [9, 30]]
+    for first_frame in (0, 1):
+        records, _ = timed(tmp_path, *segments, first_frame=first_frame)
+        found = [(records.frames(i).start, records.frames(i).stop) for i in range(4)]
+        # The last frame + 1, counted from 1, is that of the end.
+        assert found == [(begin + first_frame, end + first_frame)
+                         for begin, end in ((0, 20), (12, 31), (0, 10), (90, 99))]
+        assert records.video_ends.tolist() == [100 + first_frame] * 4
+    # So many frames as a segment has at least, and one less, which is widened at its end.
+    records, _ = timed(tmp_path, [1, 1.8], [1, 1.7], [9.6, 9.8])
+    assert [records.frames(i) for i in range(3)] == [range(11, 19), range(11, 19), range(93, 101)]
+
+
+def test_segments_in_seconds_that_no_column_holds(tmp_path):
+    with pytest.raises(AnnotationError, match='is not .begin, end. in seconds'):
+        timed(tmp_path, [0, 1e6], fps=10_000)
+
+
+def test_videos_of_a_taxonomy_without_frames_are_counted(tmp_path):
+    for trimmed in (True, False):
+        records, n_left_out = timed(tmp_path, [0, 2], n_frames=(0, 50, 0), trimmed=trimmed)
+        assert (len(records), n_left_out) == (1, 2)
+    records, n_left_out = timed(tmp_path, [0, 2], n_frames=(50,))
+    assert (len(records), n_left_out) == (1, 0)
