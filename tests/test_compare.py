@@ -250,6 +250,14 @@ def test_gains_are_those_of_the_runs_that_both_have():
     assert gain == pytest.approx((0.15, math.sqrt(0.005) / math.sqrt(2)))
 
 
+def test_seeds_of_a_fold_are_no_more_folds():
+    found = [Found(recipe, fold, seed, 0.5 + gain * (recipe == 'b'), 0, 10, 1.0)
+             for recipe in 'ab' for fold, gain in ((1, 0.2), (2, 0.1)) for seed in (1, 2, 3)]
+    assert summarise(found)[1]['gain'] == pytest.approx((0.15, math.sqrt(0.005) / math.sqrt(2)))
+    gain = summarise([one for one in found if one.fold == 1])[1]['gain']
+    assert gain == pytest.approx((0.2, 0))  # of one fold, over the seeds
+
+
 def test_nothing_is_finished(tmp_path, capsys):
     report(tmp_path, [])
     assert capsys.readouterr().out == 'no run is finished\n' and not list(tmp_path.iterdir())

@@ -39,6 +39,15 @@ def _children(pid):
             for child in (task / 'children').read_text().split()]
 
 
+def _watching(launcher, n_ranks):
+    """The ranks of a launcher, once all of them watch it, in a thread that begins before torch is
+    imported: on a busy machine that may take a second."""
+    wait_for(lambda: len(_children(launcher.pid)) == n_ranks)
+    ranks = _children(launcher.pid)
+    wait_for(lambda: all(len([*Path(f'/proc/{rank}/task').iterdir()]) > 1 for rank in ranks))
+    return ranks
+
+
 def _runs(pid):
     try:
         return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
@@ -51,8 +60,7 @@ def test_ranks_end_with_a_launcher_that_is_killed(tiny_data, tmp_path, seed):
     """At any moment: before they have met, and later."""
     argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val')
     launcher = torchrun(2, argv)
-    wait_for(lambda: len(_children(launcher.pid)) == 2)
-    ranks = _children(launcher.pid)
+    ranks = _watching(launcher, 2)
     time.sleep(random.Random(seed).uniform(0.5, 4))
     launcher.kill()
     wait_for(lambda: not any(map(_runs, ranks)))
@@ -64,8 +72,7 @@ def test_ranks_end_before_all_have_come(tiny_data, tmp_path):
     """One of two nodes: its rank waits for the other, and ends with its launcher."""
     argv = tiny_data.argv(tmp_path, '--n_epochs', 1000)
     launcher = torchrun(1, argv, '--nnodes', 1, '--master_port', free_port())
-    wait_for(lambda: _children(launcher.pid))
-    rank, = _children(launcher.pid)
+    rank, = _watching(launcher, 1)
     launcher.kill()
     wait_for(lambda: not _runs(rank))
     launcher.communicate()

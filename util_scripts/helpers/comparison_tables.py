@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -51,24 +51,34 @@ def summarise(found: Sequence[Found]) -> list[dict[str, Any]]:
 
     The deviations are over single runs, each of a fold and a seed; of `all_folds`, the accuracy
     over the videos of all folds together, over the seeds. Of `gain`, over the first recipe on the
-    same folds with the same seeds, the mean and its standard error.
+    same folds with the same seeds, the mean and its standard error over the folds.
     """
     first = {(one.fold, one.seed): one for one in found if one.recipe == found[0].recipe}
     rows = []
     for recipe in dict.fromkeys(one.recipe for one in found):
         own = [one for one in found if one.recipe == recipe]
-        differences = [one.video_accuracy - first[one.fold, one.seed].video_accuracy
-                       for one in own if (one.fold, one.seed) in first] or [math.nan]
-        gains = Spread.of(differences)
+        gains = gains_by_fold(own, first) or [math.nan]
         rows.append({'recipe': recipe, 'n_runs': len(own),
                      'n_folds': len({one.fold for one in own}),
                      'n_seeds': len({one.seed for one in own}),
                      'video_accuracy': Spread.of([one.video_accuracy for one in own]),
                      'all_folds': Spread.of(accuracies_by_seed(own)),
                      'mean_class_accuracy': Spread.of([one.mean_class_accuracy for one in own]),
-                     'gain': Spread(gains.mean, gains.deviation / math.sqrt(len(differences))),
+                     'gain': Spread(fmean(gains),
+                                    Spread.of(gains).deviation / math.sqrt(len(gains))),
                      'minutes': fmean(one.minutes for one in own)})
     return rows
+
+
+def gains_by_fold(own: Sequence[Found], first: Mapping[tuple[int, int], Found]) -> list[float]:
+    """What a recipe gains over the first, in the mean over the seeds of each fold, which are tested
+    on the same videos; of a single fold for each seed."""
+    gains: dict[int, list[float]] = {}
+    for one in own:
+        if other := first.get((one.fold, one.seed)):
+            gains.setdefault(one.fold, []).append(one.video_accuracy - other.video_accuracy)
+    [*folds] = gains.values()
+    return folds[0] if len(folds) == 1 else [fmean(fold) for fold in folds]
 
 
 def accuracies_by_seed(own: Sequence[Found]) -> list[float]:
@@ -107,7 +117,7 @@ def report(folder: Path, found: Sequence[Found]) -> None:
     print()
     print(*map(printable, table_lines(rows)), sep='\n')
     print('± is the standard deviation of single runs; of all folds together, that over seeds; of '
-          'gains, on the same folds and seeds, the standard error of the mean')
+          'gains, on the same folds and seeds, the standard error over the folds')
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerows([Found._fields, *found])
