@@ -1,14 +1,14 @@
 # make demo: the main job on a small data set that is made for it. make test: all tests.
 # make quick: the fast tests, for daily work. make lint, make types: style and types.
-# make audit: known vulnerabilities of what is installed.
+# make audit: known vulnerabilities of what is installed. make fuzz: a minute of damaged files.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Files share module fixtures, so each file is run by one process.
+# A process takes tests that follow one another, which share the fixtures of their file.
 PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 
-.PHONY: demo test quick lint types audit clean
+.PHONY: demo test quick lint types audit fuzz clean
 demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
@@ -32,6 +32,9 @@ audit: $(VENV)/installed
 	@if $(RUN) -c 'import urllib.request as r; r.urlopen("$(ADVISORIES)", timeout=20)' 2>/dev/null; \
 	then $(RUN) -m pip_audit --local --progress-spinner off; \
 	else echo 'pip-audit: left out, since $(ADVISORIES) does not answer'; fi
+
+fuzz: $(VENV)/installed
+	$(RUN) -m tests.fuzz --minutes 1 --seed $$(date +%s)
 
 $(VENV)/installed: requirements.txt requirements-dev.txt requirements-export.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
