@@ -65,10 +65,10 @@ def warn(line: str) -> None:
 _is_quiet = False
 
 
-def be_quiet() -> None:
+def be_quiet(is_on: bool = True) -> None:
     """From now on, and until the command ends, show no progress and print no notes."""
     global _is_quiet
-    _is_quiet = True
+    _is_quiet = is_on
 
 
 def is_quiet() -> bool:

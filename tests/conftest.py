@@ -12,6 +12,7 @@ import pytest
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from runtime.output import be_quiet
 from tests.tiny_data import TinyData
 
 # What the server of forks has imported need not be imported in each of its processes; whichever
@@ -41,6 +42,13 @@ def videos_dir():
 def golden_dir():
     """Recorded numbers: the folder named by R3D_GOLDEN."""
     return _folder('R3D_GOLDEN')
+
+
+@pytest.fixture(autouse=True)
+def talking():
+    """What a command that was called in this process with --quiet ends with."""
+    yield
+    be_quiet(False)
 
 
 @pytest.fixture
