@@ -238,6 +238,7 @@ def test_videos_where_frames_are_looked_for(data, tmp_path, capsys):
 
 # ---------------------------------------------------------------- what is not finite
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite(data, tmp_path, capsys):
     file = torch.load(data.root / 'save_1.pth', weights_only=True)
     file['state_dict']['fc.weight'] *= 1e38
@@ -361,6 +362,7 @@ NETWORKS = {
                      {'model': 'mvit_v2_s', 'clip': (16, 224)})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NETWORKS)
 def test_advice_on_networks(name):
     def forward(clip=(8, 32), **options):

@@ -497,6 +497,7 @@ def said_in(command, error):
     return command.replace(wrong[1], right[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_advice(base, tmp_path, monkeypatch, name):
     files, fails, words, *cure = CASES[name]

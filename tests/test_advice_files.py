@@ -106,6 +106,7 @@ OF_TAXONOMY = {
                 'is not [begin, end] in seconds; mend it')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ANNOTATIONS)
 def test_annotations(data, ends, tmp_path, name):
     change, words = ANNOTATIONS[name]
@@ -461,6 +462,7 @@ def content(data):
     return torch.load(data.root / 'save_1.pth', weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WEIGHTS)
 def test_weights(data, content, tmp_path, name):
     write, words = WEIGHTS[name]
@@ -544,6 +546,7 @@ ON_WEIGHTS = {
                           '')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ON_WEIGHTS)
 def test_flags_and_weights(data, content, tmp_path, capsys, name):
     write, fails, words, then = ON_WEIGHTS[name]

@@ -41,6 +41,7 @@ def test_every_family_of_resnets_has_attention():
         narrow('resnet', 'both')
 
 
+@pytest.mark.slow
 @every_network
 @pytest.mark.parametrize('is_training', [False, True])
 def test_logits_are_those_without_it_before_training(model, attention, is_training):
@@ -53,6 +54,7 @@ def test_logits_are_those_without_it_before_training(model, attention, is_traini
         assert torch.equal(network(clips()), plain(clips()))
 
 
+@pytest.mark.slow
 @every_network
 def test_attention_learns_with_and_without_activation_checkpointing(model, attention):
     network = narrow(model, attention).double()
@@ -137,6 +139,7 @@ def test_channels_last_and_bfloat16(attention):
 
 # ---------------------------------------------------------------- through main.py
 
+@pytest.mark.slow
 @pytest.mark.parametrize('attention', KINDS)
 def test_a_checkpoint_with_attention_describes_itself(attention, tiny_data, tmp_path):
     base = [*tiny_data.argv(tmp_path / 'run'), '--n_epochs', '1']

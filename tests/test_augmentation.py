@@ -330,6 +330,7 @@ def test_the_draw_of_a_batch_is_that_of_seed_epoch_and_batch(tiny_data):
     assert len({tuple(draw(*parts)) for parts in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag', ['--mixup', '--cutmix'])
 def test_six_steps_are_those_of_a_plain_loop(tiny_data, flag):
     """A loop that mixes by itself, in proportions that are drawn as ours are; in float64."""

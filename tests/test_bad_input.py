@@ -86,6 +86,7 @@ BROKEN_DATA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', BROKEN_DATA)
 def test_broken_data(own_data, tmp_path, capsys, name):
     break_it, words = BROKEN_DATA[name]

@@ -158,6 +158,7 @@ def test_the_table_covers_all_commands():
     assert len(CASES) > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, place, kind', CASES, ids=['-'.join(case) for case in CASES])
 def test_bad_files(good, tmp_path, monkeypatch, name, place, kind):
     """Exit status 2 and one sentence, or 1 where each of many files is judged by itself."""

@@ -106,6 +106,7 @@ TROUBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TROUBLE)
 def test_trouble_is_named(data, tmp_path, capsys, name):
     spoil, kind, subset, path, why = TROUBLE[name]
@@ -202,6 +203,7 @@ def test_hdf5_files(tmp_path):
         'gone.hdf5': 'missing'}
 
 
+@pytest.mark.slow
 def test_video_files_with_processes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
     videos = tmp_path / 'videos'

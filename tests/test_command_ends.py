@@ -102,6 +102,7 @@ def files_in(folder):
     return {path.relative_to(folder) for path in folder.rglob('*') if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', [
     pytest.param(command, marks=[pytest.mark.slow] if command in SLOW else [])
     for command in WRITING])
@@ -121,6 +122,7 @@ def test_a_command_says_what_it_wrote_and_what_comes_next(made, tmp_path, comman
                for file in files_in(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', ['predict', 'gradcam', 'folder_json', 'generate_video_jpgs',
                                      'report', 'export', 'ucf101_json'])
 def test_quiet_keeps_back_all_but_results(made, tmp_path, command):

@@ -201,6 +201,7 @@ def test_commands_side_by_side(tmp_path):
     assert (tmp_path / 'after' / 'output.txt').read_text() == '2\n'
 
 
+@pytest.mark.slow
 def test_commands_are_asked_to_stop_once(tmp_path):
     code = ('import signal, sys, time\nasked = []\n'
             'signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\nprint("on", flush=True)\n'

@@ -131,6 +131,7 @@ def test_depth_of_a_family(model, depth):
     assert depth is None or depth in models.depths(model)
 
 
+@pytest.mark.slow
 def test_the_depth_of_a_family_is_taken(tiny_data, tmp_path):
     assert run_main(argv(tiny_data, tmp_path, '--model', 'densenet')) == 0
     assert recorded(tmp_path)['model_depth'] == 121

@@ -269,6 +269,7 @@ def finished_run(dst):
     (dst / 'results' / 'val.log').write_text('epoch\tloss\tacc\tvideo_top1\n1\t2\t.2\t.3\n')
 
 
+@pytest.mark.slow
 def test_the_report_is_that_of_the_result_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, 'commands', lambda *_: {'all': ['-c', 'pass']})
     monkeypatch.setattr(demo, 'run_stage', lambda *_: finished_run(tmp_path) or 1.5)
@@ -298,6 +299,7 @@ def test_wrong_clips_come_first(tmp_path):
 
 # ---------------------------------------------------------------- pictures
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_classes', [2, 30, 700])
 def test_confusion_of_any_size_is_drawn(n_classes, tmp_path):
     counts = np.eye(n_classes, dtype=int)

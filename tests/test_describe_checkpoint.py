@@ -140,6 +140,7 @@ def test_weights_of_2018(tmp_path, capsys):
     assert 'not recorded' in facts['clip'] and '80 x 80' in facts['clip']
 
 
+@pytest.mark.slow
 def test_bare_weights_and_flags_for_what_they_do_not_show(tmp_path, capsys):
     network = build_network(options('--model', 'densenet', '--model_depth', 121, '--input_type',
                                     'flow', '--file_type', 'hdf5'))

@@ -130,6 +130,7 @@ def test_the_file_tree_is_complete():
     assert set(named) == there
 
 
+@pytest.mark.slow
 def test_the_run_on_your_own_videos_goes_through(tmp_path, monkeypatch):
     for name, step in (('run', 5), ('jump', 9)):
         for i in range(10):

@@ -230,6 +230,7 @@ def recover(rng, n_videos, n_classes=700, n_features=48):
     return (scores.argmax(axis=1) == labels).mean(), is_right.mean(), is_right[is_sure].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_videos, found', [(2, 0.85), (5, 0.96), (10, 0.99)])
 def test_ten_videos_a_class_give_the_order_of_700_at_67_percent(n_videos, found):
     seed = 5

@@ -536,6 +536,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_processes_are_deaf_to_ctrl_c_from_their_first_moment(tmp_path):
     """It reaches the whole group, and the parent alone, which is spared here, answers it."""
     (tmp_path / 'slow.py').write_text(SLOW_TO_START)

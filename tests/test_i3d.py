@@ -33,6 +33,7 @@ def test_takes_the_weights_of_flow():
     assert weights['Conv3d_1a_7x7.conv3d.weight'].shape == (64, 2, 7, 7, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_frames, height, width', [
     (8, 32, 32), (9, 33, 47), (16, 112, 112), (16, 224, 224), (17, 256, 341), (64, 224, 224)])
 def test_a_feature_map_has_the_size_of_the_clip_by_8_and_32_rounded_up(n_frames, height, width):

@@ -29,6 +29,7 @@ def check_identified(network, **expected):
     assert {name: told[name] for name in expected} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, depth', NETWORKS)
 def test_every_network_is_told_by_names_and_shapes(model, depth):
     check_identified(on_meta(model, depth, n_classes=7), model=model, model_depth=depth,
@@ -43,6 +44,7 @@ def test_stem_and_shortcut_are_told(model):
     check_identified(on_meta(model, depths(model)[0], **flags), model=model, **flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('factor', [0.125, 0.3, 0.5, 2.0, 0.05])
 @pytest.mark.parametrize('model, depth, widths', [
     ('resnet', 10, {}), ('resnet', 50, {}), ('resnet2p1d', 10, {}), ('resnet2p1d', 50, {}),

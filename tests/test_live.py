@@ -24,6 +24,8 @@ from util_scripts.helpers.addresses import is_address, shown_address
 from util_scripts.helpers.streams import LiveVideo, Stream, unbroken_windows
 from util_scripts.helpers.video_sources import Frame
 
+pytestmark = pytest.mark.slow
+
 
 def small(frame):
     return torch.nn.functional.interpolate(frame[None].float(), (8, 8))[0].byte()

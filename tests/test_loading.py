@@ -42,6 +42,7 @@ def test_windows_are_batched_over_videos(tiny_data, crop):
         assert {len(batch.videos) for batch in batches[:-1]} == {5} and max(n_videos) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('start_method', ['fork', 'spawn', 'forkserver'])
 def test_batches_are_the_same_for_any_workers(tiny_data, start_method):
     own = loader_of(tiny_data, 'train')
@@ -253,6 +254,7 @@ def _batches(loader, epochs):
     return held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_threads', [1, 2])
 @pytest.mark.parametrize('flags', [(), ('--multi_label',)])
 def test_batches_that_are_held_stay_as_they_were(tiny_data, n_threads, flags):

@@ -37,6 +37,7 @@ def _rows(path):
 
 # ---------------------------------------------------------------- what a run writes
 
+@pytest.mark.slow
 def test_logs(trained):
     rows = _rows(trained / 'train.log')
     assert list(rows[0])[:4] == ['epoch', 'loss', 'acc', 'lr']
@@ -126,6 +127,7 @@ def test_tensorboard_has_the_options(trained):
     assert data.session_start_info.hparams['model_depth'].number_value == 10
 
 
+@pytest.mark.slow
 def test_events_of_a_new_training_stay_beside_its_logs(tiny_data, tmp_path):
     for _ in range(2):
         assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 1, '--tensorboard')) == 0
@@ -133,6 +135,7 @@ def test_events_of_a_new_training_stay_beside_its_logs(tiny_data, tmp_path):
         assert len(list(folder.glob('events.out.tfevents.*'))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_steps', [2, 50])
 def test_trace_of_steps(tiny_data, tmp_path, n_steps):
     assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 3, '--profile', n_steps)) == 0
@@ -198,6 +201,7 @@ def test_one_validation_clip_a_video(tiny_data, trained, tmp_path):
 
 # ---------------------------------------------------------------- going on
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags', [(), ('--lr_scheduler', 'plateau', '--plateau_patience', '0'),
                                    ('--nesterov', '--multistep_milestones', '1', '3')])
 def test_resumed_training_ends_like_one_that_was_not_stopped(tiny_data, tmp_path, flags):
@@ -266,6 +270,7 @@ def test_finished_training_with_inference_goes_on_with_that(tiny_data, trained, 
     assert 'nothing is trained' not in error and (tmp_path / 'val.json').exists()
 
 
+@pytest.mark.slow
 def test_new_milestones_on_resume(tiny_data, tmp_path):
     assert run_main(tiny_data.argv(tmp_path, '--n_epochs', 3)) == 0
     argv = tiny_data.argv(tmp_path, '--n_epochs', 4, '--resume_path', tmp_path / 'save_3.pth',

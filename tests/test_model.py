@@ -154,6 +154,7 @@ def family_options(model, *more):
                    *FAMILY_FLAGS[model], *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', STEMMED)
 def test_saved_and_loaded_networks_agree_to_the_bit(model, tmp_path):
     opts = family_options(model)
@@ -326,6 +327,7 @@ BEGIN_MODULES = {model: ('conv1', 'layer1', 'layer4', 'fc') for model in STEMMED
 BEGIN_MODULES['densenet'] = ('conv1', 'denseblock3', 'norm5', 'classifier')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, begin', [
     (model, begin) for model, names in BEGIN_MODULES.items() for begin in names])
 def test_what_comes_before_a_module_is_frozen(model, begin):
@@ -432,6 +434,7 @@ def check_goes_in(path, data, tmp_path, capsys, is_2018):
         assert sum(row['score'] for row in ranked) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, depth, built, prefix', RELEASED)
 def test_released_weights_go_in(model, depth, built, prefix, tiny_data, tmp_path, capsys):
     network = on_meta(model, depth, n_classes=3, **built)
@@ -473,6 +476,7 @@ def flow_data(tiny_data):
             'hdf5']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', STEMMED)
 def test_our_checkpoint_needs_no_flag_but_the_data(model, tiny_data, flow_data, tmp_path, capsys):
     """The same results as from the bare weights and all the flags."""

@@ -48,6 +48,7 @@ def clips(n_channels=3, size=32):
     return torch.randn(2, n_channels, 16, size, size, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, depth', NETWORKS)
 def test_every_network_classifies_and_registers_each_parameter_once(model, depth):
     network = on_meta(model, depth, n_classes=7)
@@ -61,6 +62,7 @@ def test_every_network_classifies_and_registers_each_parameter_once(model, depth
     assert len(parameters) == len(set(parameters))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, depth', NETWORKS)
 def test_every_parameter_gets_a_gradient(model, depth):
     network = narrow(model, depth)
@@ -89,6 +91,7 @@ def test_layers_of_our_own_keep_channels_last(layer):
     assert torch.equal(layer(x), layer(x.contiguous()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', STEMMED)
 def test_trains_in_channels_last_bfloat16(model):
     network = narrow(model).to(memory_format=torch.channels_last_3d)
@@ -112,6 +115,7 @@ def test_takes_optical_flow(model):
     assert narrow(model, input_type='flow')(clips(n_channels=2, size=64)).shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', STEMMED)
 @pytest.mark.parametrize('flags, sizes', [
     ({'conv1_t_size': 3}, (1, 4, 4)),
@@ -179,6 +183,7 @@ def test_resnext_cardinality_is_the_number_of_groups():
     assert (conv.groups, conv.out_channels) == (8, 8 * 256 // 32)
 
 
+@pytest.mark.slow
 def test_densenet_takes_clips_shorter_than_its_transitions():
     network = on_meta('densenet', 121)
     assert network(torch.empty(2, 3, 4, 16, 16, device='meta')).shape == (2, 400)

@@ -13,6 +13,7 @@ from util_scripts.helpers.networks import (count_operations, count_training_byte
 CLIP = (3, 8, 32, 32)
 
 
+@pytest.mark.slow
 def test_the_page(tmp_path, capsys):
     page = tmp_path / 'networks.md'
     networks_table.main(['--networks', 'resnet-10', 'x3d', '--sample_size', '32',
@@ -28,6 +29,7 @@ def test_the_page(tmp_path, capsys):
         *(line for line in lines if line.startswith('|')), f'written: {page}']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, size, taken', [
     ('s3d', 112, (3, 16, 224, 224)), ('mvit_v2_s', 112, (3, 16, 224, 224)),
     ('i3d', 112, (3, 16, 112, 112)), ('i3d', 16, (3, 16, 224, 224))])

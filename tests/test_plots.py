@@ -30,6 +30,7 @@ def is_picture(path):
 
 # ---------------------------------------------------------------- logs
 
+@pytest.mark.slow
 def test_one_run_and_several(result_path, tmp_path, capsys):
     plot_log.main([str(result_path)])
     assert is_picture(result_path / 'curves.png')
@@ -67,6 +68,7 @@ def mistaken(tiny_data, tmp_path):
     return tmp_path / 'val.json'
 
 
+@pytest.mark.slow
 def test_pictures_of_results(tiny_data, mistaken, capsys):
     assert not plot_results.main([str(mistaken), str(tiny_data.annotation_path), '--video_path',
                                   str(tiny_data.root / 'jpg')])
@@ -108,6 +110,7 @@ def test_no_frames_of_the_mistakes(tiny_data, mistaken, tmp_path):
                            str(tmp_path)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_classes', [2, 130])
 def test_few_classes_and_many(tmp_path, n_classes):
     counts = np.eye(n_classes, dtype=int) * 3

@@ -187,6 +187,7 @@ def test_the_annotated_video(tmp_path, command):
     assert (tmp_path / 'many' / 'a.mp4').is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('format_name, codec', [('mp4', 'aac'), ('avi', 'pcm_s16le')])
 def test_the_annotated_video_keeps_its_sound(tmp_path, command, format_name, codec):
     """As it is, or encoded where MP4 holds no such sound; 2 s of a tone beside 2 s of pictures."""
@@ -226,6 +227,7 @@ def stopping(monkeypatch):
     return after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_frames', [3, 60, 96])
 def test_a_stopped_prediction_goes_on(tmp_path, command, stopping, capsys, n_frames):
     first = coloured_video(tmp_path / 'a.mp4', n_frames=24)
@@ -297,6 +299,7 @@ def test_text_is_light_on_dark(height, width):
     assert min(drawn.shape[:2]) == max(MIN_SHORT_SIDE, min(height, width))
 
 
+@pytest.mark.slow
 def test_a_camera_is_read_until_ctrl_c(tmp_path, monkeypatch, command):
     video = coloured_video(tmp_path / 'a.mp4', n_frames=40)
 

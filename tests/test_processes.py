@@ -91,6 +91,7 @@ def test_requests_to_stop_are_passed_on(tiny_data, tmp_path):
     assert (tmp_path / 'save_last.pth').exists()
 
 
+@pytest.mark.slow
 def test_a_result_folder_that_is_deleted_is_made_again(tiny_data, tmp_path):
     folder = tmp_path / 'results'
     process = start_main(tiny_data.argv(folder, '--n_epochs', 1000, '--no_val'),

@@ -210,6 +210,7 @@ def test_a_position_counts_in_the_same_batches(own_data, stopped, tmp_path, caps
     assert _batches(tmp_path / 'results') == [['2', '2'], ['2', '3']]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags, words', [
     (('--batch_size', 6), 'batch_size 4, now 6'), (('--manual_seed', 2), 'manual_seed 1, now 2'),
     (('--repeated_aug', 2), 'repeated_aug 1, now 2'),

@@ -45,6 +45,7 @@ def test_more_draws_are_more_rows_and_the_seed_draws_others(video, tmp_path):
     assert np.array_equal(three, again) and not np.array_equal(three, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag', ['--mixup', '--cutmix'])
 def test_videos_are_mixed_with_each_other_and_a_single_one_with_itself(video, tmp_path, flag):
     white = write_video(tmp_path / 'clips/b.mp4', grey_frames([250] * 20))

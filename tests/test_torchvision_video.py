@@ -16,6 +16,8 @@ from runtime.errors import InputError
 from tests.tiny_data import run_main
 from weights import interpret, load, read
 
+pytestmark = pytest.mark.slow
+
 ALL = [*TORCHVISION, IG65M]
 # Clips that differ from those of training where a network allows that.
 SHAPES = {'s3d': (14, 224, 224), 'mvit_v1_b': (16, 224, 224), 'mvit_v2_s': (16, 224, 224)}

@@ -103,6 +103,7 @@ def test_several_processes_train_as_one(tiny_data, tmp_path, pretrained, n_proce
 
 # ---------------------------------------------------------------- steps and rates
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(tiny_data, tmp_path, pretrained):
     flags = ('--pretrain_path', pretrained, '--freeze_bn', '--learning_rate', 0.005)
     large, small = tmp_path / 'large', tmp_path / 'small'
@@ -189,6 +190,7 @@ def test_what_is_frozen_is_trained_later(tiny_data, tmp_path, pretrained):
     assert counts[0] > 0 and counts[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags', [
     ('--model', 'resnet', '--model_depth', 10, '--resnet_widen_factor', 0.125),
     ('--model', 'densenet', '--model_depth', 121), ('--model', 'i3d'),
@@ -223,6 +225,7 @@ def averaged(tiny_data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_and_used(tiny_data, averaged, tmp_path):
     path = averaged / 'save_2.pth'
     file = weights.load(path)
@@ -375,6 +378,7 @@ def test_a_damaged_average_is_named(tiny_data, averaged, tmp_path, capsys, damag
     assert line.startswith(f'error: {tmp_path / "save_1.pth"}: its moving average')
 
 
+@pytest.mark.slow
 def test_stages_hold_all_parameters():
     """So that groups of learning rates leave none out."""
     for model in ('resnet', 'i3d', 'x3d', 'r2plus1d_18', 'densenet', 'mvit_v1_b', 'swin3d_t'):

@@ -81,6 +81,7 @@ CODINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('coding', CODINGS)
 def test_a_clip_is_that_of_decoding_from_the_start(tmp_path, coding):
     codec, name, options = CODINGS[coding]
@@ -158,6 +159,7 @@ def test_numbers_are_those_of_extraction_after_an_error_in_the_middle(tmp_path, 
     assert raised.value.kind == WRONG_COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('codec, extension', [('libx264', 'mp4'), ('mpeg4', 'mkv'),
                                               ('libvpx', 'webm')])
 def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, codec, extension):
@@ -388,6 +390,7 @@ def transformed(path, transform, is_exact, seed):
     return clip.float(), torch.rand(())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TRANSFORMS)
 @pytest.mark.parametrize('rotation', [0, 90, 180, -90])
 def test_crops_while_decoding_are_those_of_whole_frames(tmp_path, name, rotation):
@@ -402,6 +405,7 @@ def test_crops_while_decoding_are_those_of_whole_frames(tmp_path, name, rotation
         assert (exact - exact.flip(-1)).abs().mean() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(240, 320), (256, 340), (120, 162), (182, 242)])
 def test_boxes_are_scaled_to_the_file(tmp_path, size):
     path = write_video(tmp_path / 'a.mkv', smooth(30, *size), codec='libx264', gop_size=5,

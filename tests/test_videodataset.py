@@ -79,6 +79,7 @@ def test_bad_training_videos_are_replaced_by_the_next_of_their_class(own_data, c
     assert line.startswith('bad frames: 2 of 12 videos were replaced') and 'not a JPEG' in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_threads', [1, 2])
 def test_what_is_replaced_depends_on_seed_epoch_and_index_alone(own_data, n_threads):
     _break(own_data, 'red_1')
@@ -107,6 +108,7 @@ def test_a_class_without_any_good_video_is_named(own_data):
         list(loader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_threads', [0, 2])
 def test_bad_clips_are_left_out_of_validation(own_data, capsys, n_threads):
     flags = ('--n_val_samples', 3, '--sample_duration', 4, '--batch_size', 3)

@@ -255,6 +255,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', FAMILIES)
 def test_a_new_family_is_its_module_and_one_row(model, tiny_data, tmp_path, monkeypatch, capsys):
     """It is trained, resumed, evaluated, fine-tuned, described and predicted with."""

@@ -100,6 +100,7 @@ def test_a_csv_without_labels(tmp_path, text, said):
         read_labels(tmp_path / 'a.csv')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', ARCHITECTURES)
 def test_weights_without_a_classifier_are_for_fine_tuning(tmp_path, model):
     network = on_meta(model, max(depths(model)[:2], default=None), n_classes=5)
