@@ -354,7 +354,7 @@ def annotate_videos(args: Namespace) -> None:
                           args.frame_template)
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
-                         'check the path')
+                         'check the path, or get the videos again')
     labels = sorted({label for video in listed for label in video.labels})
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')
