@@ -34,6 +34,7 @@ from util_scripts.helpers.own_videos import read_fps
 from util_scripts.helpers.package_index import Web
 from util_scripts.helpers.plain_extraction import check_commands
 from util_scripts.helpers.run_logs import read_log
+from util_scripts.helpers.video_writing import write_mp4
 from weights import load
 
 LABELS = {'labels': ['a', 'b']}
@@ -642,6 +643,15 @@ def test_the_rate_of_a_video(base, tmp_path):
     assert 'get the video again or take it out of the list' in sentence(read_fps, args, 'x')
     args.video_path = base / 'flat'
     assert sentence(read_fps, args, 'x') == ''
+
+
+def test_a_video_that_cannot_be_written(tmp_path):
+    def write(path):
+        write_mp4(path, iter([(0, np.zeros((16, 16, 3), np.uint8))]), 25)
+    (tmp_path / 'file').touch()
+    assert 'cannot be written: Not a directory; give another' in sentence(
+        write, tmp_path / 'file/a.mp4')
+    assert sentence(write, tmp_path / 'a.mp4') == ''
 
 
 def test_a_log_that_begins(tmp_path):

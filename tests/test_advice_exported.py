@@ -98,7 +98,7 @@ def test_files(files, tmp_path):
 def test_what_an_exported_network_cannot(files, tmp_path):
     source, file = files
     video = write_video(tmp_path / 'a.mp4', grey_frames([40, 50, 60, 70]))
-    argv = [video, '--output', tmp_path, '--no_cuda', '--weights']
+    argv = [video, '--output', tmp_path / 'o', '--no_cuda', '--weights']
     words = 'is an exported network, which has no derivatives; give the checkpoint'
     assert words in run_script('gradcam', *argv, file).stderr
     assert run_script('gradcam', *argv, source).returncode == 0
