@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from runtime.output import to_stderr
 
 TRACE_NAME = 'steps.pt.trace.json.gz'
 # What a run leaves in its result folder.
@@ -212,5 +212,4 @@ def _set_aside(folder: Path) -> None:
     for pattern in RUN_FILES:
         for path in folder.glob(pattern):
             path.rename(earlier / path.name)
-    print(f'{folder}: what an earlier training left there is now in {earlier.name}',
-          file=sys.stderr)
+    to_stderr(f'{folder}: what an earlier training left there is now in {earlier.name}')

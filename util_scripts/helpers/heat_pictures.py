@@ -30,8 +30,8 @@ from runtime.output import wrote
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
-from util_scripts.helpers.prediction import (Prediction, load_network, output_paths,
-                                             predict_video, say)
+from util_scripts.helpers.prediction import (Prediction, load_network, output_paths, predict_video,
+                                             say)
 from util_scripts.helpers.text import nearest_or_all
 from util_scripts.helpers.video_sources import Frame, Source, find_sources
 from util_scripts.helpers.video_writing import write_mp4
