@@ -16,6 +16,8 @@ from runtime.errors import InputError
 from runtime.output import to_stderr
 
 TRACE_NAME = 'steps.pt.trace.json.gz'
+# In the result folder of a training, that of the evaluation which its end names.
+EVALUATION_NAME = 'evaluation'
 # What a run leaves in its result folder.
 RUN_FILES = ('save_*.pth', '*.log', '*.json', '*.partial.*.jsonl', TRACE_NAME,
              'events.out.tfevents.*')

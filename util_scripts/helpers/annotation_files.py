@@ -161,7 +161,8 @@ def training(video_path: Path, annotation_path: Path, video_type: str, template:
         words += ['--input_type', input_type]
     if template:
         words += ['--frame_template', template]
-    return shlex.join([python(), 'main.py', *map(str, words)])
+    script = os.path.relpath(Path(__file__).parents[2] / 'main.py')
+    return shlex.join([python(), script, *map(str, words)])
 
 
 def missing_note(n_missing: int) -> str:
