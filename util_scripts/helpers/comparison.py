@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets.annotations import SUBSETS, Annotation, read_annotation, usual_path
 from opts import Options, as_words, build_parser, parse_opts
-from runtime.arguments import python, read_flags
+from runtime.arguments import RECIPES, python, read_flags
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.output import be_quiet, note
@@ -26,7 +26,6 @@ from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_read
 from util_scripts.helpers.text import printable
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / 'recipes'
 # In the folder of a run: what it is made with, and what came of it.
 RECORD = 'run.json'
 # Flags of compare itself, and those that each run is given its own value of.
