@@ -8,7 +8,7 @@ from opts import build_parser, parse_opts
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
                                RATE, Parser, at_least, between)
 from runtime.errors import InputError
-from runtime.output import is_quiet
+from runtime.output import be_quiet, is_quiet
 from tests.helpers import run_script
 
 NEEDED = ['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c']
@@ -137,6 +137,15 @@ def test_of_many_names_the_nearest_is_said(name, near):
         parse_opts([*NEEDED, '--model', name])
     assert str(refused.value) == (f'argument --model: {name!r} is no family of networks{near}; '
                                   'python main.py --help lists all flags')
+
+
+def test_a_command_sees_that_it_is_to_be_quiet():
+    parser = Parser('p', 'p')
+    try:
+        assert [parser.parse_args(argv).quiet for argv in ([], ['--quiet'])] == [False, True]
+        assert is_quiet()
+    finally:
+        be_quiet(False)
 
 
 def test_usage_fits_a_terminal():

@@ -22,6 +22,7 @@ from runtime.errors import InputError
 from tests.helpers import ROOT, run_script, write_video
 from tests.tiny_data import run_main
 from util_scripts.export import ENDINGS
+from util_scripts.helpers.model_card import card
 
 EXTRAS = ('onnx', 'onnxruntime', 'onnxscript', 'openvino', 'nncf')
 MISSING = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
@@ -231,6 +232,19 @@ def test_the_lines_of_the_card_run_it(exported, source, video, tmp_path, ending,
     assert done.returncode == 0, done.stderr
     done_here = run_script('predict', video, '--weights', source, '--no_cuda')
     assert done.stdout.strip() in done_here.stdout.splitlines()[1]
+
+
+def test_names_are_no_marks_in_the_card():
+    images = {'value_scale': 1, 'mean': [0.5], 'std': [0.5]}
+    record = {'arch': 'a', 'class_names': ['<img src=x>', '`*b*` [c](d)', 'e_f', 'g\33[2J\udcff'],
+              'network_options': {'n_classes': 4}, 'multi_label': False, 'preprocessing': images,
+              'clip_options': {'sample_duration': 4, 'sample_size': 32, 'sample_resize': None,
+                               'sample_t_stride': 1},
+              'exported': {'weights': 'fp32', 'preprocess': False, 'output': 'logits',
+                           'input': 'float32', 'dynamic': ['batch']}}
+    text = card(record, torch.nn.Linear(1, 1), Path('<b>.safetensors'), 10, [('noise', 0.0)])
+    assert text.startswith('# \\<b\\>.safetensors\n')
+    assert (r'4: \<img src=x\>, \`\*b\*\` \[c\](d), e_f, g\\x1b\[2J\\udcff' + '\n') in text
 
 
 # ---------------------------------------------------------------- int8
