@@ -566,6 +566,29 @@ def test_real_clips_are_little_other_than_their_jpgs(videos_dir, tmp_path, path)
     assert (clip - jpgs).abs().mean() < 1.5 and (clip - jpgs).mean((0, 2, 3)).abs().max() < 0.2
 
 
+@pytest.mark.videos
+@pytest.mark.slow
+@pytest.mark.parametrize('pattern', ['ucf101/videos/*/*.mp4', 'hmdb51/videos/*/*.mp4',
+                                     'fight_surv/fight/fi*1.mp4'])
+def test_random_crops_are_within_one_level_of_exact_ones(videos_dir, pattern):
+    """On average over the clips of a data set, whose frames are scaled to 240 pixels by the exact
+    path and not by the other."""
+    paths = sorted(videos_dir.glob(pattern))
+    assert len(paths) > 1
+    fast, exact, crop = VideoFrames(), VideoFrames(is_exact=True), S.RandomResizedCrop(112)
+    off = []
+    for trial in range(24):
+        path = str(paths[trial % len(paths)])
+        n_frames = count_frames(path)
+        clips = []
+        for reader in (fast, exact):
+            torch.manual_seed(trial)
+            frame = int(torch.randint(1, n_frames + 1, ()))
+            clips.append(reader.read_transformed(path, [frame], n_frames, crop).float())
+        off.append((clips[0] - clips[1]).abs().mean().item())
+    assert np.mean(off) < 1 and max(off) < 2
+
+
 def test_edges_of_crops_are_nearly_where_they_should_be():
     seed = random.randrange(2 ** 32)
     print('seed', seed)
