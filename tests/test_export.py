@@ -30,14 +30,12 @@ needs_extras = pytest.mark.skipif(
 pytestmark = pytest.mark.slow
 TINY = {'model_depth': 10, 'resnet_widen_factor': 0.125}
 # (options of a network, flags, frames, size): small ones, each of a family whose layers differ.
+# A plain ResNet is exported by most tests below; R(2+1)D and pre-activation have its layers.
 FAMILIES = {
-    'resnet': ({'model': 'resnet', **TINY}, '--dynamic_time --dynamic_size', 8, 32),
     'nonlocal': ({'model': 'resnet', 'attention': 'nonlocal', **TINY},
                  '--dynamic_time --dynamic_size', 8, 32),
     'se': ({'model': 'resnet', 'attention': 'se', 'resnet_shortcut': 'A', **TINY},
            '--dynamic_time', 8, 32),
-    'resnet2p1d': ({'model': 'resnet2p1d', **TINY}, '--dynamic_time', 8, 32),
-    'preresnet': ({'model': 'preresnet', **TINY}, '--dynamic_size', 8, 32),
     'i3d': ({'model': 'i3d'}, '--dynamic_time', 16, 32),
     'x3d': ({'model': 'x3d', 'model_size': 'xs'}, '--dynamic_time --dynamic_size', 4, 32),
     'r3d_18': ({'model': 'r3d_18'}, '', 4, 32),
