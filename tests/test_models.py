@@ -56,6 +56,7 @@ def clips(n_channels=3, size=32):
     return torch.randn(2, n_channels, 16, size, size, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, depth', NETWORKS)
 def test_depth_is_the_number_of_layers(model, depth):
     """Without the convolutions of shortcuts; a factored one counts once. DenseNet-264 has blocks of

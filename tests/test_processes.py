@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import (LIMIT_SEC, ROOT, finish, free_port, start_fresh, start_main, torchrun,
-                             wait_for)
+from tests.processes import LIMIT_SEC, ROOT, free_port, start_fresh, start_main, torchrun, wait_for
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 
@@ -94,11 +93,12 @@ def test_requests_to_stop_are_passed_on(tiny_data, tmp_path):
     """By the process of --distributed to those that it has started."""
     argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val', '--distributed', '--dist_url',
                           f'tcp://127.0.0.1:{free_port()}')
-    process = start_fresh(argv)
-    wait_for((tmp_path / 'save_1.pth').exists)
-    process.send_signal(signal.SIGTERM)
-    status, _, err = finish(process)
-    assert status == 143 and 'Traceback' not in err, err
+    process = start_main(argv, tmp_path / 'output')
+    wait_for((tmp_path / 'save_1.pth').exists, process)
+    process.terminate()
+    process.join(LIMIT_SEC)
+    said = (tmp_path / 'output').read_text()
+    assert process.exitcode == 143 and 'Traceback' not in said, said
     assert (tmp_path / 'save_last.pth').exists()
 
 
