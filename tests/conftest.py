@@ -28,12 +28,6 @@ def pytest_addoption(parser):
                                               'one each time, which is printed where a test fails')
 
 
-def pytest_collection_modifyitems(items):
-    """Export comes first: pytest-xdist gives it to one process then, which imports its libraries
-    and makes its files for all of its tests."""
-    items.sort(key=lambda item: item.path.name != 'test_export.py')
-
-
 def _folder(variable):
     if variable not in os.environ:
         pytest.skip(f'{variable} names no folder')
