@@ -167,6 +167,16 @@ class RandomErasing(v2.RandomErasing):
         super().__init__(p, value=list(value))
 
 
+class PickFirstChannels:
+    """The first `n` channels: (T, C, H, W) -> (T, n, H, W)."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        return clip[..., :self.n, :, :]
+
+
 class FirstResize(NamedTuple):
     """What a transform does first: it resizes a box of the frames.
 

@@ -131,6 +131,12 @@ def spaced(frames: Sequence[Item], size: int, stride: float) -> Clip[Item]:
     return [frames[int(i * stride)] for i in range(size)]
 
 
+def shuffle_blocks(frames: Sequence[Item], block_size: int) -> Clip[Item]:
+    """The frames cut into blocks of `block_size`, the blocks in random order."""
+    blocks = [frames[i:i + block_size] for i in range(0, len(frames), block_size)]
+    return [frame for i in torch.randperm(len(blocks)).tolist() for frame in blocks[i]]
+
+
 class TemporalTransform:
     """Makes a clip, or a list of clips of one length, of the frames of a video."""
 
@@ -261,6 +267,16 @@ class TemporalSubsampling(TemporalTransform):
 
     def clip_length(self, n_frames: int) -> int:
         return len(range(0, n_frames, self.stride))
+
+
+class Shuffle(TemporalTransform):
+    """frames -> the same frames, blocks of `block_size` in random order."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+
+    def __call__(self, frames: Frames) -> list[int]:
+        return shuffle_blocks(frames, self.block_size)
 
 
 class Compose(TemporalTransform):

@@ -73,6 +73,12 @@ def test_windows_leave_no_frame_out(frames, size):
     assert [clip[0] for clip in clips] == frames[::size]
 
 
+@given(FRAMES, st.integers(1, 50))
+def test_shuffled_blocks_are_the_same_frames(frames, size):
+    shuffled = tt.Shuffle(size)(frames)
+    assert sorted(shuffled) == frames
+
+
 # ---------------------------------------------------------------- samplers
 
 @given(st.integers(2, 200), st.integers(2, 20), st.integers(1, 9), st.integers(0, 99),

@@ -63,6 +63,10 @@ def test_mirrored_flow_points_the_other_way(clip):
     assert torch.equal(mirrored[:, 1], flow[:, 1].flip(-1))
 
 
+def test_first_channels(clip):
+    assert torch.equal(S.PickFirstChannels(2)(clip), clip[:, :2])
+
+
 @pytest.mark.parametrize('value_scale, mean, std', [
     (1, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), (255, (114.7748, 107.7354, 99.475), (1., 1., 1.))])
 def test_normalize(clip, value_scale, mean, std):

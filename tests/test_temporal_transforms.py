@@ -37,6 +37,15 @@ def test_random_crop_draws_every_start_and_only_those(n_frames):
     assert max(starts.values()) < 3 * min(starts.values())
 
 
+def test_shuffle_keeps_blocks_whole():
+    torch.manual_seed(3)
+    shuffled = T.Shuffle(4)(range(10))
+    assert sorted(shuffled) == list(range(10))
+    assert shuffled != list(range(10))
+    blocks = [list(range(i, min(i + 4, 10))) for i in (0, 4, 8)]
+    assert all(''.join(map(str, block)) in ''.join(map(str, shuffled)) for block in blocks)
+
+
 def test_compose_applies_later_transforms_to_each_clip():
     both = T.Compose([T.TemporalSubsampling(2), T.SlidingWindow(4, 4), T.TemporalBeginCrop(2)])
     assert both(range(1, 17)) == [[1, 3], [9, 11]]
@@ -79,7 +88,7 @@ def test_a_stream_has_the_windows_of_a_video(n_frames, stride):
     T.LoopPadding(4), T.TemporalBeginCrop(4), T.TemporalCenterCrop(4), T.TemporalRandomCrop(4),
     T.TemporalEvenCrop(4, 1), T.TemporalEvenCrop(4, 2), T.TemporalEvenCrop(4, 5),
     T.SlidingWindow(4), T.SlidingWindow(4, 3), T.SlidingWindow(4, 7), T.EvenWindows(4, 1),
-    T.EvenWindows(4, 3), T.TemporalSubsampling(3),
+    T.EvenWindows(4, 3), T.TemporalSubsampling(3), T.Shuffle(4),
     T.Compose([T.TemporalSubsampling(2), T.TemporalEvenCrop(4, 3)]),
     T.Compose([T.TemporalSubsampling(3), T.SlidingWindow(4, 2)]),
     T.Compose([T.SlidingWindow(8, 5), T.TemporalSubsampling(2), T.SlidingWindow(3, 2)]),
