@@ -93,9 +93,12 @@ def writing_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its name if the block ends well.
 
     Whatever happens, `path` is either what it was or the whole new file. With `durable` it is on
-    the disk itself when the block ends, so that it outlasts a power cut. Raises OSError.
+    the disk itself when the block ends, so that it outlasts a power cut. Raises OSError, also for a
+    folder, pipe, socket or device, which a file would take the place of.
     """
     path = Path(path)
+    with suppress(FileNotFoundError):
+        file_size(path)
     name = os.fsdecode(os.fsencode(path.name)[:NAME_LENGTH])
     # Nodes that share a folder may have processes of the same number.
     temporary = path.with_name(f'.{name}.{platform.node()}.{os.getpid()}')
@@ -125,9 +128,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace what is at `path` by the whole of a new text. Raises InputError."""
+    """Replace what is at `path` by the whole of a new text, UTF-8 with escapes for what that has
+    not: bytes of file names may be no UTF-8. Raises InputError."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -35,12 +35,16 @@ def shown_control(text: str) -> str:
     return CONTROL.sub(_escaped, text)
 
 
-def printable(text: object) -> str:
-    """`text` in one line, as any terminal takes it: file names may hold line ends, and bytes that
-    are no UTF-8."""
-    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+def one_line(text: object, encoding: str = 'utf-8') -> str:
+    """`text` in one line, as files and pictures take it: file names may hold line ends, and bytes
+    that are no UTF-8."""
     line = shown_control(str(text)).replace('\r', '\\r').replace('\n', '\\n')
     return line.encode(encoding, 'backslashreplace').decode(encoding)
+
+
+def printable(text: object) -> str:
+    """`text` in one line, as the terminal takes it."""
+    return one_line(text, getattr(sys.stdout, 'encoding', None) or 'utf-8')
 
 
 def wrapped(line: str) -> str:

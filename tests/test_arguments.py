@@ -10,7 +10,7 @@ from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSIT
                                RATE, Parser, at_least, between)
 from runtime.errors import InputError
 from runtime.names import meant_file
-from runtime.output import is_quiet
+from runtime.output import be_quiet, is_quiet
 from tests.helpers import run_script
 
 NEEDED = ['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c']
@@ -147,6 +147,15 @@ def test_of_files_that_are_not_there_the_nearest_is_said(tmp_path):
         assert meant_file(tmp_path / name) == f'did you mean {tmp_path}/save_best.pth?'
     for path in (tmp_path / 'own.json', tmp_path / 'gone' / 'save_best.pth', Path('a\0b')):
         assert meant_file(path) == ''
+
+
+def test_a_command_sees_that_it_is_to_be_quiet():
+    parser = Parser('p', 'p')
+    try:
+        assert [parser.parse_args(argv).quiet for argv in ([], ['--quiet'])] == [False, True]
+        assert is_quiet()
+    finally:
+        be_quiet(False)
 
 
 def test_usage_fits_a_terminal():

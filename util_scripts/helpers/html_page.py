@@ -15,14 +15,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from runtime.output import shown_control
+
 PARTS = Path(__file__).with_name('page')
 JPEG_QUALITY = 72
 LONG = 24  # characters of a sentence in a table
 
 
 def text(value: object) -> str:
-    """A value as HTML shows it; bytes of file names that are no UTF-8 are shown with escapes."""
-    return escape(str(value).encode('utf-8', 'backslashreplace').decode())
+    """A value as HTML shows it; control characters, and bytes of file names that are no UTF-8, are
+    shown with escapes."""
+    return escape(shown_control(str(value)).encode('utf-8', 'backslashreplace').decode())
 
 
 def page(title: str, body: str) -> str:

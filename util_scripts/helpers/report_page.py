@@ -8,7 +8,7 @@ import numpy as np
 
 from metrics import most_confused
 from overview import in_lines
-from runtime.files import replacing
+from runtime.files import write_text
 from runtime.logs import Progress
 from runtime.output import to_stderr, wrote
 from util_scripts.helpers.charts import Curve, confusion_matrix, key, line_chart
@@ -248,7 +248,6 @@ def write_report(args: Namespace) -> None:
     runs = read_runs(args)
     path = args.output or args.folders[0] / 'report.html'
     html = report_html(runs, args)
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding='utf-8')
+    write_text(path, html)
     n_bytes = path.stat().st_size
     wrote(path, about=f'{n_bytes / 1e6:.1f} MB', then='open it in any browser')
