@@ -4,7 +4,9 @@ Nothing here touches pyplot: a figure is an object, drawn by Agg and gone when i
 these functions work without a screen and inside any other program.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 
 from runtime.errors import InputError
 from runtime.files import replacing
+from runtime.output import one_line
 
 INK, FAINT = '#222222', '#666666'  # both legible in print
 # Of Okabe and Ito, which all people tell apart.
@@ -32,20 +35,33 @@ TITLE_INCH = FOOT_INCH = 0.24  # above and below a strip
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the picture in the format that its suffix names, at once or not at all."""
-    with replacing(path) as temporary:
-        try:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
-        except ValueError:
-            raise InputError(f'{path}: no picture has that name; give one that ends in .png, .svg '
-                             'or .pdf') from None
+    if path.suffix[1:] not in figure.canvas.get_supported_filetypes():
+        raise InputError(f'{path}: no picture has that name; give one that ends in .png, .svg or '
+                         '.pdf')
+    with replacing(path) as temporary, _any_letters():
+        figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, bbox_inches='tight')
 
 
 def as_pixels(figure: Figure, dpi: int = 80) -> np.ndarray:
     """The figure as uint8 (H, W, 3)."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _any_letters():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def drawable(name: object) -> str:
+    """A name of a class, video or run as figures have it: one line, in which $ is no formula."""
+    return one_line(name).replace('$', r'\$')
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Within it a letter that the font lacks is drawn as a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph .* missing from')
+        yield
 
 
 # ---------------------------------------------------------------- confusion matrices
@@ -96,7 +112,7 @@ def _label_classes(axes: Axes, class_names: Sequence[str], side_inch: float) -> 
     step = int(np.ceil(n_classes * line_inch / side_inch))
     size = float(np.clip(72 * side_inch * step / n_classes * 0.6, 7, 10))
     shown = range(0, n_classes, step)
-    names = [class_names[index] for index in shown]
+    names = [drawable(class_names[index]) for index in shown]
     slant = {'rotation': 90} if n_classes > 12 else {'rotation': 40, 'ha': 'right',
                                                      'rotation_mode': 'anchor'}
     axes.set_xticks(shown, names, fontsize=size, **slant)
@@ -144,8 +160,8 @@ def label_frames(axes: Axes, frame_numbers: Sequence[int], width: int, strip_wid
 
 def titled(axes: Axes, title: str, note: str) -> None:
     """A title above a strip, and a note at its right end."""
-    axes.set_title(title, loc='left', fontsize=10, pad=3, color=INK)
-    axes.set_title(note, loc='right', fontsize=8, pad=3, color=FAINT)
+    axes.set_title(drawable(title), loc='left', fontsize=10, pad=3, color=INK)
+    axes.set_title(drawable(note), loc='right', fontsize=8, pad=3, color=FAINT)
 
 
 def heat_over(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -171,6 +187,6 @@ def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8,
     figure, all_axes = strips_figure(strips)
     own_numbers = frame_numbers or [range(1, clips.shape[2] + 1)] * len(clips)
     for axes, strip, title, own in zip(all_axes, strips, titles, own_numbers):
-        axes.set_title(title, loc='left', fontsize=10, pad=3, color=INK)
+        axes.set_title(drawable(title), loc='left', fontsize=10, pad=3, color=INK)
         label_frames(axes, [own[number] for number in numbers], clips.shape[-1], strip.shape[1])
     return figure

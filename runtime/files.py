@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from runtime.output import to_stderr
 
 TRACE_NAME = 'steps.pt.trace.json.gz'
+# In the result folder of a training, that of the evaluation which its end names.
+EVALUATION_NAME = 'evaluation'
 # What a run leaves in its result folder.
 RUN_FILES = ('save_*.pth', '*.log', '*.json', '*.partial.*.jsonl', TRACE_NAME,
              'events.out.tfevents.*')
@@ -91,9 +93,12 @@ def writing_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its name if the block ends well.
 
     Whatever happens, `path` is either what it was or the whole new file. With `durable` it is on
-    the disk itself when the block ends, so that it outlasts a power cut. Raises OSError.
+    the disk itself when the block ends, so that it outlasts a power cut. Raises OSError, also for a
+    folder, pipe, socket or device, which a file would take the place of.
     """
     path = Path(path)
+    with suppress(FileNotFoundError):
+        file_size(path)
     name = os.fsdecode(os.fsencode(path.name)[:NAME_LENGTH])
     # Nodes that share a folder may have processes of the same number.
     temporary = path.with_name(f'.{name}.{platform.node()}.{os.getpid()}')
@@ -123,9 +128,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace what is at `path` by the whole of a new text. Raises InputError."""
+    """Replace what is at `path` by the whole of a new text, UTF-8 with escapes for what that has
+    not: bytes of file names may be no UTF-8. Raises InputError."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -212,5 +218,4 @@ def _set_aside(folder: Path) -> None:
     for pattern in RUN_FILES:
         for path in folder.glob(pattern):
             path.rename(earlier / path.name)
-    print(f'{folder}: what an earlier training left there is now in {earlier.name}',
-          file=sys.stderr)
+    to_stderr(f'{folder}: what an earlier training left there is now in {earlier.name}')

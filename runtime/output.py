@@ -35,12 +35,16 @@ def shown_control(text: str) -> str:
     return CONTROL.sub(_escaped, text)
 
 
-def printable(text: object) -> str:
-    """`text` in one line, as any terminal takes it: file names may hold line ends, and bytes that
-    are no UTF-8."""
-    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+def one_line(text: object, encoding: str = 'utf-8') -> str:
+    """`text` in one line, as files and pictures take it: file names may hold line ends, and bytes
+    that are no UTF-8."""
     line = shown_control(str(text)).replace('\r', '\\r').replace('\n', '\\n')
     return line.encode(encoding, 'backslashreplace').decode(encoding)
+
+
+def printable(text: object) -> str:
+    """`text` in one line, as the terminal takes it."""
+    return one_line(text, getattr(sys.stdout, 'encoding', None) or 'utf-8')
 
 
 def wrapped(line: str) -> str:
@@ -49,13 +53,19 @@ def wrapped(line: str) -> str:
                          break_on_hyphens=False)
 
 
-def to_stderr(line: str) -> None:
-    """Print a line on stderr, as several on a terminal; other programs are left to find it whole.
+def for_stderr(line: object) -> str:
+    """A line as stderr gets it: as several on a terminal; other programs are left to find it whole.
     """
-    print(wrapped(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+    shown = printable(line)
+    return wrapped(shown) if sys.stderr.isatty() else shown
 
 
-def warn(line: str) -> None:
+def to_stderr(line: object) -> None:
+    """Print a line on stderr, whatever --quiet says."""
+    print(for_stderr(line), file=sys.stderr, flush=True)
+
+
+def warn(line: object) -> None:
     """Print a warning on stderr."""
     to_stderr(f'warning: {line}')
 
@@ -81,7 +91,7 @@ def note(line: object, file: TextIO | None = None) -> None:
     if _is_quiet:
         return
     if file is sys.stderr:
-        to_stderr(printable(line))
+        to_stderr(line)
     else:
         print(printable(line), file=file or sys.stdout, flush=True)
 

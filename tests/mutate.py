@@ -1,14 +1,17 @@
 """Mutation of our own code: does a test fail where an operator or a number is another one?
 
     python -m tests.mutate --n 300 --seed 1 --results mutants.jsonl
+    python -m tests.mutate --again mutants.jsonl --results survivors.jsonl
 
 One process collects the tests and notes, once, which lines each of them runs. A mutant is a fork
 of it with one function or constant replaced, which runs only the tests that reach that line, the
 cheapest first, until one fails. Results are lines of JSON, and what is there is not judged again.
+A test that fails without a mutant is named and left out.
 """
 
 import argparse
 import ast
+import copy
 import gc
 import hashlib
 import json
@@ -41,7 +44,7 @@ MODULES = {
     'datasets.frame_folders': ('test_frame_folders',),
     'optim': ('test_optim', 'test_training', 'test_resume', 'test_plain_loop'),
     'runtime.arguments': ('test_arguments', 'test_recipes'),
-    'runtime.schema': ('test_hostile_data', 'test_properties'),
+    'runtime.schema': ('test_schema', 'test_hostile_data'),
     'runtime.output': ('test_output',),
 }
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult,
@@ -78,13 +81,13 @@ def _places(tree):
     yield from walk(tree, [])
 
 
-def _change(node, rng):
-    """Change a node in place; what was done, in words."""
+def _change(node, step):
+    """Change a node in place, a whole number by `step`; what was done, in words."""
     before = ast.unparse(node)
     if isinstance(node, ast.Constant):
         value = node.value
         node.value = (not value if isinstance(value, bool) else
-                      value + rng.choice([-1, 1]) if isinstance(value, int) else value * 2 + 0.1)
+                      value + step if isinstance(value, int) else value * 2 + 0.1)
     elif isinstance(node, ast.Compare):
         node.ops[0] = SWAPS[type(node.ops[0])]()
     elif isinstance(node, ast.UnaryOp):
@@ -171,9 +174,7 @@ class Judge:
             if type(thing) is types.FunctionType and thing.__module__ in self.args.modules:
                 self.functions[thing.__module__].append(thing)
         gc.freeze()  # a fork that collects garbage would copy all that there is
-        for known, name, line, said, tree, path in self.wanted:
-            if known:
-                continue
+        for name, line, said, tree, path in self.wanted:
             tests, left_sec = [], TESTS_SEC
             for number in sorted(self._reaching(lines, name, line, path), key=cost.__getitem__):
                 left_sec -= cost[number]
@@ -182,7 +183,8 @@ class Judge:
             limit = LIMIT_SEC + 4 * sum(cost[number] for number in tests)
             start = time.monotonic(), sum(os.times()[2:4])
             by = self._in_fork(lambda: self._run(name, tree, path, tests), limit) if tests else None
-            row = {'module': name, 'line': line, 'change': said, 'n_tests': len(tests),
+            row = {'module': name, 'function': '.'.join(_definitions(path)), 'line': line,
+                   'change': said, 'n_tests': len(tests),
                    'noticed': by is not None, 'by': by,
                    'cpu_sec': round(sum(os.times()[2:4]) - start[1], 1)}
             with open(self.args.results, 'a') as results:
@@ -198,8 +200,9 @@ class Judge:
         if not file.exists():
             file.write_bytes(pickle.dumps(self._in_fork(self._record)))
         lines, cost, bad = pickle.loads(file.read_bytes())
-        if bad:
-            raise pytest.UsageError(f'fail as they are: {bad}')
+        for number in bad:
+            print(f'left out, as it fails without a mutant: {self.items[number].nodeid}')
+            del lines[number]
         return lines, cost
 
     def _reaching(self, lines, name, line, path):
@@ -275,32 +278,74 @@ class Judge:
             sys.settrace(None)
             cost[number] = sum(os.times()[:4]) - begin
             if not passed:
-                bad.append(item.nodeid)
+                bad.append(number)
         return lines, cost, bad
 
 
+def _definitions(path):
+    """Names of the classes and functions around a place."""
+    return [step.name for step in path if isinstance(step, (ast.ClassDef, ast.FunctionDef))]
+
+
+def _mutant(name, number, step):
+    """(module, line, what was changed, tree, statements around it) of the place of a number."""
+    tree = ast.parse(_source(name).read_text())
+    node, path = list(_places(tree))[number]
+    line = node.lineno
+    return name, line, _change(node, step), tree, path
+
+
+def _read(file):
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
 def _mutants(args):
-    """Draw mutants: (known already, module, line, what was changed, tree, statements around it)."""
-    rng = random.Random(args.seed)
-    rows = Path(args.results).read_text().splitlines() if Path(args.results).exists() else []
-    known = {(row['module'], row['line'], row['change']) for row in map(json.loads, rows)}
-    texts = {name: _source(name).read_text() for name in args.modules}
-    weights = [len(list(_places(ast.parse(text)))) for text in texts.values()]
-    drawn = {}
+    """Those to judge, as `_mutant` has them, without what the results have."""
+    known = {(row['module'], row['line'], row['change'])
+             for row in (_read(args.results) if Path(args.results).exists() else [])}
+    mutants = _again(args) if args.again else _drawn(args)
+    return [mutant for key, mutant in mutants.items() if key not in known]
+
+
+def _drawn(args):
+    rng, drawn = random.Random(args.seed), {}
+    n_places = [len(list(_places(ast.parse(_source(name).read_text())))) for name in args.modules]
     while len(drawn) < args.n:
-        name, = rng.choices(args.modules, weights)
-        tree = ast.parse(texts[name])
-        node, path = rng.choice(list(_places(tree)))
-        line = node.lineno
-        key = name, line, _change(node, rng)
-        drawn.setdefault(key, (key in known, *key, tree, path))
-    return list(drawn.values())
+        at, = rng.choices(range(len(args.modules)), n_places)
+        mutant = _mutant(args.modules[at], rng.randrange(n_places[at]), rng.choice([-1, 1]))
+        drawn.setdefault(mutant[:3], mutant)
+    return drawn
+
+
+def _again(args):
+    """What no test noticed by an earlier file of results: the same change of the same function, at
+    the line that is nearest to where it was."""
+    left = [row for row in _read(args.again)
+            if row['module'] in args.modules and not row['noticed']]
+    found = {}
+    for name in {row['module'] for row in left}:
+        places = list(_places(ast.parse(_source(name).read_text())))
+        changes = [(number, step, node.lineno, '.'.join(_definitions(path)),
+                    _change(copy.deepcopy(node), step))
+                   for number, (node, path) in enumerate(places) for step in (-1, 1)]
+        for row in [row for row in left if row['module'] == name]:
+            same = [(abs(line - row['line']), number, step)
+                    for number, step, line, function, said in changes
+                    if said == row['change'] and row.get('function') in (None, function)]
+            if not same:
+                print(f'is no more: {name} line {row["line"]}: {row["change"]}')
+            for _, number, step in sorted(same)[:1]:
+                mutant = _mutant(name, number, step)
+                found[mutant[:3]] = mutant
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--n', type=int, default=300, help='mutants')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--again', metavar='FILE',
+                        help='judge again what no test noticed by these results')
     parser.add_argument('--modules', nargs='+', default=sorted(MODULES), choices=sorted(MODULES))
     parser.add_argument('--results', default='mutants.jsonl', help='file that results are added to')
     args = parser.parse_args()
@@ -312,7 +357,7 @@ def main():
                          plugins=[judge])
     if status:
         sys.exit(int(status))
-    rows = [json.loads(line) for line in Path(args.results).read_text().splitlines()]
+    rows = _read(args.results)
     left = [row for row in rows if not row['noticed']]
     for row in left:
         print(f'not noticed: {row["module"]} line {row["line"]}: {row["change"]}')

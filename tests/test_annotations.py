@@ -193,9 +193,18 @@ def test_the_length_of_a_video_is_what_its_entry_says(tmp_path):
             records_of(tmp_path, {'p': entry(n_frames=wrong)})
 
 
-def timed(tmp_path, *segments, fps=10, n_frames=(100,), **arguments):
+def test_the_last_frame_that_a_column_holds(tmp_path):
+    marked = {'subset': 'training', 'annotations': {'label': 'a', 'segment': [1, 2 ** 31 - 1]}}
+    records, _ = records_of(tmp_path, {'p': marked})
+    assert records.frames(0) == range(1, 2 ** 31 - 1)
+    marked['annotations']['segment'][1] += 1
+    with pytest.raises(AnnotationError, match="'p': segment"):
+        records_of(tmp_path, {'p': marked})
+
+
+def timed(tmp_path, *segments, label='Surfing', fps=10, n_frames=(100,), **arguments):
     """The same of a taxonomy, of segments in seconds; one video for each number of frames."""
-    marks = [{'segment': segment, 'label': 'Surfing'} for segment in segments]
+    marks = [{'segment': segment, 'label': label} for segment in segments]
     (tmp_path / 'anet.json').write_text(json.dumps({
         'taxonomy': [{'nodeName': 'Root', 'nodeId': 0, 'parentId': None},
                      {'nodeName': 'Surfing', 'nodeId': 1, 'parentId': 0}],
@@ -223,6 +232,11 @@ def test_seconds_become_frames(tmp_path):
 def test_segments_in_seconds_that_no_column_holds(tmp_path):
     with pytest.raises(AnnotationError, match='is not .begin, end. in seconds'):
         timed(tmp_path, [0, 1e6], fps=10_000)
+
+
+def test_segments_have_one_label_each(tmp_path):
+    with pytest.raises(AnnotationError, match='has a list of labels'):
+        timed(tmp_path, [0, 2], label=['Surfing'])
 
 
 def test_videos_of_a_taxonomy_without_frames_are_counted(tmp_path):

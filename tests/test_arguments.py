@@ -1,11 +1,14 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
+import re
+
 import pytest
 
 from opts import build_parser, parse_opts
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
                                RATE, Parser, at_least, between)
 from runtime.errors import InputError
+from runtime.output import be_quiet, is_quiet
 from tests.helpers import run_script
 
 NEEDED = ['--video_path', 'a', '--annotation_path', 'b', '--result_path', 'c']
@@ -86,6 +89,28 @@ def test_flags_may_be_cut_short():
         parse_opts([*NEEDED, '--sample', '4'])
 
 
+@pytest.mark.parametrize('words, name, value', [
+    ('--nesterov --no_nesterov', 'nesterov', False), ('--no_norm_decay', 'no_norm_decay', True),
+    ('--no_norm_decay --norm_decay', 'no_norm_decay', False), ('--train', 'no_train', False),
+    ('--no_tf32 --tf32', 'tf32', True), ('--colorjitter --no_colorjitter', 'colorjitter', False),
+    ('--no_colorjitter --colorjitter 0.1 0.1 0.1 0.1', 'colorjitter', [0.1] * 4)])
+def test_switches_are_turned_off_by_their_opposites(words, name, value):
+    opts = parse_opts([*NEEDED, *words.split()])
+    assert getattr(opts, name) == value and name in opts.given
+
+
+def test_opposites_of_switches_stay_in_the_background():
+    shown = build_parser().format_help()
+    assert '--nesterov ' in shown and '--no_nesterov' not in shown
+    # --no_val is not unclear now beside the opposite of a switch.
+    assert parse_opts([*NEEDED, '--no_t', '--val', '--quiet', '--no_quiet']).no_train
+    assert not is_quiet()
+    for words, sentence in ((['--no_nesterof'], 'did you mean --no_nesterov?'),
+                            (['--no_colorjitter', '0.1'], '--no_colorjitter takes no values')):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            parse_opts([*NEEDED, *words])
+
+
 @pytest.mark.parametrize('short, name', [
     ('--lr', 'learning_rate'), ('--wd', 'weight_decay'), ('--bs', 'batch_size'),
     ('--epochs', 'n_epochs'), ('--num_workers', 'n_threads'), ('--seed', 'manual_seed')])
@@ -112,6 +137,15 @@ def test_of_many_names_the_nearest_is_said(name, near):
         parse_opts([*NEEDED, '--model', name])
     assert str(refused.value) == (f'argument --model: {name!r} is no family of networks{near}; '
                                   'python main.py --help lists all flags')
+
+
+def test_a_command_sees_that_it_is_to_be_quiet():
+    parser = Parser('p', 'p')
+    try:
+        assert [parser.parse_args(argv).quiet for argv in ([], ['--quiet'])] == [False, True]
+        assert is_quiet()
+    finally:
+        be_quiet(False)
 
 
 def test_usage_fits_a_terminal():

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import socket
 
 import pytest
 
@@ -37,6 +38,30 @@ def test_where_nothing_can_be_written(tmp_path):
     with pytest.raises(InputError, match='below: cannot be written: .*; free space, mend'):
         write_text(tmp_path / 'file' / 'below', '')
     assert (tmp_path / 'file').read_text() == 'mine' and os.listdir(tmp_path) == ['file']
+
+
+def _socket(path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+@pytest.mark.parametrize('make, said', [
+    (os.mkfifo, 'it is a pipe'), (_socket, 'it is a socket'), (os.mkdir, 'Is a directory'),
+    (lambda path: path.symlink_to('/dev/null'), 'it is a device'),
+    (lambda path: path.symlink_to(path.name), 'Too many levels')])
+def test_no_file_takes_the_place_of_what_is_none(tmp_path, monkeypatch, make, said):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    make(tmp_path / 'odd')
+    kind = os.lstat('odd').st_mode
+    with pytest.raises(InputError, match=f'odd: cannot be written: {said}.*give another path'):
+        write_text('odd', 'text')
+    assert os.lstat('odd').st_mode == kind and os.listdir() == ['odd']
+
+
+def test_any_text_can_be_written(tmp_path):
+    """Names of files have bytes that are no UTF-8, and the locale may be of another century."""
+    write_text(tmp_path / 'a', 'caf\udce9 \u65e5')
+    assert (tmp_path / 'a').read_bytes() == b'caf\\udce9 \xe6\x97\xa5'
 
 
 @pytest.mark.parametrize('letter', ['n', '\u00e9'])

@@ -130,14 +130,18 @@ def test_a_kind_of_which_there_are_twice_as_many_is_taken(n_others, is_told):
             chosen(all_names)
 
 
+def test_a_missing_name_has_as_many_digits_as_the_first():
+    assert chosen(['f_8.png', 'f_10.png', 'f_11.png', 'f_12.png']).missing == ('f_9.png',)
+
+
 def test_a_template_says_which_number_counts():
     names = [f'cam{cam}_{i}_x{9 - i}.png' for i in range(5) for cam in (1,)]
     with pytest.raises(FolderError):
         chosen(names)
     assert chosen(names, '*_%03d_x*.png').names == names
     assert chosen(names, 'cam1_*_x%d.PNG').names == names[::-1]
-    with pytest.raises(FolderError, match='both frame 1'):
-        chosen(names + ['cam2_1_x8.png'], 'cam*_%d_x*.png')
+    with pytest.raises(FolderError, match='^cam1_1_x8.png and cam2_1_x8.png are both frame 1'):
+        chosen(names + ['cam2_1_x8.png', 'cam3_1_x8.png'], 'cam*_%d_x*.png')
 
 
 @pytest.mark.parametrize('names', [['1.jpg', '01.jpg'], ['a1.jpg', 'a2.jpg', 'a1.JPG']])
@@ -291,6 +295,13 @@ def test_pictures_beside_videos_are_not_predicted(tmp_path):
     grey(0).save(tmp_path / 'thumbnail1.jpg')
     grey(1).save(tmp_path / 'thumbnail2.jpg')
     assert [type(source) for source in find_sources([tmp_path], 25)] == [FileSource]
+
+
+def test_frames_that_are_predicted_are_not_said_to_be_left_out(tmp_path, capsys):
+    from util_scripts.helpers.video_sources import find_sources
+    write_frames(tmp_path, [f'image_{i:05d}.jpg' for i in range(1, 4)])
+    (tmp_path / '.extracted.json').touch()
+    assert len(find_sources([tmp_path], 25)) == 1 and not capsys.readouterr().err
 
 
 def test_the_usual_names_need_no_list_of_the_folder(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from runtime.errors import InputError
 from tests.tiny_data import run_main
 from util_scripts import plot_log, plot_results
 from util_scripts.helpers.mistakes import spread
-from util_scripts.helpers.plotting import best_row, draw_classes, draw_confusion
+from util_scripts.helpers.plotting import Clip, best_row, draw_classes, draw_clips, draw_confusion
 from util_scripts.helpers.run_logs import run_names
 
 
@@ -95,6 +95,20 @@ def test_mistakes_are_of_many_recordings(tmp_path):
     of_ucf = [(f'v_Run_g{group:02}_c{clip:02}', 'fall', 0.5)
               for group, clip in [(1, 1), (1, 2), (2, 1)]]
     assert [name[-7:] for name, *_ in spread(of_ucf, None)] == ['g01_c01', 'g02_c01', 'g01_c02']
+
+
+def test_pictures_take_any_names(tmp_path):
+    """Without a formula between dollars, and without a word on letters that the font lacks."""
+    names = ['$\\foo$', 'a\33[2J\nb', '\udcff', '日本', '$5']
+    counts = np.eye(len(names), dtype=int)
+    draw_confusion(counts, names, tmp_path / 'confusion.png')
+    draw_classes(counts, names, tmp_path / 'classes.png')
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    draw_clips([Clip(frames, [1, 2], name, name, 0.5, name) for name in names],
+               tmp_path / 'clips.png')
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(InputError, match='no picture has that name'):
+        draw_confusion(counts, names, tmp_path / 'confusion.doc')
 
 
 def test_the_best_epoch():

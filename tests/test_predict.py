@@ -354,3 +354,12 @@ def test_labels(tmp_path):
     assert prediction.read_labels(tmp_path / 'a.txt') == ('run', 'swim')
     (tmp_path / 'a.json').write_text('{"labels": ["run", "swim"], "database": {}}')
     assert prediction.read_labels(tmp_path / 'a.json') == ('run', 'swim')
+
+
+def test_tables_hold_no_control_characters(tmp_path):
+    label = 'a\33]0;b'
+    said = prediction.Prediction('v\n\33[2J\udcff.mp4', [{'label': label, 'score': 0.5}])
+    prediction.write_csv(tmp_path / 'a.csv', [said], timeline=False)
+    with open(tmp_path / 'a.csv', newline='') as file:
+        _, row = csv.reader(file)
+    assert row == ['v\\n\\x1b[2J\\udcff.mp4', '', '0.0', '0.0', '1', 'a\\x1b]0;b', '0.500000']

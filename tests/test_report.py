@@ -113,7 +113,7 @@ def test_text_of_data_stays_text(own_data, tmp_path, content):
         if entry['annotations'].get('label') == 'red':
             entry['annotations']['label'] = evil
     own_data.write(annotation)
-    folder = tmp_path / '<b>run&'
+    folder = tmp_path / '<b>run&\33[2J\u202e'
     folder.mkdir()
     results = {video_id: [{'label': evil, 'score': 0.9}, {'label': 'blue', 'score': 0.1}]
                for video_id, entry in annotation['database'].items()
@@ -127,7 +127,7 @@ def test_text_of_data_stays_text(own_data, tmp_path, content):
     page = Page((tmp_path / 'out.html').read_text())
     allowed = {tag for tag, _ in Page(content).tags}
     assert {tag for tag, _ in page.tags} <= allowed and 'b' not in allowed
-    assert any(evil in part for part in page.text) and 'Report: <b>run&' in page.text
+    assert any(evil in part for part in page.text) and 'Report: <b>run&\\x1b[2J\\u202e' in page.text
 
 
 def test_several_runs_and_runs_without_results(folder, tmp_path, capsys):
@@ -156,6 +156,15 @@ def test_runs_without_validation_show_their_training(tmp_path):
             chart = re.search(f'aria-label="{title}".*?</svg>', content)[0]
             assert chart.count('class="dot') == len(names)
         assert 'best epoch' not in words and 'validation' not in words and '33208008' in words
+
+
+def test_results_of_the_evaluation_that_the_end_of_a_training_names(folder, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(folder, run / 'evaluation')
+    (run / 'evaluation' / 'train.log').rename(run / 'train.log')
+    report.main([str(run)])
+    words = ' '.join(Page((run / 'report.html').read_text()).text)
+    assert 'Results of run' in words and 'Most confused' in words
 
 
 def test_frames_that_are_not_there_are_said(folder, tmp_path, capsys):
@@ -290,6 +299,7 @@ def test_parts_of_pages():
         ['a'], [('<x>',)])
     assert without_empty(['a', 'b', 'c'], [(1, '', ''), ('', '', 0)]) == (
         ['a', 'c'], [[1, ''], ['', 0]])
+    assert '<table class="stacked">' in table(['a'], [('b',)], is_stacked=True)
     assert 'class=long' in table(['a'], [('a sentence of more than a few words',)])
     assert 'class=long' not in table(['a'], [('/a/path/without/any/spaces/in/it',), ('a b',)])
     frames = np.zeros((4, 36, 48, 3), np.uint8)

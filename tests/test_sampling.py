@@ -86,6 +86,12 @@ def test_clip_batches_hold_every_clip_once_and_are_those_of_one_process(one_vide
         assert videos == sorted(videos)
 
 
+def test_a_process_reads_eight_batches_in_a_row():
+    shares = [ClipBatches([1] * 64, 2, rank=rank, world_size=2) for rank in range(2)]
+    assert [[key.index for batch in share for key in batch] for share in shares] == [
+        [*range(0, 16), *range(32, 48)], [*range(16, 32), *range(48, 64)]]
+
+
 @pytest.mark.parametrize('one_video', [False, True])
 def test_videos_that_are_left_out_leave_blanks_in_batches_of_others(one_video):
     n_clips, size, left_out = [3, 1, 9, 4, 8, 30, 2, 2, 40, 5], 8, [0, 1, 2, 5, 9]

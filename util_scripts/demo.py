@@ -22,8 +22,8 @@ from typing import Any
 
 from runtime.arguments import POSITIVE, Parser, command_line
 from runtime.errors import InputError, run
-from runtime.files import replacing
-from runtime.output import note, wrote
+from runtime.files import write_text
+from runtime.output import note, to_stderr, wrote
 from util_scripts.demo_videos import HEIGHT, MOTIONS, add_data_flags
 from util_scripts.helpers.jobs import end_on_sigterm
 
@@ -150,14 +150,13 @@ def report_results(dst: Path, seconds: dict[str, float], seed: int, shown: Path)
     report = {'accuracy': float(counts.trace().double() / counts.sum()),
               'n_videos': int(counts.sum()), 'chance': 1 / len(classes), 'seed': seed,
               'seconds': {stage: round(value, 1) for stage, value in seconds.items()}}
-    with replacing(results / 'demo.json') as path:
-        path.write_text(json.dumps(report, indent=1) + '\n')
+    write_text(results / 'demo.json', json.dumps(report, indent=1) + '\n')
     print_report(report, shown / 'results')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    dst = args.dst.resolve()
+    dst = Path(os.path.realpath(args.dst))
     clear_folder(dst)
     shown = dst.relative_to(ROOT) if dst.is_relative_to(ROOT) else dst
     seconds = {}
@@ -167,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stage, arguments in commands(shown, args).items():
             seconds[stage] = run_stage(stage, [*arguments, *['--quiet'] * args.quiet])
     except StageFailed as failure:
-        print(failure, file=sys.stderr)
+        to_stderr(failure)
         return failure.status
     report_results(dst, seconds, args.seed, shown)
     return 0

@@ -140,7 +140,7 @@ def draw(rows: Sequence[dict[str, Any]], found: Sequence[Found], path: Path) -> 
     """A line per recipe: its runs as dots, their mean and deviation."""
     from matplotlib.figure import Figure  # here, because it takes long
 
-    from runtime.figures import FAINT, INK, save_figure
+    from runtime.figures import FAINT, INK, drawable, save_figure
     from util_scripts.helpers.plotting import COLOURS
     figure = Figure(figsize=(8, 1.3 + 0.42 * len(rows)), layout='constrained')
     axes = figure.add_subplot()
@@ -154,7 +154,7 @@ def draw(rows: Sequence[dict[str, Any]], found: Sequence[Found], path: Path) -> 
                       color=COLOURS['validation'], capsize=3, linewidth=1.6)
         axes.text(1.02, place, accuracy.percent(), transform=axes.get_yaxis_transform(),
                   va='center', fontsize=9, color=INK)
-    axes.set_yticks(range(len(rows)), [row['recipe'] for row in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [drawable(row['recipe']) for row in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel('video accuracy of each run, their mean and standard deviation, %', fontsize=9)
     axes.grid(axis='x', color='#e4e4e4', linewidth=0.8)

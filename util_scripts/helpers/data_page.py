@@ -17,7 +17,7 @@ from datasets.video import Video, VideoError, find_video
 from datasets.videodataset import VideoDataset
 from opts import Options
 from runtime.figures import film_strip
-from runtime.files import replacing
+from runtime.files import write_text
 from runtime.logs import Progress
 from util_scripts.helpers.html_page import (Cell, contents, data_uri, page, scrolling, section,
                                             table, text, without_empty)
@@ -223,12 +223,11 @@ def write_page(path: Path, opts: Options, records_by_split: Mapping[str, Any],
             for problem in problems[:SHOWN_PAIRS]]
     sections = [
         ('What there is', splits_html(records_by_split, looks), 'data'),
-        ('Problems', table(['kind', 'subset', 'path', 'reason'], rows) if rows else
-         '<p>None was found.</p>', 'problems'),
+        ('Problems', table(['kind', 'subset', 'path', 'reason'], rows, is_stacked=True)
+         if rows else '<p>None was found.</p>', 'problems'),
         ('On both sides of the split', pairs_html(pairs), 'pairs'),
         ('Classes', classes_html(records_by_split), 'classes'),
         ('What the network sees', sheet_html(opts, records_by_split), 'clips')]
     body = contents([(title, anchor) for title, _, anchor in sections])
     body += '\n'.join(section(*entry) for entry in sections)
-    with replacing(path) as temporary:
-        temporary.write_text(page(f'Data of {opts.annotation_path.name}', body), encoding='utf-8')
+    write_text(path, page(f'Data of {opts.annotation_path.name}', body))

@@ -27,6 +27,7 @@ from runtime.engines import EXPORT_VERSION, contents_of, open_engine
 from runtime.errors import InputError
 from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_of, store_as_half,
                                write_onnx, write_openvino, write_program)
+from runtime.files import write_text
 from runtime.output import is_quiet, note, wrote
 from util_scripts.helpers.model_card import card
 from util_scripts.helpers.prediction import read_labels
@@ -260,8 +261,8 @@ def export(args: Namespace, opts: Options | None) -> int:
         if opts is not None:
             quantised = quantise(path, what, data)
         n_bytes = len(contents_of(path))
-        path.with_name(f'{path.name}.md').write_text(card(what.record, what.network, target,
-                                                          n_bytes, differences, quantised))
+        write_text(path.with_name(f'{path.name}.md'), card(what.record, what.network, target,
+                                                           n_bytes, differences, quantised))
     outputs = [target, *[target.with_suffix('.bin')] * (target.suffix == '.xml'),
                target.with_name(f'{target.name}.md')]
     about = f'{n_bytes / 1e6:.1f} MB; how to run it without this code is in {outputs[-1].name}'

