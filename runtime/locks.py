@@ -90,8 +90,9 @@ def _locked(path: Path, waits: bool) -> int | None:
                 return None
             raise
     since = time.strftime('%Y-%m-%d %H:%M:%S')
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f'process {os.getpid()} on {platform.node()} since {since}'.encode())
+    with suppress(OSError):  # on a full disk it holds as well, and does not say whose it is
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f'process {os.getpid()} on {platform.node()} since {since}'.encode())
     return descriptor
 
 
