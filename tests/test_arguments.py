@@ -1,5 +1,7 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
+import sys
+
 import pytest
 
 from opts import build_parser, parse_opts
@@ -113,6 +115,19 @@ def test_of_many_names_the_nearest_is_said(name, near):
         parse_opts([*NEEDED, '--model', name])
     assert str(refused.value) == (f'argument --model: {name!r} is no family of networks{near}; '
                                   'python main.py --help lists all flags')
+
+
+def test_the_first_of_unknown_words_is_named(monkeypatch):
+    parser = Parser('p', 'p')
+    monkeypatch.setattr(sys, 'argv', ['p', 'a', 'b'])
+    with pytest.raises(InputError, match='unknown argument a;'):
+        parser.parse_args()
+
+
+def test_a_file_of_flags_of_nearly_that_name_is_proposed(tmp_path):
+    (tmp_path / 'scratch.cfg').touch()
+    with pytest.raises(InputError, match='did you mean .*/scratch.cfg'):
+        parse_opts([*NEEDED, f'@{tmp_path}/scrach.cfg'])
 
 
 def test_a_command_sees_that_it_is_to_be_quiet():
