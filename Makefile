@@ -12,9 +12,14 @@ PYTEST := $(RUN) -m pytest -n auto --dist worksteal
 demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
-# Export has processes of its own: one that had run most other tests ended in it without a word.
+# Export has a process of its own: one that had run most other tests ended in it without a word.
+# Beside it there is one process more than processors, since some tests wait for others.
+EXPORT := $(wildcard tests/test_*export*.py)
+SAID := $(VENV)/test_export.log
 test: $(VENV)/installed
-	$(PYTEST) --ignore tests/test_export.py; status=$$?; $(PYTEST) tests/test_export.py && exit $$status
+	@$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; \
+	$(PYTEST) -n $$(($$(nproc) + 1)) $(addprefix --ignore ,$(EXPORT)); status=$$?; \
+	wait $$export || status=1; cat $(SAID); exit $$status
 
 quick: $(VENV)/installed
 	$(PYTEST) -m "not slow and not golden and not videos"

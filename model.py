@@ -22,6 +22,7 @@ from runtime.engines import Engine, contents_of
 from runtime.errors import InputError
 from runtime.exporting import compiled_network
 from runtime.hardware import InPrecision, in_precision
+from runtime.output import to_stderr
 from spatial_transforms import Normalize
 from tasks import TASKS
 from weights import Weights, WeightsError, read
@@ -31,10 +32,6 @@ from weights import Weights, WeightsError, read
 MAX_NETWORK_RATIO, FEW_NUMBERS = 8, 10_000_000
 # How many tensors or names an error about a file of weights lists.
 LISTED = 4
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 # ---------------------------------------------------------------- building
@@ -89,7 +86,7 @@ def on_openvino(opts: Options, network: Classifier) -> ExportedNetwork:
     return ExportedNetwork(run, json.dumps(key).encode(), network.options)
 
 
-def load_pretrained(opts: Options, weights: Weights, warn: Callable[[str], None] = _to_stderr,
+def load_pretrained(opts: Options, weights: Weights, warn: Callable[[str], None] = to_stderr,
                     class_names: Sequence[str] = ()) -> Classifier:
     """The network of a weights file with a new classifier of opts.n_classes, or with
     opts.keep_classifier with the file's, whose classes get the order of `class_names`.
@@ -305,7 +302,7 @@ def read_weights(path: Path, opts: Options) -> Weights:
 
 
 def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
-                  warn: Callable[[str], None] = _to_stderr) -> Options:
+                  warn: Callable[[str], None] = to_stderr) -> Options:
     """The options with what the file says of its network, where no flag was given for it, and
     of whether that is multi-label.
 
@@ -407,7 +404,7 @@ def preprocessing_flags(weights: Weights) -> str:
 
 
 def match_class_names(class_names: Sequence[str], weights: Weights,
-                      warn: Callable[[str], None] = _to_stderr) -> tuple[str, ...]:
+                      warn: Callable[[str], None] = to_stderr) -> tuple[str, ...]:
     """Class names in the order of the checkpoint's classes. Raises WeightsError for other names.
 
     `class_names` are the annotation's; a file without names is taken to have their order.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
                                RATE, Parser, SwitchOrValues, add_frame_template, between, name_of,
-                               with_files)
+                               opposite, with_files)
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file
 
@@ -406,7 +406,8 @@ def _add_run_flags(parser: Parser) -> None:
     add('--opts', type=Path, metavar='FILE',
         help='take the options of an earlier run, from its opts.json: all but --resume_path; flags '
              'that are given win. Likewise @FILE takes the flags in a text file, such as '
-             '@recipes/finetune.txt')
+             '@recipes/finetune.txt. To turn a switch of either off give its opposite, such as '
+             '--no_tf32 for --tf32 and --train for --no_train')
     add('--resume_path', type=Path, metavar='FILE',
         help='go on with the training of this checkpoint, or of the newest in --result_path '
              '(auto; a new training where there is none, from --pretrain_path if given); with '
@@ -602,11 +603,11 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
 
 
 def as_words(name: str, value: Any) -> list[str]:
-    """An option as words of a command line, [] where it says that something is not done."""
-    if name == 'check_paths' and value is False:
-        return ['--no-check_paths']
-    if value is None or value is False:
+    """An option as words of a command line, [] for None."""
+    if value is None:
         return []
+    if value is False:
+        return ['--no-check_paths' if name == 'check_paths' else opposite(f'--{name}')]
     if name == 'inference_views':
         value = 'x'.join(map(str, value))
     values = list(value) if isinstance(value, (list, tuple)) else [value]

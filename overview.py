@@ -15,6 +15,7 @@ from datasets.video import VIDEO_EXTENSIONS, find_video
 from opts import Options, build_parser, clip_shape
 from runtime.arguments import python
 from runtime.errors import InputError
+from runtime.files import EVALUATION_NAME
 from runtime.output import WIDTH, wrapped
 
 # A training on more videos may have no room for their frames.
@@ -154,7 +155,7 @@ def next_lines(opts: Options, path: Path, loaders: Mapping[str, Any]) -> Iterato
         yield 'evaluate it:'
         yield in_lines([python(), script, '--video_path', str(opts.video_path),
                         '--annotation_path', str(opts.annotation_path), '--result_path',
-                        str(opts.result_path / 'evaluation'), '--resume_path', str(path),
+                        str(opts.result_path / EVALUATION_NAME), '--resume_path', str(path),
                         '--no_train', '--inference', *flags])
     if opts.input_type == 'rgb':
         yield 'predict with it (any video, or folder of frames, will do):'

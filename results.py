@@ -15,7 +15,6 @@ import glob
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import FileIO
@@ -34,6 +33,7 @@ from runtime.distributed import World
 from runtime.errors import InputError
 from runtime.files import file_size, parse_json, write_json, write_text
 from runtime.logs import RunLog
+from runtime.output import warn
 from runtime.schema import OBJECT, TEXT, Check, fields, list_of, whole
 
 # A file of another format is of other settings.
@@ -153,8 +153,8 @@ class PartialResults:
         return file
 
     def _give_up(self, error: InputError | OSError) -> None:
-        print(f'warning: {self._path}: unfinished results are not kept from now on '
-              f'({getattr(error, "strerror", None) or error}); the run goes on', file=sys.stderr)
+        warn(f'{self._path}: unfinished results are not kept from now on '
+             f'({getattr(error, "strerror", None) or error}); the run goes on')
         self._close()
 
     def _close(self) -> None:

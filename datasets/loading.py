@@ -28,6 +28,7 @@ from datasets.videodataset import (LEAVE_OUT, RAISE, REPLACE, Bad, Batch, Sample
                                    collate)
 from opts import ClipPhase, Options, clip_phases, replace
 from runtime.errors import InputError, StopSignals
+from runtime.output import for_stderr, to_stderr
 
 # Up to this many videos are looked for before a run starts.
 CHECKED_VIDEOS = 10_000
@@ -92,8 +93,9 @@ class ClipLoader(DataLoader):
             raise FrameError(f'no video can be read; the first: {bad[0].reason}')
         if bad:
             n_videos = len({video for video, _ in bad})
-            tqdm.write(f'bad frames: {n_videos} of {len(self.dataset)} videos were '
-                       f'{self.dataset.on_bad_frame}; the first: {bad[0].reason}', file=sys.stderr)
+            said = for_stderr(f'bad frames: {n_videos} of {len(self.dataset)} videos were '
+                              f'{self.dataset.on_bad_frame}; the first: {bad[0].reason}')
+            tqdm.write(said, file=sys.stderr)
 
 
 def build_loader(opts: Options, split: str, annotation: Annotation, *, rank: int = 0,
@@ -285,7 +287,7 @@ class _IgnoreStops:
 
 
 def _say_skipped(_path: object, error: object) -> None:
-    print(f'--bad_frames skip: {error}', file=sys.stderr)
+    to_stderr(f'--bad_frames skip: {error}')
 
 
 def build_records(opts: Options, split: str, annotation: Annotation, reader: Reader,
@@ -322,8 +324,8 @@ def build_records(opts: Options, split: str, annotation: Annotation, reader: Rea
         records, n_left_out = annotations.label_list_records(
             annotation, subset, first_frame=reader.first_frame, multi_label=opts.multi_label)
     if n_left_out:
-        print(f'{annotation.path}: {n_left_out} of {n_left_out + len(records)} videos of subset '
-              f'{subset!r} are left out: they have no frames', file=sys.stderr)
+        to_stderr(f'{annotation.path}: {n_left_out} of {n_left_out + len(records)} videos of '
+                  f'subset {subset!r} are left out: they have no frames')
     return records
 
 

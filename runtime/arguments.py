@@ -6,6 +6,7 @@ sentence.
 """
 
 import argparse
+import copy
 import math
 import os
 import re
@@ -140,28 +141,47 @@ FRACTION = number(float, lambda x: 0 < x <= 1, 'a number above 0 and at most 1')
 BELOW_ONE = number(float, lambda x: 0 <= x < 1, 'a number of at least 0 and below 1')
 
 
-class SwitchOrValues(argparse.Action):
+def opposite(flag: str) -> str:
+    """The flag that turns a switch off: --no_tf32 for --tf32, and --train for --no_train."""
+    return f'--{flag[5:]}' if flag.startswith('--no_') else f'--no_{flag[2:]}'
+
+
+class Switch(argparse.Action):
+    """A switch, which its opposite turns off: of both, the last counts.
+
+    So what a file of flags, --opts or a checkpoint has turned on can be turned off. --help shows
+    the switch alone, and no opposite is cut short.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, nargs: int | str = 0,
+                 default: Any = False, **kwargs: Any) -> None:
+        self.opposites = [opposite(flag) for flag in option_strings if flag.startswith('--')]
+        super().__init__([*option_strings, *self.opposites], dest, nargs=nargs, default=default,
+                         **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        is_on = option_string not in self.opposites
+        if values and not is_on:
+            parser.error(f'{option_string} takes no values')
+        setattr(namespace, self.dest, (values or True) if is_on else False)
+
+
+class SwitchOrValues(Switch):
     """A switch that takes values too: False without the flag, True for the bare flag, else their
     list."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, dest, nargs='*', default=False, **kwargs)
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
-                 option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, values or True)
+        super().__init__(option_strings, dest, nargs='*', **kwargs)
 
 
-class Quiet(argparse.Action):
+class Quiet(Switch):
     """The switch --quiet, which holds for all that this command prints (`runtime.output.note`)."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=False, **kwargs)
-
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, True)
-        be_quiet()
+        super().__call__(parser, namespace, values, option_string)
+        be_quiet(getattr(namespace, self.dest))
 
 
 # ---------------------------------------------------------------- commands to paste
@@ -224,8 +244,16 @@ def with_files(args: Sequence[str], parser: 'Parser') -> list[str]:
 # ---------------------------------------------------------------- the parser
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Adds the default to each help text, unless it is a switch's, says nothing or is told, and
-    keeps words with hyphens whole: names of packages and ranges of numbers are copied."""
+    """Adds the default to each help text, unless it is a switch's, says nothing or is told, leaves
+    out the opposites of switches, and keeps words with hyphens whole: names of packages and ranges
+    of numbers are copied."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Switch):
+            action = copy.copy(action)
+            action.option_strings = [flag for flag in action.option_strings
+                                     if flag not in action.opposites]
+        return super()._format_action_invocation(action)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(' '.join(text.split()), width, break_on_hyphens=False)
@@ -254,12 +282,18 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str, *, has_notes: bool = True, **more: Any) -> None:
         super().__init__(prog=prog, description=description, formatter_class=HelpFormatter, **more)
+        self.register('action', 'store_true', Switch)
         if has_notes:
             self.add_argument('--quiet', action=Quiet, help='print nothing but results, warnings '
                                                             'and errors, and show no progress')
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f'{message}; {self.prog} --help lists all flags')
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        # What a flag is cut short to stays as unclear, or as clear, as without opposites.
+        return [found for found in super()._get_option_tuples(option_string)
+                if found[1] not in getattr(found[0], 'opposites', ())]
 
     # argparse has overloads here, for the type of the namespace.
     def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]

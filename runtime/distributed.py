@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from runtime.errors import InputError, Stopped, StopSignals, first_line
+from runtime.output import to_stderr
 
 # How often a process sends its heartbeat, and after what silence the others give up.
 HEARTBEAT_SEC = 2.0
@@ -261,8 +262,7 @@ class Heartbeat:
 
     def _give_up(self, why: str) -> None:
         if not self._stopped.is_set():
-            print(f'error: rank {self._world.rank}: {why}; this process ends too', file=sys.stderr,
-                  flush=True)
+            to_stderr(f'error: rank {self._world.rank}: {why}; this process ends too')
             os._exit(1)
 
 
@@ -375,8 +375,8 @@ def _wait_for(children: list[subprocess.Popen[bytes]], first_rank: int) -> int:
         while any(child.poll() is None for child in children):
             for rank, child in enumerate(children, first_rank):
                 if child.poll() and not asked:
-                    print(f'error: rank {rank} ended with status {child.returncode}; the others '
-                          'are stopped', file=sys.stderr)
+                    to_stderr(f'error: rank {rank} ended with status {child.returncode}; the '
+                              'others are stopped')
                     return child.returncode
             time.sleep(0.2)
         return max(child.returncode for child in children)

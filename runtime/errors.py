@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from runtime.output import BROKEN_PIPE_STATUS, OutputLost, reason, safe_streams
+from runtime.output import BROKEN_PIPE_STATUS, OutputLost, reason, safe_streams, to_stderr
 
 Answer = TypeVar('Answer')
 # Environment variables of launchers that are the parent of the processes that they start.
@@ -127,22 +127,21 @@ def answered(command: Callable[[Any], Answer], argv: list[str] | None = None, *,
         if isinstance(lost.error, BrokenPipeError):
             sys.exit(BROKEN_PIPE_STATUS)
         with safe_streams(True):
-            _end(1, f'error: stdout cannot be written: {reason(lost.error)}; free space, or give '
-                    'another place for it')
+            to_stderr(f'error: stdout cannot be written: {reason(lost.error)}; free space, or give '
+                      'another place for it')
+            sys.exit(1)
 
 
 def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answer:
     try:
         return command(argv)
     except InputError as error:
-        _end(2, 'error: ' + ' '.join(str(error).split()))
+        to_stderr('error: ' + ' '.join(str(error).split()))
+        sys.exit(2)
     except Stopped as stopped:
-        _end(128 + stopped.signum, str(stopped))
+        if str(stopped):  # as it is: it may end with a command to paste
+            print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
-        _end(130, 'interrupted')
-
-
-def _end(status: int, line: str) -> NoReturn:
-    if line:
-        print(line, file=sys.stderr)
-    sys.exit(status)
+        to_stderr('interrupted')
+        sys.exit(130)

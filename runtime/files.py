@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import stat
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from runtime.output import to_stderr
 
 TRACE_NAME = 'steps.pt.trace.json.gz'
+# In the result folder of a training, that of the evaluation which its end names.
+EVALUATION_NAME = 'evaluation'
 # What a run leaves in its result folder.
 RUN_FILES = ('save_*.pth', '*.log', '*.json', '*.partial.*.jsonl', TRACE_NAME,
              'events.out.tfevents.*')
@@ -269,5 +271,4 @@ def _set_aside(folder: Path) -> None:
     for pattern in RUN_FILES:
         for path in folder.glob(pattern):
             path.rename(earlier / path.name)
-    print(f'{folder}: what an earlier training left there is now in {earlier.name}',
-          file=sys.stderr)
+    to_stderr(f'{folder}: what an earlier training left there is now in {earlier.name}')

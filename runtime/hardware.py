@@ -154,7 +154,8 @@ def make_parallel(network: nn.Module, device: torch.device, n_processes: int = 1
         return nn.parallel.DistributedDataParallel(network, devices,
                                                    find_unused_parameters=has_unused)
     if sync_batchnorm:
-        raise InputError('--batchnorm_sync needs several processes: start main.py with torchrun')
+        raise InputError('--batchnorm_sync needs several processes: start main.py with torchrun '
+                         '--nproc_per_node N, or drop the flag')
     if device.type == 'cuda' and torch.cuda.device_count() > 1:
         print(f'using {torch.cuda.device_count()} GPUs in one process (DataParallel); '
               'torchrun main.py ... is faster')

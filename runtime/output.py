@@ -53,13 +53,19 @@ def wrapped(line: str) -> str:
                          break_on_hyphens=False)
 
 
-def to_stderr(line: str) -> None:
-    """Print a line on stderr, as several on a terminal; other programs are left to find it whole.
+def for_stderr(line: object) -> str:
+    """A line as stderr gets it: as several on a terminal; other programs are left to find it whole.
     """
-    print(wrapped(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+    shown = printable(line)
+    return wrapped(shown) if sys.stderr.isatty() else shown
 
 
-def warn(line: str) -> None:
+def to_stderr(line: object) -> None:
+    """Print a line on stderr, whatever --quiet says."""
+    print(for_stderr(line), file=sys.stderr, flush=True)
+
+
+def warn(line: object) -> None:
     """Print a warning on stderr."""
     to_stderr(f'warning: {line}')
 
@@ -85,7 +91,7 @@ def note(line: object, file: TextIO | None = None) -> None:
     if _is_quiet:
         return
     if file is sys.stderr:
-        to_stderr(printable(line))
+        to_stderr(line)
     else:
         print(printable(line), file=file or sys.stdout, flush=True)
 

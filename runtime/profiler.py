@@ -1,13 +1,13 @@
 """Traces of training steps by torch.profiler."""
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from runtime.files import TRACE_NAME
+from runtime.output import warn
 
 # The first steps allocate memory and choose algorithms, as no later ones do.
 TRACE_AFTER_STEPS = 4
@@ -54,9 +54,8 @@ class StepTrace:
         if self._profiler:
             self._stop()
         if self._n_done <= TRACE_AFTER_STEPS:
-            print(f'warning: no trace was written: --profile leaves out the first '
-                  f'{TRACE_AFTER_STEPS} steps, and there were {self._n_done}; train for at least '
-                  f'{TRACE_AFTER_STEPS + 1}', file=sys.stderr)
+            warn(f'no trace was written: --profile leaves out the first {TRACE_AFTER_STEPS} steps, '
+                 f'and there were {self._n_done}; train for at least {TRACE_AFTER_STEPS + 1}')
 
     def _start(self) -> None:
         # It is started where the traced steps begin, and the schedule only marks each step: on a
@@ -80,7 +79,6 @@ class StepTrace:
         try:
             profile.export_chrome_trace(str(self._path))
         except OSError as error:
-            print(f'warning: {self._path}: the trace cannot be written ({error.strerror}); the '
-                  'run goes on', file=sys.stderr)
+            warn(f'{self._path}: the trace cannot be written ({error.strerror}); the run goes on')
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)

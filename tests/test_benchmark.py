@@ -85,7 +85,7 @@ def test_what_was_measured_stays(tmp_path):
     """Rows come as they are measured, to the file too; the end leaves no frames behind."""
     path, temporary = tmp_path / 'numbers.json', tmp_path / 'temporary'
     temporary.mkdir()
-    command = [sys.executable, '-m', 'util_scripts.benchmark', '--seconds', '1', '--no_cuda',
+    command = [sys.executable, '-m', 'util_scripts.benchmark', '--seconds', '.2', '--no_cuda',
                '--parts', 'inference', 'loader', '--model_depth', '10', '--resnet_widen_factor',
                '0.125', '--sample_size', '32', '--n_threads', '0', '--json', str(path)]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,

@@ -115,7 +115,9 @@ def test_folds(tiny_data, tmp_path, recipes, groups):
 def test_a_run_that_reads_another_waits_for_it_and_a_failure_is_named(tiny_data, tmp_path):
     folder = tmp_path / 'compared'
     texts = {'student': f'--pretrain_path {folder}/teacher/fold_{{fold}}_seed_{{seed}}/save_1.pth',
-             'wrong': '--pretrain_path nowhere.pth', 'teacher': '--nesterov'}
+             'wrong': '--pretrain_path nowhere.pth',
+             # It is the run that is quiet, and not the comparison.
+             'teacher': '--nesterov --quiet'}
     for name, text in texts.items():
         (tmp_path / f'{name}.txt').write_text(text)
     done = run_script('compare', *flags(tiny_data, folder,

@@ -50,8 +50,9 @@ def test_networks_are_as_large_as_published(name, millions):
     assert n_parameters / 1e6 == pytest.approx(millions, rel=0.02)
 
 
-@pytest.mark.parametrize('name', MAKERS)
-@pytest.mark.parametrize('n_frames, height, width', [(1, 1, 1), (4, 33, 47), (32, 224, 256)])
+@pytest.mark.parametrize('name, n_frames, height, width', [
+    *((name, 32, 224, 256) for name in MAKERS),
+    *((name, *size) for name in SHALLOW for size in ((1, 1, 1), (4, 33, 47)))])
 def test_every_size_is_taken(name, n_frames, height, width):
     network = on_meta(name, n_classes=5)
     features = network.forward_features(torch.empty(2, 3, n_frames, height, width, device='meta'))

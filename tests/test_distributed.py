@@ -10,7 +10,7 @@ import torch
 import weights
 from runtime.distributed import World, find_world, rendezvous_address
 from runtime.errors import InputError
-from tests.processes import LIMIT_SEC, finish, free_port, run_ranks, start_ranks, torchrun, wait_for
+from tests.processes import LIMIT_SEC, free_port, run_ranks, start_ranks, torchrun, wait_for
 from tests.tiny_data import run_main
 
 pytestmark = pytest.mark.slow
@@ -123,10 +123,12 @@ def test_two_nodes(tiny_data, trained, tmp_path):
     command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth', '--no_val')
     flags = ('--nnodes', 2, '--rdzv_backend', 'c10d', '--rdzv_id', 'test', '--rdzv_endpoint',
              f'127.0.0.1:{free_port()}')
-    agents = [torchrun(1, command, *flags) for _ in range(2)]
-    ended = [finish(agent) for agent in agents]
-    assert [status for status, _, _ in ended] == [0, 0], ended
-    assert '2 processes on 2 nodes' in ended[0][1] + ended[1][1]
+    agents = [torchrun(1, command, tmp_path / 'output', *flags) for _ in range(2)]
+    for agent in agents:
+        agent.join(LIMIT_SEC)
+    said = (tmp_path / 'output').read_text()
+    assert [agent.exitcode for agent in agents] == [0, 0], said
+    assert '2 processes on 2 nodes' in said
     assert (tmp_path / 'val.json').read_text() == (trained / 'val.json').read_text()
 
 
@@ -156,16 +158,18 @@ def test_torchrun_restarts_a_run_and_stops_it(tiny_data, tmp_path):
     """One process is killed: all begin again at the last checkpoint. SIGTERM to the agent, as SLURM
     sends it: all stop after the same step, one saves."""
     command = argv(tiny_data, tmp_path, '--n_epochs', 10_000, '--resume_path', 'auto')
-    agent = torchrun(2, command, '--max_restarts', 1, '--master_port', free_port())
+    agent = torchrun(2, command, tmp_path / 'output', '--max_restarts', 1, '--master_port',
+                     free_port())
     log = tmp_path / 'train.log'
     _wait_for_rows(log, 3)
     _kill_a_child(agent.pid)
     # One more at the most is that of the process that is left.
     _wait_for_rows(log, len(log.read_text().splitlines()) + 2)
-    agent.send_signal(signal.SIGTERM)
-    _, stdout, stderr = finish(agent)
-    assert '--resume_path auto: ' + str(tmp_path / 'save_') in stdout
-    assert 'go on with --resume_path auto' in stderr
+    agent.terminate()
+    agent.join(LIMIT_SEC)
+    said = (tmp_path / 'output').read_text()
+    assert '--resume_path auto: ' + str(tmp_path / 'save_') in said
+    assert 'go on with --resume_path auto' in said
     position = weights.load(tmp_path / 'save_last.pth')['position']
     assert run_main([*command, '--n_epochs', position['epoch']]) == 0
     epochs = [line.split('\t')[0] for line in

@@ -10,6 +10,7 @@ import shlex
 import pytest
 
 import main
+from runtime.arguments import opposite
 from tests.helpers import ROOT, grey_frames, write_video
 from tests.tiny_data import run_main
 
@@ -38,12 +39,13 @@ each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 
 @functools.cache
 def flags_of(name):
-    """The flags in the help of main.py (`main`) or of a command in util_scripts/."""
+    """The flags in the help of main.py (`main`) or of a command in util_scripts/, and opposites."""
     command = main if name == 'main' else importlib.import_module(f'util_scripts.{name}')
     with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit) as ended:
         command.main(['--help'])
     assert not ended.value.code
-    return set(FLAG.findall(shown.getvalue()))
+    flags = set(FLAG.findall(shown.getvalue()))
+    return flags | set(map(opposite, flags))
 
 
 def anchors(page):

@@ -1,13 +1,14 @@
 """Annotation files of your own videos: what is found, and how it is split."""
 
 import json
+import shlex
 from collections import Counter
 
 import pytest
 
 from datasets.annotations import label_list_records, read_annotation
 from runtime.errors import InputError
-from tests.helpers import grey_frames, run_script, write_video
+from tests.helpers import ROOT, grey_frames, run_script, write_video
 from tests.test_annotation_scripts import make_frames, make_hdf5
 from util_scripts.folder_json import main
 from util_scripts.generate_video_jpgs import main as main_jpgs
@@ -47,6 +48,13 @@ def test_jpg_folders(jpgs, tmp_path, capsys):
     assert 'video_path' not in made['database']['x3']
     out = capsys.readouterr().out
     assert '30 videos' in out and '--n_classes 2' in out and '--file_type jpg' in out
+
+
+def test_the_command_to_train_with_finds_its_script(jpgs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call(jpgs, tmp_path / 'own.json')
+    script = shlex.split(capsys.readouterr().out.splitlines()[-1])[2]
+    assert (tmp_path / script).samefile(ROOT / 'main.py')
 
 
 def test_hdf5_files(tmp_path):

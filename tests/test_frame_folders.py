@@ -311,6 +311,13 @@ def test_pictures_beside_videos_are_not_predicted(tmp_path):
     assert [type(source) for source in find_sources([tmp_path], 25)] == [FileSource]
 
 
+def test_frames_that_are_predicted_are_not_said_to_be_left_out(tmp_path, capsys):
+    from util_scripts.helpers.video_sources import find_sources
+    write_frames(tmp_path, [f'image_{i:05d}.jpg' for i in range(1, 4)])
+    (tmp_path / '.extracted.json').touch()
+    assert len(find_sources([tmp_path], 25)) == 1 and not capsys.readouterr().err
+
+
 def test_the_usual_names_need_no_list_of_the_folder(tmp_path, monkeypatch):
     write_frames(tmp_path, [f'image_{i:05d}.jpg' for i in range(1, 13)])
     usual = JpgFrames().read(str(tmp_path), range(1, 13))

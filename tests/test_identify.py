@@ -9,7 +9,7 @@ from models import depths
 from models.identify import identify
 from models.released import rename_2018_keys
 from runtime.errors import InputError
-from tests.test_models import GOLDEN_CASES, NETWORKS, STEMMED, on_meta, recorded_network
+from tests.test_models import GOLDEN_CASES, NETWORKS, STEMMED, on_meta
 
 
 def shapes(state_dict):
@@ -45,7 +45,7 @@ def test_stem_and_shortcut_are_told(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('factor', [0.125, 0.3, 0.5, 2.0, 0.05])
+@pytest.mark.parametrize('factor', [0.3, 2.0, 0.05])
 @pytest.mark.parametrize('model, depth, widths', [
     ('resnet', 10, {}), ('resnet', 50, {}), ('resnet2p1d', 10, {}), ('resnet2p1d', 50, {}),
     ('preresnet', 10, {}), ('preresnet', 50, {}),
@@ -77,9 +77,7 @@ def test_recorded_networks_are_told(case_name, golden_dir):
     for flag, value in case['options'].items():
         if flag not in ('conv1_t_stride', 'no_max_pool'):  # they leave no trace
             assert told[flag] == value, flag
-    built = on_meta(**told).state_dict()
-    assert shapes(built) == shapes(weights)
-    assert shapes(built) == shapes(recorded_network(case_name, case).state_dict())
+    assert shapes(on_meta(**told).state_dict()) == shapes(weights)
 
 
 IMAGES_2D = {'conv1.weight': torch.zeros(64, 3, 7, 7), 'fc.weight': torch.zeros(5, 512)}

@@ -113,7 +113,7 @@ def test_streams_of_processes(command, status, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('streams', ['> /dev/full', '> /dev/full 2>&1', '>&- 2>&-', '2>&1 | true'])
+@pytest.mark.parametrize('streams', ['> /dev/full 2>&1', '>&- 2>&-', '2>&1 | true'])
 def test_a_training_is_whole_whatever_its_streams(tiny_data, tmp_path, streams):
     argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 1, '--sample_duration', 4)
     ended = shell(f'{sys.executable} main.py {" ".join(map(str, argv))} {streams}')
@@ -146,3 +146,24 @@ def test_notes_are_wrapped_on_a_terminal_alone(monkeypatch, capsys):
     lines = said().splitlines()
     assert len(lines) > 1 and max(map(len, lines)) <= 100
     assert ' '.join(map(str.strip, lines)) == line
+
+
+def test_what_goes_to_stderr_goes_through_here():
+    """Printed otherwise are lines of progress, what holds a command to paste, and what is made for
+    stderr and then printed above a progress bar."""
+    elsewhere = {'runtime/logs.py': 1, 'runtime/errors.py': 1, 'datasets/loading.py': 1}
+    for path in [*ROOT.glob('*.py'), *ROOT.glob('[a-z]*/**/*.py')]:
+        name = str(path.relative_to(ROOT))
+        if name.split('/')[0] != 'tests' and name != 'runtime/output.py':
+            assert path.read_text().count('file=sys.stderr') == elsewhere.pop(name, 0), name
+    assert not elsewhere
+
+
+def test_errors_are_wrapped_on_a_terminal(monkeypatch, capsys):
+    def fail(_):
+        raise errors.InputError('a.json: ' + 'no such file; check the path and ' * 5)
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    with pytest.raises(SystemExit):
+        errors.run(fail, [])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 100 and lines[0].startswith('error: a.json')

@@ -26,7 +26,6 @@ CASES = {
     'sgd': (),
     'adamw': ('--optimizer', 'adamw', '--learning_rate', 0.001, '--weight_decay', 0.1),
     'nesterov, clipped': ('--nesterov', '--clip_grad_norm', 0.5),
-    'adamw, clipped': ('--optimizer', 'adamw', '--learning_rate', 0.001, '--clip_grad_norm', 0.5),
     'accumulated': ('--accumulate', 2),  # the last step of an epoch is of one batch
     'adamw, accumulated, clipped': ('--optimizer', 'adamw', '--learning_rate', 0.001,
                                     '--accumulate', 2, '--clip_grad_norm', 1),
@@ -36,7 +35,6 @@ CASES = {
     'layer decay': ('--layer_decay', 0.5, '--head_lr_factor', 3, '--no_norm_decay',
                     '--weight_decay', 0.1),
     'mixup': ('--mixup', 0.4, '--accumulate', 2),
-    'adamw, mixup': ('--optimizer', 'adamw', '--learning_rate', 0.001, '--mixup', 0.4),
     'label smoothing': ('--label_smoothing', 0.2),
     'all': ('--optimizer', 'adamw', '--learning_rate', 0.002, '--accumulate', 2,
             '--clip_grad_norm', 1, '--ema_decay', 0.35, '--warmup_epochs', 1, '--layer_decay', 0.7,

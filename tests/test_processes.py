@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.processes import (LIMIT_SEC, ROOT, finish, free_port, start_fresh, start_main, torchrun,
-                             wait_for)
+from tests.processes import LIMIT_SEC, ROOT, free_port, start_fresh, start_main, torchrun, wait_for
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 
@@ -39,11 +39,21 @@ def _children(pid):
             for child in (task / 'children').read_text().split()]
 
 
+def _ranks(launcher):
+    """What runs main.py of the processes that a launcher has started: others come and go."""
+    found = []
+    for pid in _children(launcher.pid):
+        with suppress(OSError):  # it has ended
+            if b'main.py' in Path(f'/proc/{pid}/cmdline').read_bytes():
+                found.append(pid)
+    return found
+
+
 def _watching(launcher, n_ranks):
     """The ranks of a launcher, once all of them watch it, in a thread that begins before torch is
     imported: on a busy machine that may take a second."""
-    wait_for(lambda: len(_children(launcher.pid)) == n_ranks)
-    ranks = _children(launcher.pid)
+    wait_for(lambda: len(_ranks(launcher)) == n_ranks, launcher)
+    ranks = _ranks(launcher)
     wait_for(lambda: all(len([*Path(f'/proc/{rank}/task').iterdir()]) > 1 for rank in ranks))
     return ranks
 
@@ -59,23 +69,23 @@ def _runs(pid):
 def test_ranks_end_with_a_launcher_that_is_killed(tiny_data, tmp_path, seed):
     """At any moment: before they have met, and later."""
     argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val')
-    launcher = torchrun(2, argv)
+    launcher = torchrun(2, argv, tmp_path / 'output')
     ranks = _watching(launcher, 2)
     time.sleep(random.Random(seed).uniform(0.5, 4))
     launcher.kill()
     wait_for(lambda: not any(map(_runs, ranks)))
-    launcher.communicate()
+    launcher.join()
 
 
 @pytest.mark.slow
 def test_ranks_end_before_all_have_come(tiny_data, tmp_path):
     """One of two nodes: its rank waits for the other, and ends with its launcher."""
     argv = tiny_data.argv(tmp_path, '--n_epochs', 1000)
-    launcher = torchrun(1, argv, '--nnodes', 1, '--master_port', free_port())
+    launcher = torchrun(1, argv, tmp_path / 'output', '--nnodes', 1, '--master_port', free_port())
     rank, = _watching(launcher, 1)
     launcher.kill()
     wait_for(lambda: not _runs(rank))
-    launcher.communicate()
+    launcher.join()
 
 
 @pytest.mark.slow
@@ -83,11 +93,12 @@ def test_requests_to_stop_are_passed_on(tiny_data, tmp_path):
     """By the process of --distributed to those that it has started."""
     argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val', '--distributed', '--dist_url',
                           f'tcp://127.0.0.1:{free_port()}')
-    process = start_fresh(argv)
-    wait_for((tmp_path / 'save_1.pth').exists)
-    process.send_signal(signal.SIGTERM)
-    status, _, err = finish(process)
-    assert status == 143 and 'Traceback' not in err, err
+    process = start_main(argv, tmp_path / 'output')
+    wait_for((tmp_path / 'save_1.pth').exists, process)
+    process.terminate()
+    process.join(LIMIT_SEC)
+    said = (tmp_path / 'output').read_text()
+    assert process.exitcode == 143 and 'Traceback' not in said, said
     assert (tmp_path / 'save_last.pth').exists()
 
 

@@ -103,6 +103,16 @@ def test_every_option_survives_its_words():
         assert vars(parser.parse_args(words)) == defaults, words
 
 
+def test_switches_of_a_recipe_or_a_run_can_be_turned_off(tmp_path, write):
+    word = write('--nesterov --no_norm_decay --tf32')
+    first = parse_opts([*NEEDED, word, '--no_tf32'])
+    assert (first.nesterov, first.no_norm_decay, first.tf32) == (True, True, False)
+    path = tmp_path / 'opts.json'
+    path.write_text(to_json(first))
+    again = parse_opts(['--opts', str(path), '--no_nesterov', '--norm_decay'])
+    assert (again.nesterov, again.no_norm_decay, again.tf32) == (False, False, False)
+
+
 @pytest.mark.parametrize('record, sentence', [
     ({'lerning_rate': 1}, 'unknown argument --lerning_rate; did you mean --learning_rate?'),
     ({'n_epochs': 'x'}, "argument --n_epochs/--epochs: 'x' is not a whole number"),

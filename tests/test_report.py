@@ -158,6 +158,15 @@ def test_runs_without_validation_show_their_training(tmp_path):
         assert 'best epoch' not in words and 'validation' not in words and '33208008' in words
 
 
+def test_results_of_the_evaluation_that_the_end_of_a_training_names(folder, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(folder, run / 'evaluation')
+    (run / 'evaluation' / 'train.log').rename(run / 'train.log')
+    report.main([str(run)])
+    words = ' '.join(Page((run / 'report.html').read_text()).text)
+    assert 'Results of run' in words and 'Most confused' in words
+
+
 def test_frames_that_are_not_there_are_said(folder, tmp_path, capsys):
     report.main([str(folder), '--video_path', str(tmp_path), '--output', str(tmp_path / 'a.html')])
     assert 'no thumbnails' in capsys.readouterr().err
@@ -290,6 +299,7 @@ def test_parts_of_pages():
         ['a'], [('<x>',)])
     assert without_empty(['a', 'b', 'c'], [(1, '', ''), ('', '', 0)]) == (
         ['a', 'c'], [[1, ''], ['', 0]])
+    assert '<table class="stacked">' in table(['a'], [('b',)], is_stacked=True)
     assert 'class=long' in table(['a'], [('a sentence of more than a few words',)])
     assert 'class=long' not in table(['a'], [('/a/path/without/any/spaces/in/it',), ('a b',)])
     frames = np.zeros((4, 36, 48, 3), np.uint8)

@@ -41,14 +41,15 @@ def meta_clips(name, n_channels=3):
     return torch.empty(2, n_channels, *SHAPES.get(name, SMALL), device='meta')
 
 
-@pytest.mark.parametrize('name', ALL)
+# The two MViT take seconds each, and go the same way here.
+@pytest.mark.parametrize('name', [name for name in ALL if name != 'mvit_v1_b'])
 def test_logits_are_those_of_torchvision(name):
-    theirs = original(name).double()
-    ours = generate_model(name, n_classes=5).double().eval()
-    ours.load_state_dict(theirs.state_dict())
-    clips = torch.randn(1, 3, *SHAPES.get(name, SMALL), dtype=torch.double)
+    theirs = original(name)
+    ours = on_meta(name, n_classes=5).eval()
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    clips = torch.randn(1, 3, *SHAPES.get(name, SMALL))
     with torch.inference_mode():
-        torch.testing.assert_close(ours(clips), theirs(clips), rtol=1e-6, atol=0)
+        torch.testing.assert_close(ours(clips), theirs(clips), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -99,9 +100,10 @@ def test_features_of_a_module_are_its_channels(name, module, n_features):
 
 @pytest.mark.parametrize('name, begin', [
     ('r3d_18', 'layer4'), ('s3d', 'features.14'), ('mvit_v1_b', 'blocks.15'),
-    ('swin3d_t', 'features.6'), *((name, list(stages(on_meta(name)))[-1]) for name in TORCHVISION)])
+    ('swin3d_t', 'features.6'), *((name, None) for name in TORCHVISION)])
 def test_freezing(name, begin):
     network = on_meta(name)
+    begin = begin or list(stages(network))[-1]
     freeze(network, begin)
     trained = {part for part, module in stages(network).items()
                if any(parameter.requires_grad for parameter in module.parameters())}
@@ -140,17 +142,17 @@ def test_every_family_is_in_the_table_of_networks():
     assert set(FAMILIES) == set(ALL)
 
 
-@pytest.mark.parametrize('name', ['r3d_18', 'swin3d_t'])
-def test_fine_tuned_resumed_and_used(name, tiny_data, tmp_path):
-    torch.save(original(name, 400).state_dict(), tmp_path / 'theirs.pth')
-    flags = ['--model', name, '--batch_size', 3, '--no_val', '--n_epochs']
+def test_fine_tuned_resumed_and_used(tiny_data, tmp_path):
+    """Swin, since ResNets are trained in many tests."""
+    torch.save(original('swin3d_t', 400).state_dict(), tmp_path / 'theirs.pth')
+    flags = ['--model', 'swin3d_t', '--batch_size', 3, '--no_val', '--n_epochs']
     assert run_main(tiny_data.argv(tmp_path / 'out', *flags, 1, '--pretrain_path',
                                    tmp_path / 'theirs.pth', '--ft_begin_module',
-                                   {'r3d_18': 'layer4', 'swin3d_t': 'features.6'}[name])) == 0
+                                   'features.6')) == 0
     assert run_main(tiny_data.argv(tmp_path / 'out', *flags, 2, '--resume_path', 'auto')) == 0
     weights = read(tmp_path / 'out' / 'save_2.pth')
-    assert weights.is_ours and weights.network['model'] == name and weights.epoch == 2
-    first = f'{FAMILIES[name].kind.first}.weight'
+    assert weights.is_ours and weights.network['model'] == 'swin3d_t' and weights.epoch == 2
+    first = f'{FAMILIES["swin3d_t"].kind.first}.weight'
     trained, given = (load(path)['state_dict'] for path in (
         tmp_path / 'out' / 'save_1.pth', tmp_path / 'theirs.pth'))
     assert torch.equal(trained[first], given[first])

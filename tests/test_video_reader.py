@@ -390,15 +390,19 @@ def transformed(path, transform, is_exact, seed):
     return clip.float(), torch.rand(())
 
 
+@pytest.fixture(scope='module', params=[0, 90, 180, -90])
+def turned(request, tmp_path_factory):
+    """A video that a player has to turn by so many degrees."""
+    return write_video(tmp_path_factory.mktemp('turned') / 'a.mp4', smooth(), codec='libx264',
+                       gop_size=5, rotation=request.param).with_suffix('')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', TRANSFORMS)
-@pytest.mark.parametrize('rotation', [0, 90, 180, -90])
-def test_crops_while_decoding_are_those_of_whole_frames(tmp_path, name, rotation):
-    path = write_video(tmp_path / 'a.mp4', smooth(), codec='libx264', gop_size=5,
-                       rotation=rotation).with_suffix('')
+def test_crops_while_decoding_are_those_of_whole_frames(turned, name):
     for seed in range(4):
-        fast, next_draw = transformed(path, TRANSFORMS[name], False, seed)
-        exact, next_exact_draw = transformed(path, TRANSFORMS[name], True, seed)
+        fast, next_draw = transformed(turned, TRANSFORMS[name], False, seed)
+        exact, next_exact_draw = transformed(turned, TRANSFORMS[name], True, seed)
         assert fast.shape == exact.shape and fast.dtype == exact.dtype
         assert torch.equal(next_draw, next_exact_draw)
         assert (fast - exact).abs().mean() < 2
@@ -564,6 +568,29 @@ def test_real_clips_are_little_other_than_their_jpgs(videos_dir, tmp_path, path)
     jpgs = JpgFrames().read(str(tmp_path / 'jpg'), numbers).float()
     assert clip.shape == jpgs.shape
     assert (clip - jpgs).abs().mean() < 1.5 and (clip - jpgs).mean((0, 2, 3)).abs().max() < 0.2
+
+
+@pytest.mark.videos
+@pytest.mark.slow
+@pytest.mark.parametrize('pattern', ['ucf101/videos/*/*.mp4', 'hmdb51/videos/*/*.mp4',
+                                     'fight_surv/fight/fi*1.mp4'])
+def test_random_crops_are_within_one_level_of_exact_ones(videos_dir, pattern):
+    """On average over the clips of a data set, whose frames are scaled to 240 pixels by the exact
+    path and not by the other."""
+    paths = sorted(videos_dir.glob(pattern))
+    assert len(paths) > 1
+    fast, exact, crop = VideoFrames(), VideoFrames(is_exact=True), S.RandomResizedCrop(112)
+    off = []
+    for trial in range(24):
+        path = str(paths[trial % len(paths)])
+        n_frames = count_frames(path)
+        clips = []
+        for reader in (fast, exact):
+            torch.manual_seed(trial)
+            frame = int(torch.randint(1, n_frames + 1, ()))
+            clips.append(reader.read_transformed(path, [frame], n_frames, crop).float())
+        off.append((clips[0] - clips[1]).abs().mean().item())
+    assert np.mean(off) < 1 and max(off) < 2
 
 
 def test_edges_of_crops_are_nearly_where_they_should_be():

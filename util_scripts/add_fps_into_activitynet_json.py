@@ -3,7 +3,6 @@
     python -m util_scripts.add_fps_into_activitynet_json VIDEO_DIR_PATH JSON_PATH [DST_JSON_PATH]
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +12,10 @@ from datasets.video import Video, VideoError
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
 from runtime.logs import Progress
-from runtime.output import wrote
+from runtime.output import to_stderr, wrote
 from util_scripts.helpers.annotation_files import write_json
 from util_scripts.helpers.files import read_json
 from util_scripts.helpers.jobs import n_processors
-from util_scripts.helpers.text import printable
 from util_scripts.helpers.videos import find_videos
 
 FILE = 'an annotation file of ActivityNet as published (activity_net.v1-3.min.json)'
@@ -78,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dst_path = args.dst_json_path or args.json_path
     write_json(dst_path, data)
     for path, why in failures.items():
-        print(printable(f'failed: {path}: {why}'), file=sys.stderr)
+        to_stderr(f'failed: {path}: {why}')
     wrote(dst_path, about=f'{len(database)} videos, {n_missing} of them not found and '
                           f'{len(failures)} not readable: those are without fps',
           then='give it as --annotation_path, with --dataset activitynet')

@@ -23,7 +23,7 @@ from typing import Any
 from runtime.arguments import POSITIVE, Parser, command_line
 from runtime.errors import InputError, run
 from runtime.files import write_text
-from runtime.output import note, wrote
+from runtime.output import note, to_stderr, wrote
 from util_scripts.demo_videos import HEIGHT, MOTIONS, add_data_flags
 from util_scripts.helpers.jobs import end_on_sigterm
 
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stage, arguments in commands(shown, args).items():
             seconds[stage] = run_stage(stage, [*arguments, *['--quiet'] * args.quiet])
     except StageFailed as failure:
-        print(failure, file=sys.stderr)
+        to_stderr(failure)
         return failure.status
     report_results(dst, seconds, args.seed, shown)
     return 0

@@ -30,10 +30,9 @@ from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, r
 from runtime.arguments import Parser, between, command_line
 from runtime.errors import InputError, run
 from runtime.locks import lock
-from runtime.output import note, wrote
+from runtime.output import note, to_stderr, wrote
 from util_scripts.helpers.files import make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
-from util_scripts.helpers.text import printable
 from util_scripts.helpers.video_io import QUALITY, frames_at, jpegs
 from util_scripts.helpers.videos import REPLACEMENT, find_videos
 
@@ -293,8 +292,8 @@ def wanted_videos(args: Namespace) -> list[Path]:
     stems = {video.stem for video in replacements}
     kept = replacements + [video for video in videos if video.stem not in stems]
     if len(kept) < len(videos):
-        print(printable(f'{args.dir_path}: {len(videos) - len(kept)} videos are not taken: those '
-                        f'of the same name in {REPLACEMENT} replace them'), file=sys.stderr)
+        to_stderr(f'{args.dir_path}: {len(videos) - len(kept)} videos are not taken: those of the '
+                  f'same name in {REPLACEMENT} replace them')
     return sorted(kept)
 
 
@@ -368,8 +367,8 @@ def extract_all(jobs: Sequence[Job], n_jobs: int) -> dict[Path, Outcome]:
             progress.update(1)
         run_jobs(extract_shared, jobs, n_jobs, report)
         if busy:
-            print(f'{len(busy)} videos are being extracted by another run: they are waited for',
-                  file=sys.stderr)
+            note(f'{len(busy)} videos are being extracted by another run: they are waited for',
+                 sys.stderr)
             run_jobs(extract_shared, busy, n_jobs, report)
     return outcomes
 
@@ -382,7 +381,7 @@ def print_summary(outcomes: Mapping[Path, Outcome], n_again: int) -> int:
     for kind in ('damaged', 'failed'):
         for video in sorted(video for video, outcome in outcomes.items() if outcome.kind == kind):
             kept = ', the frames that decode are kept' if kind == 'damaged' else ''
-            print(printable(f'{kind}: {video}: {outcomes[video].why}{kept}'), file=sys.stderr)
+            to_stderr(f'{kind}: {video}: {outcomes[video].why}{kept}')
     counts = Counter(outcome.kind for outcome in outcomes.values())
     again = (f'; {n_again} made again, whose frames, flags or video had changed' if n_again else '')
     note(f'{len(outcomes)} videos: {counts["done"]} done, {counts["skipped"]} skipped (there '

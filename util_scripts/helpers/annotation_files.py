@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +12,9 @@ from opts import STORAGES
 from runtime.arguments import Parser, add_frame_template, python
 from runtime.errors import InputError
 from runtime.files import replacing
-from runtime.output import note, wrote
+from runtime.output import note, warn, wrote
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.jobs import n_processors
-from util_scripts.helpers.text import printable
 from util_scripts.helpers.videos import report_left_out
 
 VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files with optical flow, '
@@ -88,7 +86,7 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
                 left_out.append((Path(path), why))
             return n_frames
         except InputError as error:
-            print(f'warning: {printable(error)}', file=sys.stderr)
+            warn(str(error))
             return 0
     distinct, counts = list(dict.fromkeys(paths)), {}
     threads = ThreadPoolExecutor(n_processors())
@@ -163,7 +161,8 @@ def training(video_path: Path, annotation_path: Path, video_type: str, template:
         words += ['--input_type', input_type]
     if template:
         words += ['--frame_template', template]
-    return shlex.join([python(), 'main.py', *map(str, words)])
+    script = os.path.relpath(Path(__file__).parents[2] / 'main.py')
+    return shlex.join([python(), script, *map(str, words)])
 
 
 def missing_note(n_missing: int) -> str:

@@ -6,7 +6,6 @@ other decoders get one thread and a new decoder for each clip, and torchvision's
 
 import importlib.util
 import random
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from datasets.frames import VideoFrames
 from datasets.video import VideoError, count_frames
 from runtime.errors import InputError, first_line
+from runtime.output import to_stderr
 from spatial_transforms import RandomResizedCrop
 from util_scripts.helpers.bench import Bench
 from util_scripts.helpers.timing import Row, now, timed_row, times_ours
@@ -110,7 +110,7 @@ def _others(names: tuple[str, ...]) -> dict[str, ReadClip]:
                 raise ImportError(f'{module} is not installed')
             jobs[name] = build()
         except (ImportError, OSError, RuntimeError) as error:
-            print(f'{name} is left out: {first_line(error)}', file=sys.stderr)
+            to_stderr(f'{name} is left out: {first_line(error)}')
     return jobs
 
 
@@ -152,8 +152,7 @@ def _times(jobs: dict[str, ReadClip], lengths: dict[str, int],
             except Exception as error:  # whatever a library of others raises
                 if name.startswith('ours'):
                     raise
-                print(f'{name} is left out: {path}: {first_line(error)}',
-                      file=sys.stderr)
+                to_stderr(f'{name} is left out: {path}: {first_line(error)}')
                 del times[name]
                 continue
             if n_clips:  # the first pays for what happens only once

@@ -15,7 +15,7 @@ from runtime.arguments import python, read_flags
 from runtime.errors import InputError
 from runtime.files import make_result_folder, write_json
 from runtime.locks import sole_writer
-from runtime.output import note
+from runtime.output import be_quiet, note
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
 from util_scripts.helpers.downloads import sha256_of
@@ -186,7 +186,9 @@ def run_words(opts: Options, fold: Fold, seed: int, folder: Path) -> list[str]:
              'no_val': opts.no_val or not fold.has_validation,
              'inference_subset': fold.subset, 'output_topk': 0, 'n_threads': opts.n_threads,
              'keep': opts.keep}
-    return [word for name, value in words.items() for word in as_words(name, value)]
+    # What is not done is left to the recipe.
+    return [word for name, value in words.items() if value is not False
+            for word in as_words(name, value)]
 
 
 def check_words(run: Run) -> None:
@@ -283,6 +285,7 @@ def compare(opts: Options) -> int:
 
 def _compare(opts: Options, recipes: Mapping[str, list[str]]) -> int:
     comparison = Comparison(plan(opts, recipes, make_folds(opts)))
+    be_quiet(opts.quiet)  # a recipe's --quiet, which was read by now, is that of its runs
     n_left, n_runs = len(comparison.jobs), len(comparison.records)
     note(f'{n_runs} runs, {n_runs - n_left} of them finished')
     is_left = run_side_by_side(comparison.jobs, opts.n_jobs, comparison.on_begin,

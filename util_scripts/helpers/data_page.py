@@ -223,8 +223,8 @@ def write_page(path: Path, opts: Options, records_by_split: Mapping[str, Any],
             for problem in problems[:SHOWN_PAIRS]]
     sections = [
         ('What there is', splits_html(records_by_split, looks), 'data'),
-        ('Problems', table(['kind', 'subset', 'path', 'reason'], rows) if rows else
-         '<p>None was found.</p>', 'problems'),
+        ('Problems', table(['kind', 'subset', 'path', 'reason'], rows, is_stacked=True)
+         if rows else '<p>None was found.</p>', 'problems'),
         ('On both sides of the split', pairs_html(pairs), 'pairs'),
         ('Classes', classes_html(records_by_split), 'classes'),
         ('What the network sees', sheet_html(opts, records_by_split), 'clips')]

@@ -16,7 +16,7 @@ from defaults import resolved
 from opts import Options
 from runtime.files import write_text
 from runtime.logs import Progress
-from runtime.output import note, wrote
+from runtime.output import note, to_stderr, wrote
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.videos import report_left_out
@@ -276,10 +276,9 @@ def examine_data(opts: Options) -> int:
         problems += make_page(opts.page, examined)
     problems.sort(key=lambda problem: (KINDS.index(problem.kind), problem.subset, problem.path))
     for problem in problems[:N_SHOWN]:
-        print(printable(f'{problem.kind}: {problem.subset}: {problem.path}: {problem.why}'),
-              file=sys.stderr)
+        to_stderr(f'{problem.kind}: {problem.subset}: {problem.path}: {problem.why}')
     if len(problems) > N_SHOWN:
-        print(f'... and {len(problems) - N_SHOWN} more; --save FILE lists all', file=sys.stderr)
+        to_stderr(f'... and {len(problems) - N_SHOWN} more; --save FILE lists all')
     print_table(problems, n_samples, KINDS if opts.page else KINDS[:-1])
     if opts.save:
         rows = ('\t'.join(map(printable, problem)) + '\n' for problem in problems)

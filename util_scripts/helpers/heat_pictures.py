@@ -30,9 +30,10 @@ from runtime.output import wrote
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
-from util_scripts.helpers.prediction import Prediction, load_network, predict_video, say
+from util_scripts.helpers.prediction import (Prediction, load_network, output_paths, predict_video,
+                                             say)
 from util_scripts.helpers.text import nearest_or_all
-from util_scripts.helpers.video_sources import Frame, Source, find_sources, paths_in_folder
+from util_scripts.helpers.video_sources import Frame, Source, find_sources
 from util_scripts.helpers.video_writing import write_mp4
 
 FRAMES_A_STRIP = 8
@@ -185,7 +186,7 @@ def show_heat(args: Namespace) -> int:
                          'the checkpoint that it was exported of')
     if args.class_name is not None:
         class_number(args.class_name, info.class_names)  # before any video is read
-    targets = paths_in_folder(sources, args.output, '.mp4')
+    targets = output_paths(sources, args.output, '.mp4', '--output')
     failures: dict[Path, str] = {}
     written: list[Path] = []
     with Progress(len(sources), 'gradcam', unit='video') as progress:

@@ -52,9 +52,13 @@ class Cell(NamedTuple):
     value: float
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortable: bool = False
-          ) -> str:
-    """A table; a `Cell` is a number, aligned at the right, anything else text."""
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortable: bool = False,
+          is_stacked: bool = False) -> str:
+    """A table; a `Cell` is a number, aligned at the right, anything else text.
+
+    is_stacked: True for cells that tell without titles what they are: on a page as narrow as a
+                phone they are put below each other, where the table would scroll sideways
+    """
     rows = list(rows)
     kinds = [' class="n"' if rows and isinstance(cell, Cell) else ''
              for cell in (rows[0] if rows else titles)]
@@ -62,7 +66,9 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, is_sortabl
              for title in titles]
     head = ''.join(f'<th scope="col"{kind}>{title}</th>' for title, kind in zip(heads, kinds))
     body = '\n'.join(f'<tr>{"".join(map(_cell, row))}</tr>' for row in rows)
-    return scrolling(f'<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>')
+    kind = ' class="stacked"' if is_stacked else ''
+    return scrolling(f'<table{kind}><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>'
+                     '</table>')
 
 
 def without_empty(titles: Sequence[str], rows: Sequence[Sequence[object]]

@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, Hdf5Flow
 from datasets.video import Video, VideoError, find_video
 from runtime.errors import InputError
-from runtime.output import note, wrote
+from runtime.output import note, to_stderr, warn, wrote
 from util_scripts.helpers.annotation_files import (count_frames, first_frame, missing_note,
                                                    training, write_json)
 from util_scripts.helpers.files import existing_folder
@@ -58,9 +57,8 @@ def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
                   group_of(str(stem))) for stem in sorted(stems)]
     deep = [stem for stem in sorted(stems) if len(stem.parts) > 2]
     if deep and label_from == 'root':
-        print(printable(f'{root}: {len(deep)} videos lie deeper, such as {deep[0]}: their class is '
-                        f'{deep[0].parts[0]}; for {deep[0].parent.name} add --label_from parent'),
-              file=sys.stderr)
+        to_stderr(f'{root}: {len(deep)} videos lie deeper, such as {deep[0]}: their class is '
+                  f'{deep[0].parts[0]}; for {deep[0].parent.name} add --label_from parent')
     return listed
 
 
@@ -210,8 +208,8 @@ def part_segments(args: Namespace, listed: Iterable[Own], counts: Mapping[str, i
         n_frames = counts[video.path]
         if end > n_frames:
             what = 'left out in use' if begin >= n_frames else 'cut there'
-            print(printable(f'warning: {video.path}: a part is frames {begin + 1} to {end}, and '
-                            f'the video has {n_frames}: it is {what}'), file=sys.stderr)
+            warn(f'{video.path}: a part is frames {begin + 1} to {end}, and the video has '
+                 f'{n_frames}: it is {what}')
         if begin < n_frames:
             segments[video.path, video.part] = begin, min(end, n_frames)
     return segments
@@ -354,7 +352,7 @@ def annotate_videos(args: Namespace) -> None:
                           args.frame_template)
     if not any(counts.values()):
         raise InputError(f'{args.video_path}: no frames of any of the {len(listed)} videos in it; '
-                         'check the path')
+                         'check the path, or get the videos again')
     labels = sorted({label for video in listed for label in video.labels})
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')

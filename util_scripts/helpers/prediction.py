@@ -35,7 +35,7 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
 from runtime.logs import Progress
-from runtime.output import note, one_line, wrote
+from runtime.output import for_stderr, note, one_line, wrote
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
@@ -517,4 +517,4 @@ def _report(work: Predicting) -> int:
 
 def say(line: object, file: TextIO | None = None) -> None:
     """Print a line, above the progress bar."""
-    tqdm.write(printable(line), file=file or sys.stdout)
+    tqdm.write(for_stderr(line) if file is sys.stderr else printable(line), file=file or sys.stdout)

@@ -12,6 +12,7 @@ import numpy as np
 from datasets.annotations import SUBSETS, read_annotation
 from opts import build_parser
 from runtime.errors import InputError
+from runtime.files import EVALUATION_NAME
 from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
 from util_scripts.helpers.files import existing_folder, read_json
 from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
@@ -70,11 +71,14 @@ def read_runs(args: Namespace) -> list[RunData]:
 def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
     has_logs = any((folder / log).exists() for log in LOGS.values())
     options = list(_options(folder))
-    path = _result_path(folder, options)
+    path, of_results = _result_path(folder, options), options
+    if path is None:  # the end of a training names this folder for its evaluation
+        of_results = list(_options(folder / EVALUATION_NAME))
+        path = _result_path(folder / EVALUATION_NAME, of_results)
     if not has_logs and path is None:
         raise InputError(f'{folder}: holds no train.log, val.log or results of --inference; give '
                          'the --result_path of a run')
-    results = _read_results(path, options, args) if path else None
+    results = _read_results(path, of_results, args) if path else None
     environment = folder / 'environment.json'
     return RunData(name, folder, read_run(folder) if has_logs else {}, options,
                    read_json(environment, 'what main.py wrote') if environment.exists() else {},

@@ -1,6 +1,5 @@
 """The page of `report`: HTML of what `report_data` reads."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from metrics import most_confused
 from overview import in_lines
 from runtime.files import write_text
 from runtime.logs import Progress
-from runtime.output import wrote
+from runtime.output import to_stderr, wrote
 from util_scripts.helpers.charts import Curve, confusion_matrix, key, line_chart
 from util_scripts.helpers.evaluation import (count_by_class, count_confusions, count_right,
                                              mean_class, precisions, rank)
@@ -21,7 +20,7 @@ from util_scripts.helpers.intervals import by_group, wilson
 from util_scripts.helpers.plotting import PANELS, Clip, best_row
 from util_scripts.helpers.report_data import (Results, RunData, as_flag, changed, command,
                                               mistakes_of, read_runs)
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 SHOWN_PAIRS = 10
 
@@ -238,7 +237,7 @@ def report_html(runs: Sequence[RunData], args: Namespace) -> str:
             sections.append((f'How {run.name} was made', options_html(run), f'run-{number}'))
             progress.update(1)
             if why_none:
-                print(printable(f'{run.folder}: no thumbnails: {why_none}'), file=sys.stderr)
+                to_stderr(f'{run.folder}: no thumbnails: {why_none}')
     body = contents([(title, anchor) for title, _, anchor in sections])
     body += '\n'.join(section(*entry) for entry in sections)
     return page('Report: ' + ', '.join(run.name for run in runs), f'{body}')

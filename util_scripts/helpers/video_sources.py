@@ -175,12 +175,15 @@ def _check_is_video(path: Path) -> None:
 def _below(folder: Path, fps: float, template: str | None) -> Iterator[tuple[Path, Source]]:
     """Sources in a folder and those in it. Says on stderr what else is there."""
     left_out: LeftOut = []
-    if _are_frames(folder, template):
+    has_frames = _are_frames(folder, template)
+    if has_frames:
         yield folder, FolderSource(folder, fps, template)
     for path in below(folder, lambda path: is_video_file(path) or _are_frames(path, template),
                       left_out):
         yield path, FileSource(path) if path.is_file() else FolderSource(path, fps, template)
-    report_left_out(folder, left_out)
+    # Its frames are taken, and what lies among them is no video.
+    report_left_out(folder, [(path, why) for path, why in left_out
+                             if not has_frames or path.parent != folder])
 
 
 def _are_frames(folder: Path, template: str | None) -> bool:

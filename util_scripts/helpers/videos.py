@@ -1,15 +1,14 @@
 """Video files by their names: which there are in a folder."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from datasets.video import VIDEO_EXTENSIONS
 from runtime.errors import InputError
+from runtime.output import to_stderr
 from util_scripts.helpers.files import existing_folder
-from util_scripts.helpers.text import printable
 
 
 def is_video(name: str) -> bool:
@@ -84,7 +83,7 @@ def report_left_out(root: Path, left_out: Iterable[tuple[Path, str]]) -> None:
     if counts:
         listed = ', '.join(f'{n} {why} ({examples[why]}{", ..." if n > 1 else ""})'
                            for why, n in counts.most_common())
-        print(printable(f'{root}: not taken: {listed}'), file=sys.stderr)
+        to_stderr(f'{root}: not taken: {listed}')
 
 
 def is_video_file(path: Path) -> bool:
