@@ -415,7 +415,10 @@ def write_safetensors(path: str | Path, state: Mapping[str, Any]) -> list[str]:
             left_out.append(key)
     tensors = {name: value.detach().cpu().contiguous().clone()
                for name, value in state[chosen].items()}
-    save_file(tensors, path, {'format': 'pt', RECORD: json.dumps(record)})
+    try:
+        save_file(tensors, path, {'format': 'pt', RECORD: json.dumps(record)})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, first_line(error)) from None
     return left_out
 
 

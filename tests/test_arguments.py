@@ -1,6 +1,7 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,19 @@ def test_of_files_that_are_not_there_the_nearest_is_said(tmp_path):
         assert meant_file(tmp_path / name) == f'did you mean {tmp_path}/save_best.pth?'
     for path in (tmp_path / 'own.json', tmp_path / 'gone' / 'save_best.pth', Path('a\0b')):
         assert meant_file(path) == ''
+
+
+def test_the_first_of_unknown_words_is_named(monkeypatch):
+    parser = Parser('p', 'p')
+    monkeypatch.setattr(sys, 'argv', ['p', 'a', 'b'])
+    with pytest.raises(InputError, match='unknown argument a;'):
+        parser.parse_args()
+
+
+def test_a_file_of_flags_of_nearly_that_name_is_proposed(tmp_path):
+    (tmp_path / 'scratch.cfg').touch()
+    with pytest.raises(InputError, match='did you mean .*/scratch.cfg'):
+        parse_opts([*NEEDED, f'@{tmp_path}/scrach.cfg'])
 
 
 def test_a_command_sees_that_it_is_to_be_quiet():

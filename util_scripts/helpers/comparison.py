@@ -13,7 +13,8 @@ from datasets.annotations import SUBSETS, Annotation, read_annotation, usual_pat
 from opts import Options, as_words, build_parser, parse_opts
 from runtime.arguments import RECIPES, python, read_flags
 from runtime.errors import InputError
-from runtime.files import write_json
+from runtime.files import make_result_folder, write_json
+from runtime.locks import sole_writer
 from runtime.output import be_quiet, note
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
@@ -276,6 +277,12 @@ class Comparison:
 def compare(opts: Options) -> int:
     """Do what the flags of `compare` say; the exit status."""
     recipes = read_recipes(opts)
+    make_result_folder(opts.result_path)
+    with sole_writer(opts.result_path, 'comparison', 'give the same command again'):
+        return _compare(opts, recipes)
+
+
+def _compare(opts: Options, recipes: Mapping[str, list[str]]) -> int:
     comparison = Comparison(plan(opts, recipes, make_folds(opts)))
     be_quiet(opts.quiet)  # a recipe's --quiet, which was read by now, is that of its runs
     n_left, n_runs = len(comparison.jobs), len(comparison.records)
