@@ -12,7 +12,7 @@ import models
 from datasets.annotations import Annotation, usual_path
 from datasets.frames import READERS, video_path
 from datasets.video import find_video
-from opts import FILE_TYPES, Options, check, replace
+from opts import FILE_TYPES, NETWORK_FLAGS, Options, check, replace
 
 # So many videos of the annotation are looked for, until one is found.
 LOOKED_FOR = 20
@@ -44,6 +44,18 @@ def resolved(opts: Options, annotation: Annotation, has_classes: bool, has_netwo
     check(opts)
     return opts, 'not given: ' + ', '.join(f'--{name} {value} ({found[name][1]})'
                                            for name, value in taken.items())
+
+
+def without_effect(opts: Options) -> Iterator[str]:
+    """A line for each flag that was given and does nothing, as of another family of networks."""
+    if opts.accimage:
+        yield '--accimage has no effect: that image library is no longer kept'
+    if opts.resume_path or opts.pretrain_path:
+        return  # the file says which family it is
+    taken = {*models.options_of(opts.model), 'attention'}  # that one is an error
+    for name in NETWORK_FLAGS:
+        if name in opts.given and name not in taken:
+            yield f'--{name} has no effect: {opts.model} has no such option'
 
 
 def stored_as(opts: Options, annotation: Annotation) -> str | None:

@@ -24,7 +24,7 @@ import torch
 import checkpoint
 from datasets.annotations import check_class_count, read_annotation
 from datasets.loading import build_loader, naming_lost_processes, notes_on_data
-from defaults import resolved
+from defaults import resolved, without_effect
 from features import FeatureTap
 from inference import infer
 from model import (adopt_options, begin_training, build_network, load_network, load_pretrained,
@@ -82,9 +82,9 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
     held: gets what is to be given back at the end, the lock of the result folder
     """
     log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard, opts.quiet)
-    if opts.accimage:
-        log.warn('--accimage has no effect: that image library is no longer kept')
     opts = find_resumed(opts, world, log)
+    for line in without_effect(opts):
+        log.warn(line)
     path = opts.resume_path or opts.pretrain_path
     if opts.no_train and not path and not opts.random_weights:
         raise errors.InputError('--no_train without weights evaluates a random network: give '

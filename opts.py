@@ -794,6 +794,8 @@ def _inference_rules(opts: Options) -> Rules:
         (opts.inference_views is not None and 'inference_stride' in opts.given,
          '--inference_views place windows evenly, and --inference_stride places them otherwise: '
          'drop one'),
+        (opts.output_features is not None and opts.output_features.is_dir(),
+         f'--output_features {opts.output_features}: is a folder; give a file in it'),
         (opts.output_features is not None and not opts.inference,
          '--output_features are those of an inference: add --inference'),
         (opts.feature_module and opts.output_features is None,

@@ -31,6 +31,7 @@ from opts import (CLIP_FLAGS, NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build
 from runtime.engines import Engine, is_exported, open_engine
 from runtime.errors import InputError, first_line
 from runtime.files import file_size, parse_json
+from runtime.names import meant_file
 from runtime.schema import (BOOL, NAME, NUMBER, OBJECT, REAL, TEXT, fields, list_of, mapping,
                             optional, shown, whole)
 
@@ -268,8 +269,8 @@ def _content(path: Path) -> tuple[Any, int]:
         n_bytes = file_size(path)
         return (_read_safetensors if path.suffix == '.safetensors' else _unpickled)(path), n_bytes
     except FileNotFoundError:
-        raise CheckpointError(f'{path}: no such checkpoint; check the path and '
-                              '--root_path') from None
+        raise CheckpointError(f'{path}: no such checkpoint; '
+                              + (meant_file(path) or 'check the path')) from None
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be read ({error_text(error)}); give a .pth '
                               'file') from None
@@ -414,7 +415,10 @@ def write_safetensors(path: str | Path, state: Mapping[str, Any]) -> list[str]:
             left_out.append(key)
     tensors = {name: value.detach().cpu().contiguous().clone()
                for name, value in state[chosen].items()}
-    save_file(tensors, path, {'format': 'pt', RECORD: json.dumps(record)})
+    try:
+        save_file(tensors, path, {'format': 'pt', RECORD: json.dumps(record)})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, first_line(error)) from None
     return left_out
 
 

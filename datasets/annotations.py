@@ -18,6 +18,7 @@ import torch
 
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file
+from runtime.names import meant_file
 from runtime.schema import NAME, TEXT, fields, is_number, list_of, plain
 
 # Names of the subsets on the command line and in the files.
@@ -215,8 +216,10 @@ def read_annotation(path: str | Path) -> Annotation:
     try:
         data = parse_json(read_file(path))
     except FileNotFoundError:
-        raise AnnotationError(f'{path}: no such annotation file; check --annotation_path and '
-                              '--root_path, or make it with one of util_scripts\' *_json') from None
+        cure = ('check --annotation_path and --root_path, or make it with one of util_scripts\' '
+                '*_json')
+        raise AnnotationError(f'{path}: no such annotation file; '
+                              + (meant_file(path) or cure)) from None
     except OSError as error:
         raise AnnotationError(f'{path}: cannot be read: {error.strerror}; '
                               'give an annotation JSON file') from None

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from runtime.errors import InputError
 from runtime.files import read_file
-from runtime.names import did_you_mean, nearest
+from runtime.names import did_you_mean, meant_file, nearest
 from runtime.output import be_quiet
 
 # What other tools call a flag -> what it is called here: the first of them that the command has.
@@ -202,6 +202,7 @@ def command_line(name: str, *words: object) -> str:
 
 # A word of a command line that begins so names a file of flags, such as @recipes/scratch.txt.
 FILE_PREFIX = '@'
+RECIPES = Path(__file__).resolve().parents[1] / 'recipes'
 
 
 def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
@@ -213,11 +214,13 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     try:
         text = read_file(path).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
-        there = [str(other) for other in sorted(path.parent.glob(f'*{path.suffix or ".txt"}'))]
-        near = nearest(str(path), there, n=1, cutoff=0.5)
+        # Of the recipes, what most is alike is said, from wherever the command runs.
+        recipes = {recipe.stem: os.path.relpath(recipe) for recipe in RECIPES.glob('*.txt')}
+        near = [recipes[stem] for stem in nearest(path.stem, recipes, n=1)]
         reason = getattr(error, 'strerror', None) or 'not a text file'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); '
-                         + (did_you_mean(near) or 'check the path after @')) from None
+                         + (meant_file(path if path.suffix else Path(f'{path}.txt'))
+                            or did_you_mean(near) or 'check the path after @')) from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:

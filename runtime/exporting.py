@@ -5,6 +5,7 @@
 """
 
 import copy
+import errno
 import hashlib
 import io
 import json
@@ -189,10 +190,18 @@ def openvino_model(program: torch.export.ExportedProgram, output: str) -> Any:
 
 def write_openvino(path: Path, model: Any, record: Mapping[str, Any], *,
                    is_half: bool = False) -> None:
-    """Write an IR, `path` (.xml) and its weights in a .bin beside it, with the record inside."""
-    openvino = extra('openvino', 'export to OpenVINO')
+    """Write an IR, `path` (.xml) and its weights in a .bin beside it, with the record inside.
+    Raises OSError."""
     model.set_rt_info(json.dumps(record), RECORD)
-    openvino.save_model(model, path, compress_to_fp16=is_half)
+    _save(model, path, is_half)
+
+
+def _save(model: Any, path: Path, is_half: bool = False) -> None:
+    import openvino
+    try:
+        openvino.save_model(model, path, compress_to_fp16=is_half)
+    except RuntimeError:  # it does not say more
+        raise OSError(errno.EIO, 'OpenVINO cannot write there') from None
 
 
 # ---------------------------------------------------------------- OpenVINO for a checkpoint
@@ -212,7 +221,7 @@ def compiled_network(network: nn.Module, clip_shape: Sequence[int], key: str, pr
         model = openvino_model(program, 'logits')
         with replacing(path.with_suffix('.bin')) as weights, replacing(path) as temporary:
             made = temporary.with_name(f'{temporary.name}.xml')
-            openvino.save_model(model, made, compress_to_fp16=False)
+            _save(model, made)
             made.with_suffix('.bin').rename(weights)
             made.rename(temporary)
     return compiled(path, precision, folder)

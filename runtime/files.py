@@ -2,12 +2,13 @@
 the folder that the results of a run go to."""
 
 import errno
+import io
 import json
 import os
 import platform
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- whole or not at all
 
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raise OSError where a file would take the place of a folder, pipe, socket or device."""
+    with suppress(FileNotFoundError):
+        file_size(path)
+
+
 @contextmanager
 def writing_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its name if the block ends well.
@@ -97,8 +104,7 @@ def writing_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     folder, pipe, socket or device, which a file would take the place of.
     """
     path = Path(path)
-    with suppress(FileNotFoundError):
-        file_size(path)
+    refuse_what_is_no_file(path)
     name = os.fsdecode(os.fsencode(path.name)[:NAME_LENGTH])
     # Nodes that share a folder may have processes of the same number.
     temporary = path.with_name(f'.{name}.{platform.node()}.{os.getpid()}')
@@ -155,6 +161,53 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+# ---------------------------------------------------------------- HDF5
+
+class _Unfailing(io.FileIO):
+    """A file that keeps the first error of writing, and drops what is written after it."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        while len(rest) and self.error is None:
+            try:
+                rest = rest[super().write(rest):]
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the error, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def writing_hdf5(path: str | Path, *, is_new: bool = True
+                 ) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """(h5py.File to write into, what raises OSError where that has failed), to be called after each
+    part. Raises OSError at the end too.
+
+    On a full disk HDF5 itself would end the process in a segmentation fault: it is told of no
+    error.
+    """
+    import h5py  # here, because few processes write such files
+    with _Unfailing(path, 'w+' if is_new else 'r+') as raw:
+        try:
+            with h5py.File(raw, 'w' if is_new else 'r+') as file:
+                yield file, raw.check
+        finally:
+            raw.check()  # HDF5 may have missed what was dropped
 
 
 # ---------------------------------------------------------------- the result folder

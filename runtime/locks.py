@@ -49,21 +49,25 @@ def result_folder(folder: Path, *, is_training: bool, is_new: bool) -> Iterator[
     Raises InputError where another one has it, or it cannot be written.
     """
     make_result_folder(folder)
-    with _sole_training(folder) if is_training else nullcontext():
+    with (sole_writer(folder, 'training', 'go on with --resume_path auto') if is_training
+          else nullcontext()):
         clear_result_folder(folder, is_training and is_new)
         yield
 
 
 @contextmanager
-def _sole_training(folder: Path) -> Iterator[None]:
-    """Within it no other training writes into the folder; InputError that names one that does."""
+def sole_writer(folder: Path, kind: str, way_on: str) -> Iterator[None]:
+    """Within it no other run of a kind writes into the folder; InputError that names one that does.
+
+    way_on: how to go on when that has ended
+    """
     path = folder / LOCK_NAME
     try:
         with lock(path) as is_held:
             if not is_held:
-                raise InputError(f'{folder}: another training{_holder(path)} writes its results '
-                                 'there; wait for its end or stop it, and go on with --resume_path '
-                                 'auto, or give another --result_path')
+                raise InputError(f'{folder}: another {kind}{_holder(path)} writes its results '
+                                 f'there; wait for its end or stop it, and {way_on}, or give '
+                                 'another --result_path')
             yield
     except OSError as error:
         if error.filename != str(path):
@@ -90,8 +94,9 @@ def _locked(path: Path, waits: bool) -> int | None:
                 return None
             raise
     since = time.strftime('%Y-%m-%d %H:%M:%S')
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f'process {os.getpid()} on {platform.node()} since {since}'.encode())
+    with suppress(OSError):  # on a full disk it holds as well, and does not say whose it is
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f'process {os.getpid()} on {platform.node()} since {since}'.encode())
     return descriptor
 
 

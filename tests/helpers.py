@@ -3,8 +3,9 @@
 import importlib
 import io
 import os
+import resource
 import subprocess
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,6 +80,17 @@ def run_script(name, *argv):
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         errors.run(command, list(map(str, argv)))
     return subprocess.CompletedProcess(name, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def files_of_at_most(n_bytes):
+    """Within it no file becomes larger, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 # Jobs for worker processes: here, where importing them takes no time.

@@ -45,6 +45,8 @@ FLAGS = {
     'form of views': ('--inference --inference_views 10', 'such as 10x3',
                       '--inference --inference_views 10x3'),
     'features': ('--output_features f.h5', 'add --inference', '--output_features f.h5 --inference'),
+    'features in a folder': ('--output_features . --inference', 'is a folder; give a file in it',
+                             '--output_features f.h5 --inference'),
     'module': ('--inference --feature_module layer4', 'add --output_features FILE.h5',
                '--inference --feature_module layer4 --output_features FILE.h5'),
     'epochs': ('--n_epochs 0', 'at least 1', '--n_epochs 1'),
@@ -187,7 +189,7 @@ def test_advice_on_missing_paths(tiny_data, tmp_path, capsys, flag):
     assert run_main(argv) == 2
     assert f'--{flag} is missing: give the path' in error_of(capsys)
     assert run_main([*argv, *given]) == 2
-    assert 'gone.json: no such' in error_of(capsys)
+    assert 'gone.json: no such annotation file; check' in error_of(capsys)
 
 
 # ---------------------------------------------------------------- weights

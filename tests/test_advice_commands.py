@@ -232,6 +232,8 @@ RESULT_FILES = {
                          {'true.json': ANNOTATION}),
     'no run': ({}, 'plot_log gone', '--result_path', {SCORES[0]: SCORES[1] + '1\t2\t0.5\t0.5\n'},
                'plot_log .'),
+    'log of a run': (dict([SCORES]), f'plot_log {SCORES[0]}', 'not a folder; give the --res',
+                     'plot_log .'),
     'no epoch': (dict([SCORES]), 'plot_log .', 'no epoch', {
         SCORES[0]: SCORES[1] + '1\t2\t0.5\t0.5\n'}),
     'no log': ({SCORES[0]: SCORES[1] + 'x\n'}, 'plot_log .', 'that main.py wrote', {
@@ -239,6 +241,8 @@ RESULT_FILES = {
 WEIGHTS = {
     'no name': ({}, 'get_weights', 'or --list for all', 'get_weights --list'),
     'misspelt': ({}, 'get_weights r3d50_200ep', 'did you mean', None),
+    'begun': ({}, 'get_weights i3d', 'did you mean i3d-kinetics-400? --list',
+              'get_weights i3d-kinetics-400 --file gone.tar.gz'),
     'by hand': ({}, 'get_weights r3d50_K_200ep', 'put it into weights',
                 {'weights/r3d50_K_200ep.pth': ''}),
     'no file': ({}, 'get_weights r3d50_K_200ep --file gone.pth', 'give another file',
@@ -296,6 +300,8 @@ PREDICTIONS = {
                f'predict flat --min_sec 1 --events {NET}'),
     'low': ({}, f'predict flat --events --low_threshold 0.6 {NET}', 'which begins an event; give',
             f'predict flat --events --low_threshold 0.5 {NET}'),
+    'a folder for JSON': ({}, f'predict flat --json flat {NET}', 'flat: is a folder; give a file',
+                          f'predict flat --json o.json {NET}'),
     'rate': ({}, f'predict flat --fps 0 {NET}', 'give a number of frames above 0',
              f'predict flat --fps 1 {NET}'),
     'none class': ({}, f'predict flat --events --none_class class_1 {NET}',

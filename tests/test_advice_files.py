@@ -432,7 +432,7 @@ WEIGHTS = {
     'cut': (lambda content, path: path.write_bytes(b'PK\3\4' + bytes(99)),
             'not a checkpoint, or one that is cut short; give another'),
     'a folder': (lambda content, path: path.mkdir(), 'cannot be read (Is a directory); give a .pt'),
-    'gone': (lambda content, path: None, 'no such checkpoint; check the path and'),
+    'gone': (lambda content, path: None, 'no such checkpoint; check the path'),
     'later': (saved(lambda content: {**content, 'format_version': 99}), 'is of format 99, and'),
     'epoch': (saved(lambda content: {**content, 'epoch': -1}), 'its epoch'),
     'depth': (on('network_options', model_depth=11), 'of depth 11, which there is not; give an'),

@@ -28,7 +28,7 @@ IN_SHORT = (
     'lies in a folder that is browsed', 'are not finite; write them again',
     'no videos in the list; write a', 'in it; check the path, which is',
     'are looked for as class/video:', 'none of its videos has a label', ' twice; remove a line',
-    'no weights are called', 'no such folder; give the --result', ' yet; give the --result_path',
+    'no weights are called', ' yet; give the --result_path',
     'in line 1; a CSV file with the', 'has no name; name it in line 1 or',
     'does not say whether it is in', 'rename it to one of', ' are both the ',
     'name it in line 1, which is', 'and parts of videos need start and',
@@ -56,6 +56,7 @@ MOSTLY_VALUES = (
     '{}: its {} say {}; give an unchanged file',
     '{}: its tensor {} is {}; give a file of plain weights',
     '{}: its {} are no record of flags; give an unchanged file',
+    '{}: is a folder; give a file in it', '--output_features {}: is a folder; give a file in it',
     # What other code said.
     '', 'error: ')
 # Why sentences have no case, and words of them.

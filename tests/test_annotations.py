@@ -193,6 +193,12 @@ def test_the_length_of_a_video_is_what_its_entry_says(tmp_path):
             records_of(tmp_path, {'p': entry(n_frames=wrong)})
 
 
+def test_targets_are_1_for_each_label(tmp_path):
+    database = {'p': entry(label=['b', 'a']), 'q': entry(label=['b'])}
+    records, _ = records_of(tmp_path, database, multi_label=True)
+    assert records.targets([0, 1]).tolist() == [[1, 1], [0, 1]]
+
+
 def test_the_last_frame_that_a_column_holds(tmp_path):
     marked = {'subset': 'training', 'annotations': {'label': 'a', 'segment': [1, 2 ** 31 - 1]}}
     records, _ = records_of(tmp_path, {'p': marked})

@@ -1,6 +1,8 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from opts import build_parser, parse_opts
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
                                RATE, Parser, at_least, between)
 from runtime.errors import InputError
+from runtime.names import meant_file
 from runtime.output import be_quiet, is_quiet
 from tests.helpers import run_script
 
@@ -137,6 +140,27 @@ def test_of_many_names_the_nearest_is_said(name, near):
         parse_opts([*NEEDED, '--model', name])
     assert str(refused.value) == (f'argument --model: {name!r} is no family of networks{near}; '
                                   'python main.py --help lists all flags')
+
+
+def test_of_files_that_are_not_there_the_nearest_is_said(tmp_path):
+    (tmp_path / 'save_best.pth').touch()
+    for name in ('save_bset.pth', 'save_best.pt'):
+        assert meant_file(tmp_path / name) == f'did you mean {tmp_path}/save_best.pth?'
+    for path in (tmp_path / 'own.json', tmp_path / 'gone' / 'save_best.pth', Path('a\0b')):
+        assert meant_file(path) == ''
+
+
+def test_the_first_of_unknown_words_is_named(monkeypatch):
+    parser = Parser('p', 'p')
+    monkeypatch.setattr(sys, 'argv', ['p', 'a', 'b'])
+    with pytest.raises(InputError, match='unknown argument a;'):
+        parser.parse_args()
+
+
+def test_a_file_of_flags_of_nearly_that_name_is_proposed(tmp_path):
+    (tmp_path / 'scratch.cfg').touch()
+    with pytest.raises(InputError, match='did you mean .*/scratch.cfg'):
+        parse_opts([*NEEDED, f'@{tmp_path}/scrach.cfg'])
 
 
 def test_a_command_sees_that_it_is_to_be_quiet():

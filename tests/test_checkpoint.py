@@ -1,7 +1,6 @@
 """Checkpoints on disk: disks that are full, names and order."""
 
 import os
-import resource
 import time
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 
 import checkpoint
 from checkpoint import CheckpointError
+from tests.helpers import files_of_at_most
 
 WEIGHTS = {'fc.weight': torch.arange(6.).reshape(2, 3), 'fc.bias': torch.zeros(2)}
 
@@ -25,13 +25,9 @@ def test_a_full_disk_leaves_the_older_file_alone(tmp_path, limit):
     path = tmp_path / 'save_1.pth'
     checkpoint.save(path, {'state_dict': WEIGHTS})
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match='cannot be written .File too large.; free'):
-            checkpoint.save(path, {'state_dict': {'a': torch.zeros(200_000)}})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(limit), pytest.raises(
+            CheckpointError, match='cannot be written .File too large.; free'):
+        checkpoint.save(path, {'state_dict': {'a': torch.zeros(200_000)}})
     assert path.read_bytes() == before and os.listdir(tmp_path) == ['save_1.pth']
 
 

@@ -8,7 +8,7 @@ import pytest
 import models
 import weights
 from datasets.annotations import read_annotation
-from defaults import stored_as
+from defaults import stored_as, without_effect
 from opts import build_parser, parse_opts
 from tests.helpers import grey_frames, write_video
 from tests.tiny_data import CLASSES, run_main
@@ -144,3 +144,18 @@ def test_a_checkpoint_says_depth_and_classes(tiny_data, tmp_path, capsys):
                          tmp_path / 'save_1.pth')) == 0
     assert '--model_depth' not in capsys.readouterr().out
     assert recorded(tmp_path / 'evaluated')['model_depth'] == 10
+
+
+# ---------------------------------------------------------------- flags without effect
+
+@pytest.mark.parametrize('flags, said', [
+    ('--accimage', ['--accimage has no effect: that image library is no longer kept']),
+    ('--model i3d --model_depth 50', ['--model_depth has no effect: i3d has no such option']),
+    ('--model_depth 50', []),
+    # The family is that of the file.
+    ('--pretrain_path a.pth --csn_interaction preserved', [])])
+def test_flags_without_effect_are_said(tiny_data, flags, said):
+    words = argv(tiny_data, 'r', *flags.split())
+    place = words.index('--resnet_widen_factor')
+    del words[place:place + 2]
+    assert list(without_effect(parse_opts(words))) == said

@@ -19,7 +19,8 @@ from model import load_model
 from models import generate_model
 from opts import parse_opts
 from runtime.errors import InputError
-from tests.helpers import ROOT, run_script, write_video
+from runtime.exporting import write_openvino
+from tests.helpers import ROOT, files_of_at_most, run_script, write_video
 from tests.tiny_data import run_main
 from util_scripts.export import ENDINGS
 from util_scripts.helpers.model_card import card
@@ -230,6 +231,20 @@ def test_the_lines_of_the_card_run_it(exported, source, video, tmp_path, ending,
     assert done.returncode == 0, done.stderr
     done_here = run_script('predict', video, '--weights', source, '--no_cuda')
     assert done.stdout.strip() in done_here.stdout.splitlines()[1]
+
+
+@needs_extras
+def test_a_full_disk_is_one_sentence(source, tmp_path):
+    path = tmp_path / 'a.safetensors'
+    with files_of_at_most(1000):
+        done = run_script('export', source, path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'error: {path}: cannot be written: ') and not path.exists()
+    import openvino
+    clips = openvino.opset13.parameter([1, 3])
+    model = openvino.Model([openvino.opset13.relu(clips)], [clips])
+    with files_of_at_most(10), pytest.raises(OSError, match='OpenVINO cannot write there'):
+        write_openvino(tmp_path / 'a.xml', model, {})
 
 
 def test_names_are_no_marks_in_the_card():

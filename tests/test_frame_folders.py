@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import main as main_module
-from datasets.frame_folders import FolderError, chosen, find_frames
+from datasets.frame_folders import FolderError, chosen, find_frames, holds_frames
 from datasets.frames import FrameError, JpgFrames
 from runtime.errors import InputError
 from util_scripts import check_data, folder_json, predict, ucf101_json
@@ -128,6 +128,20 @@ def test_a_kind_of_which_there_are_twice_as_many_is_taken(n_others, is_told):
     else:
         with pytest.raises(FolderError, match='several kinds'):
             chosen(all_names)
+
+
+def test_hidden_files_and_those_of_the_2020_code_do_not_count(tmp_path):
+    assert not holds_frames(str(tmp_path))
+    write_frames(tmp_path, ['frame_1.png', '.frame_2.png'])
+    (tmp_path / 'n_frames').write_text('1')
+    assert find_frames(str(tmp_path)) == (['frame_1.png'], (), ())
+    assert holds_frames(str(tmp_path))
+
+
+def test_more_than_half_of_the_frames_are_not_missing():
+    for last, n_missing in ((12, 6), (13, 0)):
+        names = [f'f{number:02d}.png' for number in (1, 2, 3, 4, 5, last)]
+        assert len(chosen(names).missing) == n_missing
 
 
 def test_a_missing_name_has_as_many_digits_as_the_first():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from datasets.frames import Hdf5Flow, Hdf5Frames, video_path
+from features import Features, write_features
 from runtime.errors import InputError
-from tests.helpers import cut_short, grey_frames, run_script, write_video
+from tests.helpers import cut_short, files_of_at_most, grey_frames, run_script, write_video
 from util_scripts import generate_flow_hdf5, generate_video_hdf5, generate_video_jpgs
 from util_scripts.generate_flow_hdf5 import as_image
 from util_scripts.generate_video_hdf5 import Hdf5File
@@ -88,6 +89,20 @@ def test_a_file_appears_whole_or_not_at_all(videos, tmp_path, monkeypatch):
         call(generate_video_hdf5, videos, tmp_path / 'hdf5')
     assert len(seen) == 2 and all(name.startswith('.extracting-') for name in seen)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize('limit', [0, 1000, 5000])
+def test_a_full_disk_is_no_crash(videos, tmp_path, capsys, limit):
+    """HDF5 itself would end the process in a segmentation fault."""
+    write_video(videos / 'Run' / 'a.avi', grey_frames(range(0, 200, 20)))
+    with files_of_at_most(limit):
+        assert call(generate_video_hdf5, videos, tmp_path / 'out') == 1
+    assert 'a.avi: File too large' in capsys.readouterr().err
+    assert not [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
+    with files_of_at_most(limit), pytest.raises(InputError, match='File too large'):
+        write_features(tmp_path / 'f.h5', Features(np.ones((9, 9), np.float32), ['a'] * 9,
+                                                   np.ones((9, 2), int), np.zeros(9, int), ['b']))
+    assert not (tmp_path / 'f.h5').exists()
 
 
 def test_what_is_done_is_skipped_and_what_is_bad_is_named(videos, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 from datasets.video import count_packets
 from runtime.errors import InputError
 from runtime.locks import LOCK_NAME, lock, result_folder
-from tests.helpers import grey_frames, write_video
+from tests.helpers import grey_frames, run_script, write_video
 from tests.processes import LIMIT_SEC, ROOT, start_main, wait_for
 from tests.tiny_data import run_main
 
@@ -73,6 +73,17 @@ def test_who_has_a_folder_is_said(tmp_path):
     with result_folder(tmp_path, is_training=True, is_new=True):
         assert (tmp_path / LOCK_NAME).exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_two_comparisons_in_one_folder(tiny_data, tmp_path):
+    """The second would take each run for one that failed, and its record from one that is done."""
+    (tmp_path / 'recipe.txt').write_text('--nesterov\n')
+    process = holder(tmp_path / LOCK_NAME)
+    done = run_script('compare', *tiny_data.argv(tmp_path), '--recipes', tmp_path / 'recipe.txt')
+    process.communicate()
+    assert done.returncode == 2 and 'give the same command again' in done.stderr
+    assert f'another comparison (process {process.pid} on ' in done.stderr
+    assert os.listdir(tmp_path) == ['recipe.txt']
 
 
 def test_two_trainings_in_one_folder(tiny_data, tmp_path, capsys):

@@ -15,7 +15,8 @@ from PIL import Image
 from datasets.video import Video
 from model import load_model
 from runtime.errors import InputError, Stopped
-from tests.helpers import cut_short, grey_frames, run_script, write_sound, write_video
+from tests.helpers import (cut_short, files_of_at_most, grey_frames, run_script, write_sound,
+                           write_video)
 from tests.tiny_data import run_main
 from util_scripts import generate_video_jpgs, predict
 from util_scripts.helpers import live, prediction, video_sources
@@ -363,3 +364,12 @@ def test_tables_hold_no_control_characters(tmp_path):
     with open(tmp_path / 'a.csv', newline='') as file:
         _, row = csv.reader(file)
     assert row == ['v\\n\\x1b[2J\\udcff.mp4', '', '0.0', '0.0', '1', 'a\\x1b]0;b', '0.500000']
+
+
+def test_the_annotated_video_on_a_full_disk(tmp_path, trained):
+    video = write_video(tmp_path / 'v.mp4', grey_frames(range(0, 200, 20)))
+    with files_of_at_most(1000):
+        done = run_script('predict', video, '--weights', trained, '--no_cuda', '--annotate',
+                          tmp_path / 'a.mp4')
+    assert done.returncode == 2 and f'error: {tmp_path}/a.mp4: cannot be written: ' in done.stderr
+    assert not list(tmp_path.glob('.a*'))

@@ -86,6 +86,10 @@ def test_clip_batches_hold_every_clip_once_and_are_those_of_one_process(one_vide
         assert videos == sorted(videos)
 
 
+def test_windows_of_a_video_count_each_crop():
+    assert ClipBatches([3, 1], 4, n_crops=2).n_windows(0) == 6
+
+
 def test_a_process_reads_eight_batches_in_a_row():
     shares = [ClipBatches([1] * 64, 2, rank=rank, world_size=2) for rank in range(2)]
     assert [[key.index for batch in share for key in batch] for share in shares] == [

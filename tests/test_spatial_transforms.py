@@ -141,6 +141,19 @@ def test_what_transforms_are_without_being_told():
     assert jitter.hue == pytest.approx((-0.1, 0.1))
 
 
+def test_a_square_has_a_pixel_at_least():
+    assert S.CornerCrop(10, 'bottom_right', 0.01).box(20, 30) == (19, 29, 1, 1)
+
+
+def test_of_another_transform_no_part_is_resized_first():
+    assert S.first_resize(S.CenterCrop(16), 20, 30)[:2] == ((0, 0, 20, 30), (20, 30))
+
+
+def test_values_are_scaled_to_1_without_being_told(clip):
+    batch = clip.transpose(0, 1).unsqueeze(0)
+    assert torch.allclose(S.Normalize([0.0] * 3, [1.0] * 3)(batch), batch / 255)
+
+
 def test_normalisation_is_no_part_of_a_state():
     assert not S.Normalize([0.5], [0.2]).state_dict()
 

@@ -17,6 +17,7 @@ from typing import Any
 from datasets.video import Video, cut_name
 from runtime.arguments import Parser
 from runtime.errors import run
+from runtime.files import writing_hdf5
 from util_scripts.generate_video_jpgs import build_frames_parser, extract_videos, parse_record
 from util_scripts.helpers.video_io import jpegs
 
@@ -72,8 +73,7 @@ class Hdf5File:
 
     @staticmethod
     def write_record(path: Path, record: Mapping[str, Any]) -> None:
-        import h5py
-        with h5py.File(path, 'a') as file:
+        with writing_hdf5(path, is_new=False) as (file, _):
             file.attrs[RECORD] = json.dumps(record)
 
     @classmethod
@@ -98,13 +98,14 @@ class Hdf5File:
         """Store rows of JPEG bytes, one per dataset, as the file `path`."""
         import h5py  # here, because only the processes that write need it
         import numpy as np
-        with h5py.File(path, 'w') as file:
+        with writing_hdf5(path) as (file, check):
             stored = [file.create_dataset(name, (0,), h5py.vlen_dtype(np.uint8), maxshape=(None,))
                       for name in cls.datasets]
             for number, images in enumerate(rows):
                 for dataset, data in zip(stored, images):
                     dataset.resize(number + 1, axis=0)
                     dataset[number] = np.frombuffer(data, np.uint8)
+                    check()
 
 
 def build_parser() -> Parser:

@@ -11,9 +11,10 @@ from typing import Any
 
 from datasets.annotations import SUBSETS, Annotation, read_annotation, usual_path
 from opts import Options, as_words, build_parser, parse_opts
-from runtime.arguments import python, read_flags
+from runtime.arguments import RECIPES, python, read_flags
 from runtime.errors import InputError
-from runtime.files import write_json
+from runtime.files import make_result_folder, write_json
+from runtime.locks import sole_writer
 from runtime.output import be_quiet, note
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
@@ -26,7 +27,6 @@ from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_read
 from util_scripts.helpers.text import printable
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / 'recipes'
 # In the folder of a run: what it is made with, and what came of it.
 RECORD = 'run.json'
 # Flags of compare itself, and those that each run is given its own value of.
@@ -277,6 +277,12 @@ class Comparison:
 def compare(opts: Options) -> int:
     """Do what the flags of `compare` say; the exit status."""
     recipes = read_recipes(opts)
+    make_result_folder(opts.result_path)
+    with sole_writer(opts.result_path, 'comparison', 'give the same command again'):
+        return _compare(opts, recipes)
+
+
+def _compare(opts: Options, recipes: Mapping[str, list[str]]) -> int:
     comparison = Comparison(plan(opts, recipes, make_folds(opts)))
     be_quiet(opts.quiet)  # a recipe's --quiet, which was read by now, is that of its runs
     n_left, n_runs = len(comparison.jobs), len(comparison.records)

@@ -27,7 +27,7 @@ from runtime.engines import EXPORT_VERSION, contents_of, open_engine
 from runtime.errors import InputError
 from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_of, store_as_half,
                                write_onnx, write_openvino, write_program)
-from runtime.files import write_text
+from runtime.files import refuse_what_is_no_file, write_text
 from runtime.output import is_quiet, note, wrote
 from util_scripts.helpers.model_card import card
 from util_scripts.helpers.prediction import read_labels
@@ -122,6 +122,7 @@ def named_at_last(target: Path) -> Iterator[Path]:
     folder = ''
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        refuse_what_is_no_file(target)
         folder = tempfile.mkdtemp(prefix='.export_', dir=target.parent)
         yield Path(folder) / target.name
         for path in sorted(Path(folder).iterdir()):

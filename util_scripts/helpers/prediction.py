@@ -467,8 +467,10 @@ def prepare_outputs(args: Namespace, info: Any) -> None:
         say(f'--topk {args.topk}: there are {len(info.class_names)} classes, and all are given',
             sys.stderr)
     args.topk = args.topk or DEFAULT_TOPK
-    for path in filter(None, (args.json, args.csv)):
-        make_folder(path.parent)  # not found out when all is done
+    for path in filter(None, (args.json, args.csv)):  # not found out when all is done
+        if path.is_dir():
+            raise InputError(f'{path}: is a folder; give a file in it')
+        make_folder(path.parent)
 
 
 def predict_files(args: Namespace) -> int:

@@ -81,7 +81,8 @@ def find_weights(name: str) -> Released:
     for row in known.values():
         if name in (row.name, row.file):
             return row
-    hint = did_you_mean(nearest(name, known, cutoff=0.4))
+    begun = [other for other in known if other.startswith(name)][:3]
+    hint = did_you_mean(begun or nearest(name, known, cutoff=0.4))
     raise InputError(f'no weights are called {name!r}; {hint}{" " if hint else ""}--list shows all')
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.files import read_file
+from util_scripts.helpers.files import existing_folder
 
 LOGS = {'training': 'train.log', 'validation': 'val.log'}
 Table = dict[str, np.ndarray]  # a column (rows,) by its name
@@ -31,8 +32,7 @@ def read_log(path: Path) -> Table:
 
 def read_run(folder: Path) -> dict[str, Table]:
     """{'training': table, 'validation': table}, those that there are. Raises InputError."""
-    if not folder.is_dir():
-        raise InputError(f'{folder}: no such folder; give the --result_path of a run')
+    existing_folder(folder, 'the --result_path of a run')
     paths = {log: folder / name for log, name in LOGS.items() if (folder / name).exists()}
     # A training that has just begun has logs with no row yet.
     tables = {log: read_log(path) for log, path in paths.items() if _has_rows(path)}

@@ -14,6 +14,7 @@ from datasets.frames import FrameError, JpgFrames
 from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
 from datasets.video import Video
 from runtime.errors import InputError
+from runtime.names import meant_file
 from spatial_transforms import first_resize
 from util_scripts.helpers.videos import (LeftOut, below, is_shown_folder, is_video, is_video_file,
                                          report_left_out)
@@ -147,7 +148,8 @@ def find_sources(paths: Iterable[Path], fps: float, template: str | None = None)
             sources[path] = FileSource(path)
             continue
         if not path.exists():
-            raise InputError(f'{path}: no such file; give videos, or folders of videos or frames')
+            raise InputError(f'{path}: no such file; '
+                             + (meant_file(path) or 'give videos, or folders of videos or frames'))
         found = dict(_below(path, fps, template))
         if not found:
             raise InputError(f'{path}: no video and no frames ({template or "image_00001.jpg"}) in '

@@ -1,5 +1,6 @@
 """Frames written as video files."""
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 
 from datasets.scaling import DEFAULT_FPS
 from datasets.video import reason
-from runtime.errors import InputError
 
 CLOCK_HZ = 90_000  # units of the time stamps
 
@@ -32,7 +32,7 @@ def write_avi(path: Path, frames: Sequence[np.ndarray], fps: int = DEFAULT_FPS) 
 
 def write_mp4(path: Path, pictures: Iterable[tuple[float, np.ndarray]], fps: float,
               sound_path: Path | None = None) -> str | None:
-    """Write (begin_sec, uint8 (H, W, 3)) as H.264, each picture at its time. Raises InputError.
+    """Write (begin_sec, uint8 (H, W, 3)) as H.264, each picture at its time. Raises OSError.
 
     fps:        average, for the encoder to plan by
     sound_path: a video whose sound is taken, if it has some
@@ -61,8 +61,7 @@ def write_mp4(path: Path, pictures: Iterable[tuple[float, np.ndarray]], fps: flo
             container.mux(stream.encode())
             sound.mux_until(float('inf'))
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f'{path}: cannot be written: {reason(error)}; give another '
-                         'destination') from None
+        raise OSError(errno.EIO, reason(error)) from None
     return sound.trouble
 
 
