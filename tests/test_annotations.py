@@ -238,6 +238,13 @@ def test_seconds_become_frames(tmp_path):
 def test_segments_in_seconds_that_no_column_holds(tmp_path):
     with pytest.raises(AnnotationError, match='is not .begin, end. in seconds'):
         timed(tmp_path, [0, 1e6], fps=10_000)
+    with pytest.raises(AnnotationError, match='is not .begin, end. in seconds'):
+        timed(tmp_path, [0, 2 ** 31 - 1], fps=1)
+
+
+def test_segments_of_short_videos_begin_with_the_first_frame(tmp_path):
+    records, _ = timed(tmp_path, [0.1, 0.3], n_frames=(5,))
+    assert records.frames(0) == range(1, 6)
 
 
 def test_segments_have_one_label_each(tmp_path):

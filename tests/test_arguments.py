@@ -46,6 +46,7 @@ def test_kinds(kind, right, wrong):
 def test_help_tells_defaults(options, told):
     shown = one_flag(help='what it is', **options).format_help()
     assert told in shown if told else '(default' not in shown
+    assert one_flag(help='a (default: 7)', default=5).format_help().count('(default: ') == 1
 
 
 def test_help_does_not_cut_words_that_are_copied():

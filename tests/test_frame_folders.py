@@ -138,6 +138,11 @@ def test_hidden_files_and_those_of_the_2020_code_do_not_count(tmp_path):
     assert holds_frames(str(tmp_path))
 
 
+def test_a_folder_is_named_by_its_frames():
+    assert [str(chosen(names)) for names in (['a_1.png'], ['a_1.png', 'a_2.png'])] == [
+        '1 frame, a_1.png', '2 frames, a_1.png to a_2.png']
+
+
 def test_more_than_half_of_the_frames_are_not_missing():
     for last, n_missing in ((12, 6), (13, 0)):
         names = [f'f{number:02d}.png' for number in (1, 2, 3, 4, 5, last)]

@@ -181,6 +181,11 @@ def test_only_fp16_scales_the_loss(precision):
     assert bool(scaler) == (precision == 'fp16')
 
 
+def test_momentum_of_fp16_is_there_before_the_first_step_that_counts():
+    state = ours(network(), '--precision', 'fp16').state_dict()['optimizer']['state']
+    assert len(state) == 4 and not any(values['momentum_buffer'].any() for values in state.values())
+
+
 class EachStep(MultiStep):
     """A schedule that falls linearly with each step."""
 

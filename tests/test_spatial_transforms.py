@@ -147,6 +147,7 @@ def test_a_square_has_a_pixel_at_least():
 
 def test_of_another_transform_no_part_is_resized_first():
     assert S.first_resize(S.CenterCrop(16), 20, 30)[:2] == ((0, 0, 20, 30), (20, 30))
+    assert S.first_resize(S.Resize(16), 20, 32)[:2] == ((0, 0, 20, 32), (16, 25))
 
 
 def test_values_are_scaled_to_1_without_being_told(clip):
