@@ -79,9 +79,10 @@ def test_pictures_of_results(tiny_data, mistaken, capsys):
         assert is_picture(mistaken.with_name(f'{name}.png'))
 
 
-def test_results_of_a_run(tiny_data, result_path, tmp_path):
+def test_results_of_a_run(tiny_data, result_path, tmp_path, capsys):
     assert not plot_results.main([str(result_path / 'val.json'), str(tiny_data.annotation_path),
-                                  '--output', str(tmp_path / 'pictures')])
+                                  '--output', str(tmp_path / 'pictures'), '--groups', 'any.csv'])
+    assert 'no mistakes are drawn, and --groups has no effect' in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == [
         'classes.png', 'confusion.png']
 

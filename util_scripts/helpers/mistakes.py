@@ -12,7 +12,7 @@ from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_
                                   taxonomy_records)
 from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
-from runtime.output import wrote
+from runtime.output import warn, wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
 from util_scripts.helpers.files import existing_folder, make_folder
@@ -153,5 +153,7 @@ def draw_results(args: Namespace) -> None:
         if clips:
             draw_clips(clips, folder / 'mistakes.png')
             drawn.append('mistakes.png')
+    elif given := [f'--{name}' for name in ('groups', 'frame_template') if getattr(args, name)]:
+        warn(f'without --video_path no mistakes are drawn, and {" and ".join(given)} has no effect')
     print(*map(printable, lines), sep='\n')
     wrote(*(folder / name for name in drawn))
