@@ -100,12 +100,13 @@ def test_a_download_goes_on_where_it_broke_off(serve, tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ['file.gz']
 
 
-def test_a_server_that_cannot_resume_sends_all_again(serve, tmp_path):
+def test_a_server_that_cannot_resume_sends_all_again(serve, tmp_path, capsys):
     server = serve({'/file': ('application/gzip', CONTENT)})
     server.resumes = False
     (tmp_path / 'file.gz.part').write_bytes(b'other')
     fetch(server, tmp_path / 'file.gz')
     assert (tmp_path / 'file.gz').read_bytes() == CONTENT
+    assert capsys.readouterr().err == ''  # no bar where stderr is no terminal
 
 
 def test_a_download_that_was_complete_is_only_checked(serve, tmp_path):

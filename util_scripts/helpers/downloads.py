@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from tqdm import tqdm
 
 from runtime.errors import InputError
+from runtime.output import is_quiet
 from util_scripts.helpers.package_index import FAULTS, Web, fault_of, without_password
 
 BLOCK_BYTES = 1 << 20
@@ -86,14 +87,16 @@ def _append(response: Any, part: Path, path: Path, n_had: int, total: int | None
     with _writable(path):
         part.parent.mkdir(parents=True, exist_ok=True)
         file = open(part, 'ab' if n_had else 'wb')
+    n_new = 0
     with file, tqdm(total=total, initial=n_had, desc=path.name, unit='B', unit_scale=True,
-                    leave=False) as bar:
+                    leave=False, disable=is_quiet() or None) as bar:
         while block := response.read(BLOCK_BYTES):
             with _writable(path):
                 file.write(block)
                 file.flush()  # a full disk is noticed here and not when the file is closed
             bar.update(len(block))
-        return bar.n - n_had
+            n_new += len(block)
+    return n_new
 
 
 @contextmanager
