@@ -13,12 +13,13 @@ demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
 # Export has a process of its own: one that had run most other tests ended in it without a word.
-# Beside it there is one process more than processors, since some tests wait for others.
+# Beside it there is one process more than processors, since some tests wait for others. The shell
+# keeps Ctrl-C from what runs behind, which is therefore ended by hand.
 EXPORT := $(wildcard tests/test_*export*.py)
 SAID := $(VENV)/test_export.log
 test: $(VENV)/installed
-	@$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; \
-	$(PYTEST) -n $$(($$(nproc) + 1)) $(addprefix --ignore ,$(EXPORT)); status=$$?; \
+	@$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; trap "kill $$export" INT TERM; \
+	$(PYTEST) -n $$($(RUN) -c 'import os; print(os.cpu_count() + 1)') $(addprefix --ignore ,$(EXPORT)); status=$$?; \
 	wait $$export || status=1; cat $(SAID); exit $$status
 
 quick: $(VENV)/installed
