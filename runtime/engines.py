@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.passes import move_to_device_pass
 
 from runtime.errors import InputError, first_line
 from runtime.files import file_size, parse_json
@@ -118,9 +119,13 @@ class TorchEngine(Engine):
             raise InputError(f'{self.path}: OpenVINO does not read .pt2; export the checkpoint '
                              'to .xml, or drop --backend')
         self._only_fp32(precision)
-        module = self._program.module()
+        module, device = self._program.module(), torch.device('cpu')
 
         def run(clips: torch.Tensor) -> torch.Tensor:
+            nonlocal module, device
+            if clips.device != device:  # its weights are made on the CPU
+                device = clips.device
+                module = move_to_device_pass(self._program, device).module()
             with torch.inference_mode():
                 return module(clips.contiguous()).float()
         self._run = run
