@@ -28,6 +28,14 @@ def make_folder(path: Path | str) -> None:
                          'destination') from None
 
 
+def make_place(path: Path) -> None:
+    """Make the folder of a file that is written when all is done. Raises InputError, also where a
+    folder is in its place."""
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; give a file in it')
+    make_folder(path.parent)
+
+
 def read_text(path: Path | str, what: str) -> str:
     """A text file, UTF-8 with or without byte order mark. Raises InputError."""
     try:
