@@ -95,7 +95,16 @@ class Engine:
                              f'width), and these are of {"x".join(map(str, given))}; export the '
                              'checkpoint with --dynamic_time or --dynamic_size, or give '
                              '--sample_duration or --sample_size of the file')
-        return self._run(clips)
+        try:
+            output = self._run(clips)
+            if len(output) != len(clips):
+                raise ValueError(f'gives {len(output)} for {len(clips)} clips')
+        except Exception as error:  # of libraries, such as of a pool that is larger than its map
+            sizes = 'x'.join(map(str, given))
+            raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); give '
+                             'more frames or pixels, or export the checkpoint without '
+                             '--dynamic_time and --dynamic_size') from None
+        return output
 
     def _only_fp32(self, precision: str) -> None:
         if precision != 'fp32':

@@ -29,15 +29,17 @@ def exported(source, *flags):
     return load(parse([str(source), str(source.with_name('o.onnx')), *flags])[0])
 
 
-def write_network(path, record, opset=18, taken='clips'):
+def write_network(path, record, opset=18, taken='clips', sizes=(4, 32, 32)):
     """An ONNX file of three classes, with a record, or with none."""
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
     clips, scores = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-                     for name, shape in ((taken, ['N', 3, 4, 32, 32]), ('logits', ['N', 3])))
-    nodes = [onnx.helper.make_node('GlobalAveragePool', [taken], ['means']),
+                     for name, shape in ((taken, ['N', 3, *sizes]), ('logits', ['N', 3])))
+    nodes = [onnx.helper.make_node('Add', [taken, 'zeros'], ['sums']),
+             onnx.helper.make_node('GlobalAveragePool', ['sums'], ['means']),
              onnx.helper.make_node('Flatten', ['means'], ['logits'])]
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, 'net', [clips], [scores]),
+    zeros = onnx.helper.make_tensor('zeros', onnx.TensorProto.FLOAT, [32, 32], bytes(4096), True)
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, 'net', [clips], [scores], [zeros]),
                                    opset_imports=[onnx.helper.make_opsetid('', opset)],
                                    ir_version=10)
     if record is not None:
@@ -100,6 +102,16 @@ def test_files(files, tmp_path):
             (lambda: write_network(path, record), '')):
         make()
         assert words in (said := sentence(load_model, path)) and bool(words) == bool(said)
+
+
+@needs_extras
+@pytest.mark.parametrize('backend', ['auto', 'openvino'])
+def test_clips_that_a_free_size_does_not_hold_for(files, tmp_path, backend):
+    write_network(tmp_path / 'a.onnx', exported(files[0]).record, sizes=('T', 'H', 'W'))
+    network, _ = load_model(tmp_path / 'a.onnx', backend=backend)
+    assert 'give more frames or pixels, or export the checkpoint without' in sentence(
+        network, torch.zeros(2, 3, 4, 16, 16))
+    assert sentence(network, torch.zeros(2, 3, 4, 32, 32)) == ''
 
 
 @needs_extras

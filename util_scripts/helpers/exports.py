@@ -176,11 +176,14 @@ def write(path: Path, what: Exported) -> None:
 
 # ---------------------------------------------------------------- checking
 
-def opened(path: Path) -> Run:
-    """What a file gives of what it takes."""
+def opened(path: Path, target: Path) -> Run:
+    """What a file gives of what it takes; errors call it `target`, as it will be."""
     if path.suffix == '.safetensors':
         return load_model(path)[0]
-    return open_engine(path)
+    engine = open_engine(path)
+    engine.compile()
+    engine.path = target
+    return engine
 
 
 def shapes_to_check(what: Exported) -> list[tuple[int, int, int, int]]:
@@ -269,7 +272,7 @@ def export(args: Namespace, opts: Options | None) -> int:
         data = Data(what, opts)
     with named_at_last(target) as path:
         write(path, what)
-        differences = check(opened(path), what)
+        differences = check(opened(path, target), what)
         worst = max(difference for _, difference in differences)
         note(f'runs as the checkpoint does on {len(differences)} batches of clips '
              f'({", ".join(name for name, _ in differences)}): the largest difference is '
