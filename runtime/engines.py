@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,8 +38,9 @@ ANY = 0
 
 def extra(name: str, purpose: str) -> Any:
     """The module of a library that only exported networks need. Raises InputError without it."""
-    # With it OpenVINO and NNCF would tell their makers of each call.
+    # OpenVINO and NNCF, by a module of its own, and ONNX Runtime would tell their makers of calls.
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    os.environ['ORT_DISABLE_TELEMETRY'] = '1'
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the libraries' own deprecations
@@ -101,8 +103,8 @@ class Engine:
                 raise ValueError(f'gives {len(output)} for {len(clips)} clips')
         except Exception as error:  # of libraries, such as of a pool that is larger than its map
             sizes = 'x'.join(map(str, given))
-            raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); give '
-                             'more frames or pixels, or export the checkpoint without '
+            raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); '
+                             'give more frames or pixels, or export the checkpoint without '
                              '--dynamic_time and --dynamic_size') from None
         return output
 
