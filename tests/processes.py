@@ -1,7 +1,8 @@
-"""How tests run main.py in processes of their own: started fast, under any launcher, killed."""
+"""How tests run commands in processes of their own: started fast, under any launcher, killed."""
 
 import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -49,12 +50,15 @@ def _write_to(output):
     os.dup2(descriptor, 2)
 
 
-def _run(argv, output, file_limit, variables):
-    """The body of a process: main.py with its output in a file."""
+def _run(argv, command, output, file_limit, variables, stdin):
+    """The body of a process: a command with its output in a file."""
     import resource
     import signal
     _write_to(output)
+    if stdin is not None:
+        os.dup2(os.open(stdin, os.O_RDONLY), 0)
     os.environ.update(variables, OMP_NUM_THREADS='1')
+    tempfile.tempdir = None  # what the server of forks has found
     _wait_for_pipes()
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -62,12 +66,12 @@ def _run(argv, output, file_limit, variables):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, highest))
     import torch
 
-    import main
-    from runtime import errors
     torch.set_num_threads(1)
     # Its loader processes are of the platform's kind, not forks of a server that has to start.
     multiprocessing.set_start_method(None, force=True)
-    errors.run(main.main, argv)
+    sys.argv[1:] = argv
+    sys.modules.pop(command, None)  # or else runpy warns of it
+    runpy.run_module(command, run_name='__main__', alter_sys=True)
 
 
 def _launch(argv, output):
@@ -86,13 +90,20 @@ def _fork(body, argv, *arguments):
     return process
 
 
-def start_main(argv, output, file_limit=0, variables=None):
-    """Start main.py at once.
+def start_command(command, argv, output, file_limit=0, variables=None, stdin=None):
+    """Start a command, `main` or such as `util_scripts.predict`, at once.
 
     file_limit: bytes that a file can have at most, 0 for any number: like a disk that is full
     variables:  of its environment, beside those there are
+    stdin:      path of what it reads there, such as a FIFO; None for nothing
     """
-    return _fork(_run, argv, output, file_limit, variables or {})
+    Path(output).touch()
+    return _fork(_run, argv, command, output, file_limit, variables or {}, stdin)
+
+
+def start_main(argv, output, **options):
+    """`start_command` of main.py."""
+    return start_command('main', argv, output, **options)
 
 
 def torchrun(n_processes, argv, output, *flags):
