@@ -299,18 +299,6 @@ def test_wrong_clips_come_first(tmp_path):
 
 # ---------------------------------------------------------------- pictures
 
-@pytest.mark.slow
-@pytest.mark.parametrize('n_classes', [2, 30, 700])
-def test_confusion_of_any_size_is_drawn(n_classes, tmp_path):
-    counts = np.eye(n_classes, dtype=int)
-    counts[0] = 0  # a class without videos
-    path = tmp_path / 'confusion.png'
-    plotting.draw_confusion(counts, [f'class {n}' for n in range(n_classes)], path)
-    with Image.open(path) as picture:
-        assert 500 < max(picture.size) < 2400
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_curves_are_drawn_of_what_is_there(tmp_path):
     (tmp_path / 'train.log').write_text('epoch\tloss\tacc\tlr\n1\t2.5\t0.25\t0.1\n')
     table = read_log(tmp_path / 'train.log')

@@ -107,14 +107,13 @@ def test_training_steps_are_those_of_one_process(tiny_data, trained, tmp_path):
 
 # ---------------------------------------------------------------- who starts them
 
-@pytest.mark.parametrize('launcher', ['SLURM', 'Open MPI', 'node'])
+@pytest.mark.parametrize('launcher', ['SLURM', 'Open MPI'])
 def test_other_launchers(tiny_data, trained, tmp_path, launcher):
-    more = ('--distributed', '--world_size', 2) if launcher == 'node' else ()
-    command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth', '--no_val', *more)
+    """--distributed, which starts processes itself, is tried in test_processes.py."""
+    command = argv(tiny_data, tmp_path, *EVALUATION, trained / 'save_1.pth', '--no_val')
     status, said = run_ranks(2, command, tmp_path / 'output', launcher)
     assert status == [0, 0], said
-    name = '--distributed' if launcher == 'node' else launcher
-    assert f'2 processes{" on 2 nodes" if more else ""}, started by {name}' in said
+    assert f'2 processes, started by {launcher}' in said
     assert (tmp_path / 'val.json').read_text() == (trained / 'val.json').read_text()
 
 

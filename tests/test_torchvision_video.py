@@ -41,12 +41,16 @@ def meta_clips(name, n_channels=3):
     return torch.empty(2, n_channels, *SHAPES.get(name, SMALL), device='meta')
 
 
-# The two MViT take seconds each, and go the same way here.
-@pytest.mark.parametrize('name', [name for name in ALL if name != 'mvit_v1_b'])
-def test_logits_are_those_of_torchvision(name):
+@pytest.mark.parametrize('name', ALL)
+def test_logits_are_those_of_torchvision(name, pytestconfig):
+    if name in ('mvit_v1_b', 'swin3d_s', 'swin3d_b', IG65M) and not pytestconfig.getoption('deep'):
+        pytest.skip('large, and goes the same way here as the others; add --deep')
     theirs = original(name)
     ours = on_meta(name, n_classes=5).eval()
     ours.load_state_dict(theirs.state_dict(), assign=True)
+    if name.startswith('mvit'):
+        for network in (theirs, ours):
+            del network.blocks[4:-2]  # which are alike
     clips = torch.randn(1, 3, *SHAPES.get(name, SMALL))
     with torch.inference_mode():
         torch.testing.assert_close(ours(clips), theirs(clips), rtol=1e-5, atol=1e-6)
@@ -85,17 +89,20 @@ def test_features_and_flow(name):
     assert network.forward_head(features).shape == (2, 5)
     weights = interpret({'state_dict': network.state_dict()}, Path('a.pth'))
     assert weights.network == network.options
+    with FeatureTap(network) as tap:
+        network(meta_clips(name, 2))
+        assert tap._taken.shape == (2, network.num_features)
 
 
 @pytest.mark.parametrize('name, module, n_features', [
     ('r3d_18', 'layer3', 256), ('s3d', 'features.6', 480), ('mvit_v2_s', 'blocks.2', 192),
     ('mvit_v2_s', 'conv_proj', 96), ('swin3d_t', 'features.2', 192),
-    ('swin3d_t', 'patch_embed.proj', 96), *((name, '', None) for name in TORCHVISION)])
+    ('swin3d_t', 'patch_embed.proj', 96)])
 def test_features_of_a_module_are_its_channels(name, module, n_features):
     network = on_meta(name)
     with FeatureTap(network, module) as tap:
         network(meta_clips(name))
-        assert tap._taken.shape == (2, n_features or network.num_features)
+        assert tap._taken.shape == (2, n_features)
 
 
 @pytest.mark.parametrize('name, begin', [
