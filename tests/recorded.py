@@ -3,6 +3,8 @@
 import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import torch
@@ -26,6 +28,16 @@ def recorded_value(name, shape):
     else:
         z *= 0.1
     return torch.from_numpy(z)
+
+
+@contextmanager
+def without_numbers():
+    """Networks that are built within it have shapes and no numbers, and no time is spent to draw
+    these, which is most of what such a network costs."""
+    draws = [name for name in vars(torch.nn.init) if name.endswith('_') and name[0] != '_']
+    with torch.device('meta'), mock.patch.multiple(torch.nn.init, **dict.fromkeys(
+            draws, lambda tensor, *_, **__: tensor)):
+        yield
 
 
 # The values of the case before, which the next one may share for the most part.

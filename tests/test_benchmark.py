@@ -25,8 +25,9 @@ def _benchmark(*argv):
 def test_on_frames_of_its_own_against_the_plain_version(tmp_path, capsys):
     path = tmp_path / 'numbers.json'
     assert _benchmark('--seconds', 0.01, '--no_cuda', '--resnet_widen_factor', 0.125,
-                      '--model_depth', 10, '--sample_size', 32, '--n_threads', 1, '--precision',
-                      'bf16', '--against_plain', '--json', path) == 0
+                      '--model_depth', 10, '--sample_size', 32, '--sample_duration', 4,
+                      '--batch_size', 4, '--n_threads', 1, '--precision', 'bf16',
+                      '--against_plain', '--json', path) == 0
     output = capsys.readouterr().out
     rows = {(row['part'], row['what']): row for row in json.loads(path.read_text())['rows']}
     assert all(row['sec'] > 0 for row in rows.values())
