@@ -19,7 +19,8 @@ from model import load_model
 from models import generate_model
 from opts import parse_opts
 from runtime.errors import InputError
-from runtime.exporting import write_openvino
+from runtime.exporting import program_of, write_openvino
+from runtime.hardware import in_precision
 from tests.helpers import ROOT, files_of_at_most, run_script, write_video
 from tests.processes import run_elsewhere
 from tests.tiny_data import run_main
@@ -153,6 +154,25 @@ def test_main_evaluates_an_exported_file_as_the_checkpoint(tiny_data, trained, t
     for other in logs[1:]:
         for video, expected in logs[0].items():
             assert other[video] == pytest.approx(expected, abs=2e-4)
+
+
+@needs_extras
+def test_a_program_goes_to_the_device_of_its_clips(exported):
+    network, _ = load_model(exported['.pt2'])
+    logits = network(torch.zeros(2, 3, 8, 32, 32, device='meta'))  # it stands for a GPU
+    assert logits.device.type == 'meta' and logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize('tf32', [False, True])
+def test_a_network_is_exported_after_a_gpu_was_set_up(tf32):
+    """torch.export asks for settings of cudnn."""
+    network = generate_model(model='resnet', n_classes=3, **TINY)
+    try:
+        in_precision(network, torch.device('cuda'), tf32=tf32)
+        program_of(network, torch.zeros(2, 3, 4, 32, 32))
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.fp32_precision = 'none'
 
 
 @needs_extras
