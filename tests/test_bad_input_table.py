@@ -51,7 +51,7 @@ CALLS = {
     'find_class_order': ('{results}', '{annotation}', '--output', '{out}'),
     'plot_results': ('{results}', '{annotation}', '--output', '{out}'),
     'gradcam': ('{video}', '--weights', '{weights}', '--no_cuda', '--output', '{out}'),
-    'eval_events': ('{results}', '{in seconds}', '--subset', 'validation'),
+    'eval_events': ('{events}', '{in seconds}', '--subset', 'validation'),
     'report': ('{run}', '--output', '{out}', '--annotation_path', '{annotation}'),
     'show_augmentations': ('{video}',),
     'compare': (*MAIN, '--recipes', 'scratch', '--folds', '2', '--warmup_epochs',
@@ -136,7 +136,8 @@ def good(tmp_path_factory):
              'results': root / 'val.json', 'run': root / 'run', 'features': root / 'f.h5',
              'examples': root / 'f.h5', 'table': root / 'groups.csv', 'list': root / 'list.csv',
              'video folder': root / 'clips', 'flat folder': root / 'clips' / 'a',
-             'weights': root / 'run' / 'save_1.pth', 'in seconds': root / 'seconds.json'}
+             'weights': root / 'run' / 'save_1.pth', 'in seconds': root / 'seconds.json',
+             'events': root / 'events.json'}
     paths['video'] = write_video(root / 'clips/a/v_red_0.mp4', grey_frames(range(0, 90, 9)))
     main.main(data.argv(root / 'run', '--n_epochs', 1, '--sample_duration', 4, '--inference',
                         '--inference_subset', 'val', '--output_features', paths['features']))
@@ -145,6 +146,8 @@ def good(tmp_path_factory):
     paths['list'].write_text('red/red_0,red\ngreen/green_0,green\n')
     paths['in seconds'].write_text(json.dumps({'labels': ['red', 'green', 'blue'], 'database': {
         'red_4': {'subset': 'validation', 'annotations': [{'label': 'red', 'segment': [0, 1]}]}}}))
+    paths['events'].write_text(json.dumps({'events': {'red_4': [
+        {'label': 'red', 'score': 0.5, 'begin_sec': 0.0, 'end_sec': 1.0}]}}))
     for name in DATA_SETS:
         paths[f'{name} lists'] = published.write_files(root / name, published.LISTS[name])
         paths[f'{name} frames'] = published.make_frames(root / name / 'jpg',

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 import main as main_module
-from datasets.frame_folders import (FolderError, chosen, find_frames, frame_names,
-                                    holds_frames)
+from datasets.frame_folders import FolderError, chosen, find_frames, frame_names, holds_frames
 from datasets.frames import FrameError, JpgFrames
 from runtime.errors import InputError
 from util_scripts import check_data, folder_json, predict, ucf101_json
