@@ -1,5 +1,6 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -205,3 +206,12 @@ def test_commands_to_paste_call_the_python_that_runs(tmp_path, monkeypatch):
                        (tmp_path / 'gone', sys.executable)):
         monkeypatch.setenv('PATH', str(path))
         assert command_line('knn', 'a b') == f"{name} -m util_scripts.knn 'a b'"
+
+
+@pytest.mark.parametrize('kind, said', [
+    (between(float, 0.5, 2), 'a number of 0.5 to 2'), (at_least(3), 'a whole number of at least 3'),
+    (between(int, 1, 31, also=-1), 'a number of 1 to 31 or -1')])
+def test_what_a_number_should_be_is_said(kind, said):
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        kind('100.5x')
+    assert str(refused.value) == f"'100.5x' is not {said}"

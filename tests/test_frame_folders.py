@@ -355,3 +355,10 @@ def test_the_first_frame_that_is_not_there_is_named(tmp_path):
     assert frame_names(str(tmp_path), [2, 1]) == ['f_2.png', 'f_1.png']
     with pytest.raises(FolderError, match='frame 3 is wanted and the folder has 2 frames'):
         frame_names(str(tmp_path), [1, 3, 9])
+
+
+def test_a_folder_may_hold_frames_that_are_not_clear(tmp_path):
+    assert not holds_frames(tmp_path / 'gone')
+    write_frames(tmp_path, ['a_1.png', 'b_1.png'])
+    assert holds_frames(tmp_path) and holds_frames(tmp_path, 'a_%d.png')
+    assert not holds_frames(tmp_path, 'c_%d.png')

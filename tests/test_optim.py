@@ -369,3 +369,22 @@ def test_weights_that_a_loss_does_not_reach_stay():
     before = second.weight.clone()
     optimization.step(first(torch.ones(2)).sum())
     assert torch.equal(second.weight, before)
+
+
+def test_a_plateau_is_where_a_loss_falls_by_a_ten_thousandth_at_most():
+    for losses_, rate in (((1.0, 0.9998), 1.0), ((1.0, 0.99995), 0.1), ((1.0, 0.95, 0.949), 1.0)):
+        schedule, rates = optim.Plateau(patience=0), [1.0]
+        for val_loss in losses_:
+            rates = schedule.end_epoch(rates, [1.0], val_loss)
+        assert rates == [rate], losses_
+    schedule = optim.Plateau(patience=0, threshold=0.5)
+    assert [schedule.end_epoch([1.0], [1.0], val_loss) for val_loss in (1.0, 0.5, 0.49)] == [
+        [1.0], [0.1], [1.0]]
+
+
+def test_a_state_of_a_schedule_tells_all_of_it():
+    state = optim.Plateau(patience=3).state_dict()
+    assert state == {'name': 'plateau', 'last_epoch': 0, 'patience': 3, 'factor': 0.1, 'eps': 1e-8,
+                     'threshold': 1e-4, 'best': float('inf'), 'num_bad_epochs': 0}
+    assert MultiStep([3, 3]).state_dict() == {'name': 'multistep', 'last_epoch': 0, 'gamma': 0.1,
+                                              'milestones': {3: 2}}
