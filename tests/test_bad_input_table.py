@@ -27,7 +27,7 @@ import main
 from runtime import errors
 from runtime.arguments import Parser
 from runtime.errors import InputError
-from tests import test_annotation_scripts as published
+from tests import test_annotation_files as published
 from tests.helpers import grey_frames, write_video
 from tests.processes import LIMIT_SEC
 from tests.test_commands import COMMANDS
