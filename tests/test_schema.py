@@ -65,3 +65,11 @@ def test_fields_that_are_needed_and_that_may_be_there():
                                   'a\u2069b', 'a\nb'])
 def test_names_are_one_line_that_drives_nothing(text):
     assert schema.NAME(text) and not schema.TEXT(text) and not schema.NAME('a b\xa0é')
+
+
+@pytest.mark.parametrize('check, right, wrong', [
+    (schema.REAL, (1, 0.5, float('nan')), (True, '1', None)), (schema.BOOL, (True, False), (1, 0)),
+    (schema.NUMBER, (1, 0.5), (float('nan'), True)), (schema.OBJECT, ({}, {'a': 1}), ([], 'a')),
+    (schema.TEXT, ('', 'a\nb'), (b'a', 1)), (schema.NAME, ('', 'a b'), ('a\nb', 1, None))])
+def test_plain_values(check, right, wrong):
+    assert not any(map(check, right)) and all(map(check, wrong))
