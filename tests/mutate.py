@@ -196,7 +196,8 @@ class Judge:
         there as long as neither the code nor the tests change."""
         texts = [Path(path).read_bytes() for path in sorted(self.lines)]
         texts += [path.read_bytes() for path in sorted({item.path for item in self.items})]
-        file = Path(f'{self.args.results}.{hashlib.sha1(b"".join(texts)).hexdigest()[:8]}.lines')
+        digest = hashlib.sha1(b''.join(texts)).hexdigest()[:8]
+        file = Path(self.args.results).with_name(f'{digest}.lines')
         if not file.exists():
             file.write_bytes(pickle.dumps(self._in_fork(self._record)))
         lines, cost, bad = pickle.loads(file.read_bytes())

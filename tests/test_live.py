@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import random
 import re
 import signal
 import threading
@@ -151,7 +152,6 @@ def test_cut_and_back(tmp_path):
 
 
 def test_bytes_that_are_broken_lose_frames_alone(tmp_path, seed):
-    import random
     data = bytearray(transport_stream(tmp_path / 'a.ts', 100))
     rng = random.Random(seed)
     for place in rng.sample(range(len(data) // 4, len(data)), 60):
@@ -307,3 +307,22 @@ def test_a_file_that_is_being_written_is_read_to_what_there_is(
         file.write(whole[len(whole) * 2 // 3:])
     later = run(trained, path)
     assert 20 <= n_windows < int(re.search(r'(\d+) windows\)', later.stdout)[1])
+
+
+@pytest.mark.parametrize('address', [
+    'http://', 'foo://x', 'http://127.0.0.1:99999/a', 'rtsp://127.0.0.1:1/\33[2J\nerror: forged',
+    'http://a\0b/', 'file:///dev/zero', 'http://127.0.0.1:1/' + 'x' * 5000])
+def test_addresses_that_are_none(trained, address):  # noqa: F811
+    done = run(trained, address, '--reconnect', 0)
+    lines = [line for line in done.stderr.splitlines() if line.startswith('failed: ')]
+    assert done.returncode == 1 and len(lines) == 1 and lines[0].endswith('; check the address')
+    assert 'Traceback' not in done.stderr and '\33' not in done.stdout + done.stderr
+
+
+def test_what_is_no_video_in_mid_stream_is_passed_over(tmp_path, seed):
+    data = transport_stream(tmp_path / 'a.ts', 30)
+    with Sender([(data + random.Random(seed).randbytes(100_000) + data, 0.5)]) as sender:
+        stream = stream_of(sender)
+        found = taken(stream)
+    # Chance may make a picture of it, and what it hits of the next one is lost.
+    assert len(found) > 40 and stream.failure is None
