@@ -26,7 +26,7 @@ from runtime.files import replacing
 from runtime.hardware import make_parallel
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_advice_files import sentence
-from tests.test_annotation_scripts import make_flow, make_frames, make_hdf5
+from tests.test_annotation_files import make_flow, make_frames, make_hdf5
 from tests.test_export import write_checkpoint
 from util_scripts.helpers.benchmark_extraction import by_length
 from util_scripts.helpers.downloads import check_hash, download

@@ -22,6 +22,7 @@ from runtime.errors import InputError
 from runtime.exporting import program_of, write_openvino
 from runtime.hardware import in_precision
 from tests.helpers import ROOT, files_of_at_most, run_script, write_video
+from tests.processes import run_elsewhere
 from tests.tiny_data import run_main
 from util_scripts.export import ENDINGS
 from util_scripts.helpers.model_card import card
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.slow
 TINY = {'model_depth': 10, 'resnet_widen_factor': 0.125}
 BOTH = '--dynamic_time --dynamic_size'
 # (options of a network, flags, frames, size): small ones, each of a family whose layers differ.
-# A plain ResNet is exported by most tests below; R(2+1)D and pre-activation have its layers.
+# A plain ResNet is exported by most tests below. Those of DEEPER take long together, or have layers
+# of the others, so that they are for --deep.
 FAMILIES = {
     'nonlocal': ({'model': 'resnet', 'attention': 'nonlocal', **TINY}, BOTH, 8, 32),
     'se': ({'model': 'resnet', 'attention': 'se', 'resnet_shortcut': 'A', **TINY},
@@ -42,9 +44,6 @@ FAMILIES = {
     'i3d': ({'model': 'i3d'}, '--dynamic_time', 16, 32),
     'x3d': ({'model': 'x3d', 'model_size': 'xs'}, BOTH, 4, 32),
     'r3d_18': ({'model': 'r3d_18'}, BOTH, 4, 32),
-}
-# Others of whose layers the first ones lack some, which take a minute or two: with --deep alone.
-MORE_FAMILIES = {
     'resnet2p1d': ({'model': 'resnet2p1d', **TINY}, BOTH, 8, 32),
     'preresnet': ({'model': 'preresnet', **TINY}, BOTH, 8, 32),
     'resnext': ({'model': 'resnext', 'model_depth': 50}, BOTH, 8, 32),
@@ -54,6 +53,8 @@ MORE_FAMILIES = {
     'r2plus1d_34': ({'model': 'r2plus1d_34'}, BOTH, 4, 32),
     'swin3d_t': ({'model': 'swin3d_t'}, '', 4, 32),
 }
+DEEPER = {'i3d', 'r3d_18', 'resnet2p1d', 'preresnet', 'resnext', 'densenet', 'csn', 'mc3_18',
+          'r2plus1d_34', 'swin3d_t'}
 
 
 def write_checkpoint(path, n_frames=8, size=32, n_classes=3, multi_label=False, **options):
@@ -111,11 +112,11 @@ def video(tmp_path):
 # ---------------------------------------------------------------- the same as the checkpoint
 
 @needs_extras
-@pytest.mark.parametrize('family', [*FAMILIES, *MORE_FAMILIES])
-def test_every_family_gives_what_its_checkpoint_gives(family, tmp_path, request):
-    if family in MORE_FAMILIES and not request.config.getoption('--deep'):
-        pytest.skip('only with --deep')
-    options, flags, n_frames, size = {**FAMILIES, **MORE_FAMILIES}[family]
+@pytest.mark.parametrize('family', FAMILIES)
+def test_every_family_gives_what_its_checkpoint_gives(family, tmp_path, pytestconfig):
+    if family in DEEPER and not pytestconfig.getoption('deep'):
+        pytest.skip('takes long; add --deep')
+    options, flags, n_frames, size = FAMILIES[family]
     source = write_checkpoint(tmp_path / 'a.pth', n_frames, size, **options)
     done = run_script('export', source, tmp_path / 'a.onnx', *flags.split())
     assert done.returncode == 0, done.stderr
@@ -275,12 +276,10 @@ def test_the_lines_of_the_card_run_it(exported, source, video, tmp_path, ending,
     [code] = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     assert len(code.splitlines()) <= 14
     code = code.replace('video.mp4', str(video)).replace(path.name, str(path))
-    # In a process that cannot see this code.
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-'], input=code, cwd=tmp_path,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, said = run_elsewhere(code, tmp_path)
+    assert status == 0, said
     done_here = run_script('predict', video, '--weights', source, '--no_cuda')
-    assert done.stdout.strip() in done_here.stdout.splitlines()[1]
+    assert said.splitlines()[-1].strip() in done_here.stdout.splitlines()[1]
 
 
 @needs_extras
@@ -338,12 +337,9 @@ def test_int8_that_costs_too_much_is_not_written(tiny_data, trained, tmp_path):
     source = spoil_last_layer(trained, tmp_path / 'spoilt.pth')
     argv = [source, tmp_path / 'a.xml', '--int8', '--video_path', tiny_data.root / 'jpg',
             '--annotation_path', tiny_data.annotation_path, '--n_threads', 0, '--seconds', 0.1]
-    done = run_script('export', *argv)
-    assert done.returncode == 2 and not list(tmp_path.glob('a.*')), done.stdout
-    assert 'not written, as int8 lowers video top-1 by' in done.stderr
-    assert done.stderr.endswith('layers to keep in floating point\n')
     done = run_script('export', *argv, '--compare_layers')
     assert done.returncode == 2 and not list(tmp_path.glob('a.*')), done.stdout
+    assert 'not written, as int8 lowers video top-1 by' in done.stderr
     # That this cure helps is tested below.
     assert re.search(r'last layer in fp32 is enough: give --keep_float fc\n', done.stderr)
 

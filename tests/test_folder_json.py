@@ -9,7 +9,7 @@ import pytest
 from datasets.annotations import label_list_records, read_annotation
 from runtime.errors import InputError
 from tests.helpers import ROOT, grey_frames, run_script, write_video
-from tests.test_annotation_scripts import make_frames, make_hdf5
+from tests.test_annotation_files import make_frames, make_hdf5
 from util_scripts.folder_json import main
 from util_scripts.generate_video_jpgs import main as main_jpgs
 from util_scripts.helpers.own_videos import grouping
