@@ -222,17 +222,22 @@ def find_span(begin: float, end: float, stored: int, n_out: int) -> Span:
     if begin == int(begin) and end == int(end):
         return Span(int(begin), int(end - begin), n_out, 0)
     import numpy as np
-    more = np.arange(-1, MOST_MORE + 1)  # one less where an edge is rounded inwards
-    firsts = np.clip(math.floor(begin) - more, 0, stored - 1)[:, None]
-    n = np.maximum(1, np.minimum(stored, math.ceil(end) + more) - firsts)
-    exactly = n * (n_out / (end - begin))
-    scaled = np.maximum(n_out, np.stack([np.floor(exactly), np.ceil(exactly)]))
-    skipped = np.clip(np.rint((begin - firsts) * scaled / n), 0, scaled - n_out)
+    # One pixel less may be taken, too, where an edge is rounded inwards.
+    first, last = math.floor(begin), min(stored, math.ceil(end) + MOST_MORE)
+    firsts = np.arange(max(0, first - MOST_MORE), min(stored, first + 2))
+    n = np.arange(max(1, math.ceil(end) - first - 2), last - firsts[0] + 1)
+    firsts = firsts[:, None]
+    scaled = np.maximum(np.rint(n * (n_out / (end - begin))), n_out)
+    scaled[:3] = n_out  # the box with its edges rounded is among these
     step = n / scaled  # pixels of the file for one of the result
-    off = np.maximum(np.abs(firsts + skipped * step - begin),
-                     np.abs(firsts + (skipped + n_out) * step - end))
-    best = np.unravel_index((off + COST * n).argmin(), off.shape)
-    return Span(int(firsts[best[1], 0]), int(n[best[1:]]), int(scaled[best]), int(skipped[best]))
+    skipped = np.minimum(np.maximum(np.rint((begin - firsts) / step), 0), scaled - n_out)
+    starts = skipped * step + (firsts - begin)
+    off = np.maximum(np.abs(starts), np.abs(starts + (n_out * step - (end - begin))))
+    off += COST * n
+    off[firsts + n > last] = math.inf
+    row, column = divmod(int(off.argmin()), len(n))
+    return Span(int(firsts[row, 0]), int(n[column]), int(scaled[column]),
+                int(skipped[row, column]))
 
 
 class Cropper(_Pictures):
