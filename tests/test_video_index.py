@@ -57,6 +57,14 @@ def test_a_video_that_changes_is_looked_at_again(tmp_path, index):
     assert (before['packets'][0], index.load(path, video._version(path))['packets'][0]) == (40, 30)
 
 
+def test_what_another_version_kept_is_found_out_again(tmp_path, index):
+    path = make(tmp_path, 'a.mkv')
+    index.save(path, video._version(path), {'container': 'avi', 'packets': None, 'way': 0})
+    numbers = [number for number, _ in read_rgb(path, [25], n_frames=40, index=index)]
+    assert numbers == [25]
+    assert index.load(path, video._version(path))['container'] == 'matroska'
+
+
 def test_an_index_that_is_none_is_named(tmp_path):
     (tmp_path / 'text').write_text('no index at all\n' * 100)
     with sqlite3.connect(tmp_path / 'other') as other:

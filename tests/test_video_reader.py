@@ -270,7 +270,7 @@ def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):
     small = write_video(tmp_path / 'small.mp4', noise(20), codec='mpeg4', gop_size=5)
     assert same_frames(str(small), [12, 13], 20)
     with Video(str(small)) as opened:
-        opened._size = (1, 1)
+        opened.shape = opened.shape._replace(width=1)
         rows = opened.packets()
         with pytest.raises(SeekError):
             list(opened.seek(rows, 2)[1].frames())
