@@ -39,6 +39,9 @@ FILTERS: dict[Orientation, tuple[tuple[str, str], ...]] = {
 
 # FFmpeg's numbers of the colour spaces that are BT.601, or that are taken for it: not said.
 BT601_SPACES = (2, 5, 6)
+# FFmpeg's number of the range of levels 0 ... 255, and formats without chroma or of that range
+# whatever is said.
+FULL_RANGE, FULL_RANGE_FORMATS = 2, ('gray', 'yuvj')
 # Where FFmpeg places chroma samples unless a stream says something else: in the middle of two
 # samples of luma, in 1/256 of their distance.
 CHROMA_PLACE, CHROMA_STEP = 128, 256
@@ -222,6 +225,7 @@ def find_span(begin: float, end: float, stored: int, n_out: int) -> Span:
     if begin == int(begin) and end == int(end):
         return Span(int(begin), int(end - begin), n_out, 0)
     import numpy as np
+
     # One pixel less may be taken, too, where an edge is rounded inwards.
     first, last = math.floor(begin), min(stored, math.ceil(end) + MOST_MORE)
     firsts = np.arange(max(0, first - MOST_MORE), min(stored, first + 2))
@@ -261,6 +265,10 @@ class Cropper(_Pictures):
         self._box, self._out = self._plan(self._shown_size[1], self._shown_size[0])
 
     def _steps(self, frame: av.VideoFrame, turned: Orientation) -> list[tuple[str, str]]:
+        # Where the range of levels changes, extraction rounds chroma down, by half a level: that is
+        # 0.7 of red, -0.5 of green and 0.9 of blue.
+        self._is_rounded_down = not (frame.color_range == FULL_RANGE
+                                     or frame.format.name.startswith(FULL_RANGE_FORMATS))
         across, down = self._spans(frame, turned)
         height, width = self._out[::-1] if turned[0] else self._out
         sides = (frame.height, frame.width) if turned[0] else (frame.width, frame.height)
@@ -284,6 +292,10 @@ class Cropper(_Pictures):
         for channel, plane in zip((1, 2, 0), result.planes):
             rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)
             pixels[channel] = rows[:result.height, :result.width]
+        if self._is_rounded_down:
+            red_and_blue, green = pixels[::2], pixels[1]
+            red_and_blue -= red_and_blue > 0
+            green += green < 255
         return pixels
 
     def _spans(self, frame: av.VideoFrame, turned: Orientation) -> list[Span]:

@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -14,7 +15,7 @@ import spatial_transforms as S
 from datasets import video
 from datasets.frames import (EMPTY, MISSING, UNDECODABLE, WRONG_COUNT, FrameError, Hdf5Frames,
                              JpgFrames, VideoFrames)
-from datasets.scaling import SHORT_SIDE, Scaler, find_span
+from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler, find_span
 from datasets.video import (SeekError, Sought, Video, VideoError, count_frames, count_packets,
                             find_video, read_rgb)
 from tests.helpers import cut_short, grey_frames, write_sound, write_video
@@ -418,6 +419,18 @@ def test_boxes_are_scaled_to_the_file(tmp_path, size):
         fast, _ = transformed(path, TRANSFORMS['random'], False, seed)
         exact, _ = transformed(path, TRANSFORMS['random'], True, seed)
         assert (fast - exact).abs().mean() < 3
+
+
+@pytest.mark.parametrize('pix_fmt', ['yuv420p', 'yuvj420p', 'yuv444p', 'yuv420p10le', 'gray'])
+def test_no_colour_of_a_crop_is_a_level_off(pix_fmt):
+    """Extraction rounds chroma down where it changes the range of levels: blue by 0.9."""
+    frame = av.VideoFrame.from_ndarray(noise(1, 256, 320)[0], format='rgb24').reformat(
+        format=pix_fmt)
+    frame.time_base = Fraction(1, 25)
+    exact = Scaler(64, 1, 'rgb24').pixels(frame).transpose(2, 0, 1).astype(float)
+    crop = Cropper(lambda height, width: (Box(0, 0, height, width), (height, width)), 64)
+    off = (crop.pixels(frame) - exact).mean((1, 2))
+    assert abs(off).max() < 0.6, off
 
 
 def test_repeated_frames_come_again(tmp_path):
