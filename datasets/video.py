@@ -12,6 +12,7 @@ before them, where the file lets it be sure.
 
 import os
 import sys
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,8 @@ from fractions import Fraction
 from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from zlib import crc32
 
 import av
 
@@ -52,8 +54,9 @@ UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
 # Decoders that leave a part of a damaged picture as the memory was, without a word: what is shown
-# there depends on all that they have seen.
-FORGETFUL_CODECS = ('vp8',)
+# there depends on all that they have seen. In files of so many packets or more frames are sought
+# all the same, and compared with checksums of those that come from the start.
+FORGETFUL_CODECS, MIN_CHECKED = ('vp8',), 500
 # FFmpeg decodes a part of a file for what its header does not say, and clips need little of that.
 # Options for opening a file, each of which takes longer than the one before: nothing is decoded,
 # as no decoder is on the list of those that may be; one frame; as much as FFmpeg thinks fit.
@@ -161,19 +164,21 @@ class Shape(NamedTuple):
 
 
 # Of a file's `Notes`, beside its packets.
-FACTS = ('container', 'opening', 'shape', 'way')
+FACTS = ('container', 'opening', 'shape', 'way', 'checks')
 
 
 @dataclass
 class Notes:
     """What is known of a file while a process runs: FFmpeg's name of its container, which of
-    OPENINGS does for it, its frames and packets, and how its clips are read."""
+    OPENINGS does for it, its frames and packets, how its clips are read, and the checksums of its
+    frames where these are needed."""
 
     container: str | None = None
     opening: int = 0
     shape: Shape | None = None
     packets: Packets | None = None
     way: int = PASS_OVER
+    checks: Sequence[int] | None = None
     is_kept: bool = False  # in an index
 
     def open(self, path: str) -> 'Video':
@@ -203,9 +208,12 @@ class Notes:
         """Know what `facts` gave in another run, unless that was of another version."""
         if not known.keys() >= {*FACTS, 'packets'}:
             return
-        self.container, self.opening, self.shape, self.way = (known[name] for name in FACTS)
+        for name in FACTS:
+            setattr(self, name, known[name])
         if self.shape:
             self.shape = Shape(*self.shape)
+        if self.checks:
+            self.checks = array('I', self.checks)
         if known['packets']:
             n, keys, stamps, offsets = known['packets']
             self.packets = Packets(n, keys, stamps, {int(at): key for at, key in offsets.items()})
@@ -213,7 +221,8 @@ class Notes:
 
     def facts(self) -> dict[str, Any]:
         """All that is known, as JSON has it."""
-        return {**{name: getattr(self, name) for name in FACTS}, 'packets': self.packets}
+        return {**{name: getattr(self, name) for name in FACTS}, 'packets': self.packets,
+                'checks': self.checks and list(self.checks)}
 
 
 class Video:
@@ -340,8 +349,12 @@ class Video:
     @property
     def is_seekable(self) -> bool:
         """True if clips may be read without decoding all before them."""
-        return (self.container in SEEK_STAMPS
-                and self._stream.codec_context.name not in FORGETFUL_CODECS)
+        return self.container in SEEK_STAMPS
+
+    @property
+    def is_forgetful(self) -> bool:
+        """True if damaged frames are not told of, and vary with where decoding begins."""
+        return self._stream.codec_context.name in FORGETFUL_CODECS
 
     def packets(self) -> Packets:
         """`Packets` of the file; only `seek` is of use afterwards. Nothing is decoded.
@@ -653,12 +666,14 @@ def _read_by(notes: Notes, path: str, numbers: Sequence[int], n_frames: int | No
              pictures: Pictures) -> Iterator['tuple[int, np.ndarray]']:
     while notes.way < FROM_START:
         with notes.open(path) as video:
-            if not video.is_seekable:
+            if not _may_seek(video, path, notes):
                 notes.way, notes.opening = FROM_START, len(OPENINGS) - 1
                 break
             try:
                 scale = pictures(video)
                 for number, frame in _by_jumps(video, path, notes, numbers, n_frames):
+                    if notes.checks is not None and notes.checks[number - 1] != _checksum(frame):
+                        raise SeekError
                     yield number, _pixels(scale, frame)
                 return
             except EndError:
@@ -687,6 +702,31 @@ def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':
         return scale.pixels(frame)
     except av.error.FFmpegError as error:
         raise VideoError(reason(error)) from None
+
+
+def _may_seek(video: Video, path: str, notes: Notes) -> bool:
+    """Returns True if clips may be read without decoding all before them."""
+    if not video.is_seekable or not video.is_forgetful or notes.checks is not None:
+        return video.is_seekable
+    try:
+        notes.packets = notes.packets or video.packets()
+    except SeekError:
+        return False
+    if notes.packets.n >= MIN_CHECKED:
+        with Video(path) as whole:
+            checks = array('I', map(_checksum, whole.frames()))
+        if len(checks) == notes.packets.n:
+            notes.checks = checks
+    return notes.checks is not None
+
+
+def _checksum(frame: av.VideoFrame) -> int:
+    import numpy as np
+    found = 0
+    for plane in frame.planes:
+        rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)
+        found = crc32(rows[:plane.height, :plane.width].tobytes(), found)
+    return found
 
 
 def _by_jumps(video: Video, path: str, notes: Notes, numbers: Sequence[int],
