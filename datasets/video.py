@@ -27,6 +27,7 @@ from zlib import crc32
 import av
 
 from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
+from runtime.files import file_size
 
 # Processes that extract frames start without NumPy, which is slow to import.
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ METADATA_ERRORS: dict[str, Any] = (
 
 
 def open_file(path: object, **arguments: Any) -> Any:
-    """PyAV's container of the file at this path; `arguments` are those of `av.open`."""
+    """PyAV's container of the file at this path; `arguments` are those of `av.open`.
+
+    Raises FFmpegError or OSError, the latter for what is no file: a pipe would be waited for.
+    """
+    file_size(str(path))
     # `file:` keeps FFmpeg from taking `a:b.mp4` for a protocol.
     return av.open(f'file:{path}', **METADATA_ERRORS, **arguments)
 

@@ -58,6 +58,10 @@ def read_file(path: str | Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except ValueError:  # a NUL in it
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, which cannot be opened
+            file_size(path)
+        raise
     try:
         data = os.read(descriptor, file_size(descriptor) + 1)
         parts = [data]

@@ -258,3 +258,52 @@ def test_videos_of_a_taxonomy_without_frames_are_counted(tmp_path):
         assert (len(records), n_left_out) == (1, 2)
     records, n_left_out = timed(tmp_path, [0, 2], n_frames=(50,))
     assert (len(records), n_left_out) == (1, 0)
+
+
+@pytest.mark.parametrize('segment', [[1], [1, 5, 9], 'ab', [True, 9], [1.0, 9], [1, '9'], None, {},
+                                     3, [5, 5], [9, 5], [0, 5], [-1, 5]])
+def test_segments_that_are_none(tmp_path, segment):
+    marked = {'subset': 'training', 'annotations': {'label': 'a', 'segment': segment}}
+    with pytest.raises(AnnotationError, match="'p': segment .* counted from 1; mend it"):
+        records_of(tmp_path, {'p': marked})
+
+
+@pytest.mark.parametrize('fps', [0, -1, None, True, '25', float('inf')])
+def test_rates_that_are_none(tmp_path, fps):
+    with pytest.raises(AnnotationError, match='has no "fps"'):
+        timed(tmp_path, [0, 2], fps=fps)
+    assert len(timed(tmp_path, [0, 2], fps=0.5)[0]) == 1
+
+
+@pytest.mark.parametrize('segment', [[1], [1, 5, 9], 'ab', [True, 9], [1, '9'], {}, 3])
+def test_segments_in_seconds_that_are_none(tmp_path, segment):
+    with pytest.raises(AnnotationError, match='is not .begin, end. in seconds'):
+        timed(tmp_path, segment)
+
+
+def test_of_an_annotation_that_is_not_there_the_nearest_is_said(tmp_path):
+    (tmp_path / 'own.json').write_text('{}')
+    with pytest.raises(AnnotationError, match='no such annotation file; did you mean .*own.json'):
+        read_annotation(tmp_path / 'onw.json')
+    with pytest.raises(AnnotationError, match='no such annotation file; check --annotation_path'):
+        read_annotation(tmp_path / 'gone' / 'own.json')
+
+
+def test_classes_of_a_taxonomy_are_its_leaves(tmp_path):
+    nodes = [('all', 0, None), ('sport', 1, 0), ('run', 2, 1), ('swim', 'x', 1), ('cook', 4, 0)]
+    (tmp_path / 'a.json').write_text(json.dumps({'database': {}, 'taxonomy': [
+        {'nodeName': name, 'nodeId': own, 'parentId': parent} for name, own, parent in nodes]}))
+    annotation = read_annotation(tmp_path / 'a.json')
+    assert annotation.class_names == ('run', 'swim', 'cook') and annotation.is_taxonomy
+
+
+def test_the_fingerprint_is_of_videos_and_frames(tmp_path):
+    def fingerprint(*videos):
+        database = {name: entry(**more) for name, more in videos}
+        return records_of(tmp_path, database)[0].fingerprint()
+    videos = ('p', {}), ('q', {})
+    assert fingerprint(*videos) == fingerprint(*videos)
+    marked = {'annotations': {'label': 'b', 'segment': [1, 8]}}
+    others = [(videos[0], ('r', {})), (videos[0],), videos[::-1], (videos[0], ('q', marked)),
+              (('p', {'video_path': 'elsewhere'}), videos[1])]
+    assert len({fingerprint(*videos), *(fingerprint(*other) for other in others)}) == 6

@@ -1,5 +1,6 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from opts import build_parser, parse_opts
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser, at_least, between)
+                               RATE, Parser, at_least, between, command_line)
 from runtime.errors import InputError
 from runtime.names import meant_file
 from runtime.output import be_quiet, is_quiet
@@ -115,6 +116,30 @@ def test_opposites_of_switches_stay_in_the_background():
             parse_opts([*NEEDED, *words])
 
 
+@pytest.mark.parametrize('words, value, on, off', [
+    ('--no_cuda true', 'true', '--no_cuda', '--cuda'),
+    ('--cuda False', 'False', '--cuda', '--no_cuda'),
+    ('--nesterov=1', '1', '--nesterov', '--no_nesterov'), ('--no_hf 0', '0', '--no_hflip', '--hf'),
+    ('--check_paths yes', 'yes', '--check_paths', '--no-check_paths'),
+    ('--no_train maybe', 'maybe', '--no_train', '--train')])
+def test_a_value_of_a_switch_is_named(words, value, on, off):
+    with pytest.raises(InputError) as refused:
+        parse_opts([*NEEDED, *words.split()])
+    assert str(refused.value).startswith(f'{on} takes no value, and {value!r} is given; give {on} '
+                                         f'alone, or {off}')
+
+
+def test_a_value_of_a_switch_is_no_file_of_the_command(tmp_path, monkeypatch):
+    parser = Parser('p', 'p')
+    parser.add_argument('files', nargs='*')
+    parser.add_argument('--npy', action='store_true')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--npy takes no value, and 'on' is given"):
+        parser.parse_args(['--npy', 'on', 'a.mp4'])
+    (tmp_path / 'on').touch()
+    assert parser.parse_args(['--npy', 'on', 'a.mp4']).files == ['on', 'a.mp4']
+
+
 @pytest.mark.parametrize('short, name', [
     ('--lr', 'learning_rate'), ('--wd', 'weight_decay'), ('--bs', 'batch_size'),
     ('--epochs', 'n_epochs'), ('--num_workers', 'n_threads'), ('--seed', 'manual_seed')])
@@ -176,3 +201,41 @@ def test_a_command_sees_that_it_is_to_be_quiet():
 def test_usage_fits_a_terminal():
     for name in ('benchmark', 'check_data', 'compare', 'export', 'show_augmentations'):
         assert len(run_script(name, '--help').stdout.splitlines()[0]) <= 100
+
+
+def test_descriptions_keep_words_with_hyphens_whole():
+    shown = Parser('p', 'x ' * 35 + 'opencv-contrib-python-headless').format_help()
+    assert 'opencv-contrib-python-headless' in shown
+
+
+def test_short_flags_may_hold_their_value():
+    parser = Parser('p', 'p')
+    parser.add_argument('-k', type=POSITIVE)
+    assert parser.parse_args(['-k5']).k == 5
+    with pytest.raises(InputError, match='unknown argument -q5'):
+        parser.parse_args(['-q5'])
+
+
+def test_a_recipe_of_nearly_that_name_is_proposed_from_wherever_the_command_runs(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r'did you mean \.\./.*/recipes/scratch\.txt'):
+        parse_opts([*NEEDED, '@scrach'])
+
+
+def test_commands_to_paste_call_the_python_that_runs(tmp_path, monkeypatch):
+    ours = Path(sys.executable).parent
+    (tmp_path / 'python').touch(mode=0o755)
+    for path, name in ((tmp_path, sys.executable), (ours, 'python'),
+                       (tmp_path / 'gone', sys.executable)):
+        monkeypatch.setenv('PATH', str(path))
+        assert command_line('knn', 'a b') == f"{name} -m util_scripts.knn 'a b'"
+
+
+@pytest.mark.parametrize('kind, said', [
+    (between(float, 0.5, 2), 'a number of 0.5 to 2'), (at_least(3), 'a whole number of at least 3'),
+    (between(int, 1, 31, also=-1), 'a number of 1 to 31 or -1')])
+def test_what_a_number_should_be_is_said(kind, said):
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        kind('100.5x')
+    assert str(refused.value) == f"'100.5x' is not {said}"

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.output import MAX_NAMED, wrote
 from tests.helpers import grey_frames, run_script, write_video
-from tests.test_annotation_scripts import CASES, LISTS, make_frames, write_files
+from tests.test_annotation_files import CASES, LISTS, make_frames, write_files
 from tests.test_commands import COMMANDS
 from tests.tiny_data import run_main
 

@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from runtime.errors import InputError
-from runtime.files import keep_copy, replacing, write_json, write_opts, write_text, writing_whole
+from runtime.files import (keep_copy, read_file, replacing, write_json, write_opts, write_text,
+                           writing_whole)
 
 
 @pytest.mark.parametrize('writing', [replacing, writing_whole,
@@ -49,13 +50,15 @@ def _socket(path):
     (os.mkfifo, 'it is a pipe'), (_socket, 'it is a socket'), (os.mkdir, 'Is a directory'),
     (lambda path: path.symlink_to('/dev/null'), 'it is a device'),
     (lambda path: path.symlink_to(path.name), 'Too many levels')])
-def test_no_file_takes_the_place_of_what_is_none(tmp_path, monkeypatch, make, said):
+def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, monkeypatch, make, said):
     monkeypatch.chdir(tmp_path)  # names of sockets are short
     make(tmp_path / 'odd')
     kind = os.lstat('odd').st_mode
     with pytest.raises(InputError, match=f'odd: cannot be written: {said}.*give another path'):
         write_text('odd', 'text')
     assert os.lstat('odd').st_mode == kind and os.listdir() == ['odd']
+    with pytest.raises(OSError, match=said):
+        read_file('odd')
 
 
 def test_any_text_can_be_written(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import main as main_module
-from datasets.frame_folders import FolderError, chosen, find_frames, holds_frames
+from datasets.frame_folders import FolderError, chosen, find_frames, frame_names, holds_frames
 from datasets.frames import FrameError, JpgFrames
 from runtime.errors import InputError
 from util_scripts import check_data, folder_json, predict, ucf101_json
@@ -328,3 +328,37 @@ def test_the_usual_names_need_no_list_of_the_folder(tmp_path, monkeypatch):
     usual = JpgFrames().read(str(tmp_path), range(1, 13))
     monkeypatch.setattr('os.listdir', None)
     assert torch.equal(JpgFrames().read(str(tmp_path), range(1, 13)), usual)
+
+
+@pytest.mark.parametrize('numbers, missing', [
+    ((1, 2, 3, 5, 9), ()), ((1, 2, 3, 4, 6, 9), (5, 7, 8)), ((0, 2, 4, 6, 9), ()),
+    ((0, 2, 4, 8), (6,)), ((5,), ()), ((5, 9), ())])
+def test_numbers_are_missing_where_most_steps_are_one(numbers, missing):
+    names = [f'f_{number}.png' for number in numbers]
+    folder = chosen(sorted(names))
+    assert folder.missing == tuple(f'f_{number}.png' for number in missing)
+    assert folder.names == [f'f_{number}.png' for number in sorted({*numbers, *missing})]
+    assert folder.n == len(numbers)
+
+
+def test_kinds_are_told_apart_by_the_largest_of_them():
+    kinds = {'a': 10, 'b': 6, 'c': 2, 'd': 1}
+    names = sorted(f'{kind}_{i}.png' for kind, n in kinds.items() for i in range(n))
+    with pytest.raises(FolderError) as refused:
+        chosen(names)
+    assert ': a_%d.png (10), b_%d.png (6), c_%d.png (2); say' in str(refused.value)
+    assert len(chosen([name for name in names if name[0] != 'b']).names) == 10
+
+
+def test_the_first_frame_that_is_not_there_is_named(tmp_path):
+    write_frames(tmp_path, ['f_1.png', 'f_2.png'])
+    assert frame_names(str(tmp_path), [2, 1]) == ['f_2.png', 'f_1.png']
+    with pytest.raises(FolderError, match='frame 3 is wanted and the folder has 2 frames'):
+        frame_names(str(tmp_path), [1, 3, 9])
+
+
+def test_a_folder_may_hold_frames_that_are_not_clear(tmp_path):
+    assert not holds_frames(tmp_path / 'gone')
+    write_frames(tmp_path, ['a_1.png', 'b_1.png'])
+    assert holds_frames(tmp_path) and holds_frames(tmp_path, 'a_%d.png')
+    assert not holds_frames(tmp_path, 'c_%d.png')

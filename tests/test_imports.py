@@ -1,4 +1,4 @@
-"""Which module may import which: data flows one way, so imports do too."""
+"""Which module may import which, since data flows one way, and which file of tests is whose."""
 
 import ast
 import subprocess
@@ -46,6 +46,22 @@ ALLOWED = {
                      'util_scripts', 'weights',
                      *TRANSFORMS, *LOOPS},
 }
+# Files of tests that are of no one module, by the words that begin their names: what they are of.
+SUBJECTS = {
+    'advice': 'the cures that errors of all modules give',
+    'bad_input': 'every command and flag given what is wrong',
+    'command_ends': 'what every command says at its end',
+    'commands': 'the help of every command',
+    'docs': 'the pages for people',
+    'fuzz': 'all readers of files, by tests/fuzz.py',
+    'hostile_data': 'annotations, frames and features that are made wrong on purpose',
+    'imports': 'the rooms of the code',
+    'multi_label': 'lists of labels, from the annotation to the pictures',
+    'pipeline': 'real clips, from the frames to recorded results',
+    'processes': 'main.py in processes with signals, launchers and limits',
+    'properties': 'what holds for whatever is drawn, by hypothesis',
+    'recipes': 'the files of flags in recipes/',
+}
 FILES = [path for path in sorted(ROOT.rglob('*.py'))
          if path.relative_to(ROOT).parts[0].removesuffix('.py') in ALLOWED]
 
@@ -90,3 +106,14 @@ def test_opts_and_errors_do_not_wait_for_torch():
     code = ('import sys, opts, runtime.arguments, runtime.errors; opts.build_parser(); '
             'sys.exit("torch" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_test_files_are_called_as_modules():
+    """tests/test_NAME.py or test_NAME_SUBJECT.py is of a module, command or package NAME."""
+    modules = {path.stem.strip('_') for path in FILES} | {path.parent.name for path in FILES}
+    files = {path.stem.removeprefix('test_') for path in ROOT.glob('tests/test_*.py')}
+
+    def of_any(names):
+        return {file for file in files for name in names if f'{file}_'.startswith(f'{name}_')}
+    assert not files - of_any(modules) - of_any(SUBJECTS), 'see Tests in CONTRIBUTING.md'
+    assert not [name for name in SUBJECTS if not of_any([name])]

@@ -161,3 +161,16 @@ def test_any_label_among_the_best_by_hand_of_random_scores(seed):
     expected = [sum(any(targets[i, c] for c in sorted(range(7), key=lambda c: -scores[i, c])[:k])
                     for i in range(40)) for k in (1, 3, 6)]
     assert [int(hits) for hits in topk_any_hits(scores, targets, (1, 3, 6))] == expected
+
+
+def test_what_is_right_is_no_mistake():
+    counts = torch.tensor([[9, 1, 0], [0, 9, 2], [0, 0, 9]])
+    assert most_confused(counts, 9) == [(1, 2, 2), (0, 1, 1)] and counts[0, 0] == 9
+
+
+def test_sums_go_on_from_totals():
+    sums = Sums({'loss': 1.5})
+    sums.add(loss=0.5, clips=3)
+    assert sums.totals() == {'loss': 2.0, 'clips': 3.0}
+    assert Sums(list(sums.totals().items())).totals() == sums.totals() and sums.total('gone') == 0
+    assert sums.tensor(['clips', 'loss'], torch.device('cpu')).tolist() == [3, 2]

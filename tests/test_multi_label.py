@@ -19,7 +19,7 @@ from opts import parse_opts
 from runtime.errors import InputError
 from tests.helpers import write_video
 from tests.processes import run_ranks
-from tests.test_plots import is_picture
+from tests.test_plotting import is_picture
 from tests.tiny_data import CLASSES, MultiLabelData, run_main
 from util_scripts import (check_data, describe_checkpoint, eval_accuracy, knn, plot_log,
                           plot_results, predict)

@@ -299,3 +299,92 @@ def test_states_of_any_precision_go_on_in_any(saved, loaded):
     optimization = ours(network(), '--precision', loaded)
     optimization.load_state_dict(state)
     assert bool(optimization.state_dict()['scaler']) == (loaded == 'fp16')
+
+
+def test_a_plateau_alone_watches_the_loss():
+    assert [ours(network(), '--lr_scheduler', name).watches_loss
+            for name in ('plateau', 'multistep', 'cosine')] == [True, False, False]
+
+
+@pytest.mark.parametrize('name, factor', [('sgd', 4), ('adamw', 2)])
+def test_larger_batches_have_a_higher_rate_until_they_are_not(name, factor):
+    optimization = ours(network(), '--optimizer', name)
+    optimization.begin_epoch(1, 4.0)
+    assert optimization.lr == pytest.approx(0.05 * factor)
+    optimization.begin_epoch(1)
+    assert optimization.lr == 0.05
+
+
+def test_a_state_of_before_the_end_of_an_epoch_has_it_yet():
+    """Those of the 2020 code were saved before the schedule's move."""
+    for flags, rates in ((('--multistep_milestones', 1), (0.005, 0.05)),
+                         (('--lr_scheduler', 'plateau'), (0.05, 0.05))):
+        state = ours(network(), *flags).state_dict()
+        for is_behind, rate in zip((True, False), rates):
+            optimization = ours(network(), *flags)
+            optimization.load_state_dict(state, is_one_epoch_behind=is_behind)
+            assert optimization.lr == pytest.approx(rate)
+    optimization = ours(network(), '--multistep_milestones', 1)
+    optimization.load_state_dict(ours(network(), '--multistep_milestones', 1).state_dict())
+    assert optimization.lr == 0.05
+
+
+def test_a_state_in_mid_epoch_goes_on_along_the_cosine():
+    flags = '--lr_scheduler', 'cosine', '--n_epochs', 2
+    first = ours(network(), *flags, steps_per_epoch=4)
+    for _ in range(3):
+        first.step(torch.zeros((), requires_grad=True))
+    second = ours(network(), *flags, steps_per_epoch=4)
+    second.load_state_dict(first.state_dict(), n_steps=3)
+    for optimization in (first, second):
+        optimization.step(torch.zeros((), requires_grad=True))
+    assert second.lr == first.lr == pytest.approx(0.025)
+
+
+def test_states_of_other_shapes_are_refused():
+    net = network()
+    optimization = ours(net)
+    optimization.step(next(losses(net, 1)))
+    state = optimization.state_dict()
+    ours(network()).load_state_dict(state)
+    state['optimizer']['state'][0]['momentum_buffer'] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match='momentum_buffer is of another shape'):
+        ours(network()).load_state_dict(state)
+
+
+def test_a_clipped_step_is_as_long_as_the_gradient_may_be():
+    net, before = network(), network()
+    ours(net, '--momentum', 0, '--weight_decay', 0, '--clip_grad_norm', 0.01).step(
+        next(losses(net, 1)))
+    moved = torch.cat([(a - b).flatten() for a, b in zip(net.parameters(), before.parameters())])
+    assert moved.norm().item() == pytest.approx(0.05 * 0.01, rel=1e-3)
+
+
+def test_weights_that_a_loss_does_not_reach_stay():
+    """Also where an earlier one did, without momentum; those of decay are of each step."""
+    first, second = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimization = Optimization([*first.parameters(), *second.parameters()],
+                                options('--momentum', 0), CPU)
+    optimization.step((first(torch.ones(2)) + second(torch.ones(2))).sum())
+    before = second.weight.clone()
+    optimization.step(first(torch.ones(2)).sum())
+    assert torch.equal(second.weight, before)
+
+
+def test_a_plateau_is_where_a_loss_falls_by_a_ten_thousandth_at_most():
+    for losses_, rate in (((1.0, 0.9998), 1.0), ((1.0, 0.99995), 0.1), ((1.0, 0.95, 0.949), 1.0)):
+        schedule, rates = optim.Plateau(patience=0), [1.0]
+        for val_loss in losses_:
+            rates = schedule.end_epoch(rates, [1.0], val_loss)
+        assert rates == [rate], losses_
+    schedule = optim.Plateau(patience=0, threshold=0.5)
+    assert [schedule.end_epoch([1.0], [1.0], val_loss) for val_loss in (1.0, 0.5, 0.49)] == [
+        [1.0], [0.1], [1.0]]
+
+
+def test_a_state_of_a_schedule_tells_all_of_it():
+    state = optim.Plateau(patience=3).state_dict()
+    assert state == {'name': 'plateau', 'last_epoch': 0, 'patience': 3, 'factor': 0.1, 'eps': 1e-8,
+                     'threshold': 1e-4, 'best': float('inf'), 'num_bad_epochs': 0}
+    assert MultiStep([3, 3]).state_dict() == {'name': 'multistep', 'last_epoch': 0, 'gamma': 0.1,
+                                              'milestones': {3: 2}}

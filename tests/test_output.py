@@ -1,5 +1,6 @@
 """What is printed: control characters are shown, and no stream that fails is a traceback."""
 
+import fcntl
 import io
 import os
 import subprocess
@@ -8,7 +9,8 @@ import sys
 import pytest
 
 from runtime import errors
-from runtime.output import SafeStream, note, printable, safe_streams, shown_control, to_stderr
+from runtime.output import (SafeStream, be_quiet, is_quiet, note, printable, safe_streams,
+                            shown_control, to_stderr, warn, wrapped, wrote)
 from tests.processes import ROOT
 from util_scripts import describe_checkpoint
 
@@ -58,9 +60,12 @@ class Broken(io.StringIO):
         raise self.error
 
 
-@pytest.mark.parametrize('error, status', [(BrokenPipeError(32, 'Broken pipe'), 141),
-                                           (OSError(28, 'No space left on device'), 1),
-                                           (ValueError('I/O operation on closed file'), 1)])
+# What writing raises, and the exit status then.
+FAILURES = [(BrokenPipeError(32, 'Broken pipe'), 141), (OSError(28, 'No space left on device'), 1),
+            (ValueError('I/O operation on closed file'), 1)]
+
+
+@pytest.mark.parametrize('error, status', FAILURES)
 def test_a_command_ends_where_its_stdout_fails(monkeypatch, capsys, error, status):
     monkeypatch.setattr(sys, 'stdout', Broken(error))
     done = []
@@ -167,3 +172,53 @@ def test_errors_are_wrapped_on_a_terminal(monkeypatch, capsys):
         errors.run(fail, [])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 1 and max(map(len, lines)) <= 100 and lines[0].startswith('error: a.json')
+
+
+def test_long_lines_are_broken_between_words_alone():
+    assert wrapped('a' * 49 + ' ' + 'b' * 50) == 'a' * 49 + ' ' + 'b' * 50
+    assert wrapped('a' * 50 + ' ' + 'b' * 50) == 'a' * 50 + '\n  ' + 'b' * 50
+    for word in ('x' * 120, 'x-' * 60):
+        assert wrapped(f'a {word} b') == f'a\n  {word}\n  b'
+
+
+def test_files_are_named_up_to_eight(capsys):
+    for n, words in ((8, 'written: a/0.png, a/1.png'), (9, 'written: 9 files in a (two)')):
+        wrote(*(f'a/{i}.png' for i in range(n)), about='two', then='look')
+        assert capsys.readouterr().out.startswith(words)
+
+
+@pytest.mark.parametrize('say', [note, lambda line: note(line, sys.stderr), to_stderr, warn])
+def test_what_is_said_is_there_at_once(monkeypatch, say):
+    """Also where a command is killed, and where it is read by another program."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding='utf-8', write_through=False)
+    monkeypatch.setattr(sys, 'stdout', stream)
+    monkeypatch.setattr(sys, 'stderr', stream)
+    say('a')
+    assert written.getvalue().endswith(b'a\n')
+
+
+def test_a_command_is_quiet_alone(capsys):
+    be_quiet()
+    with safe_streams(False):
+        assert not is_quiet()
+        be_quiet()
+        note('a')
+    assert not is_quiet() and capsys.readouterr().out == ''
+
+
+def test_descriptors_that_were_closed_go_nowhere():
+    """Else the next file that is opened would be the stdin of the command, or take what it says."""
+    kept = [os.dup(number) for number in range(3)]
+    try:
+        for number in range(3):
+            os.close(number)
+        with safe_streams(False):
+            modes = [fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE for number in range(3)]
+            places = {os.fstat(number).st_rdev for number in range(3)}
+    finally:
+        for number, copy in enumerate(kept):
+            os.dup2(copy, number)
+            os.close(copy)
+    assert modes == [os.O_RDONLY, os.O_WRONLY, os.O_WRONLY]
+    assert places == {os.stat(os.devnull).st_rdev}

@@ -242,3 +242,37 @@ def test_draws_are_those_of_earlier_versions():
     assert [key.index for key in next(iter(batches))] == [3, 1, 0, 4, 2]
     with batches.batch_draw(0):
         assert torch.rand(2).tolist() == pytest.approx([0.1951506, 0.0555268])
+
+
+def test_draws_of_balanced_batches_are_all_different():
+    batches = BalancedBatches(GROUPS, 27, 9, seed=1, n_draws=3)
+    keys = [key for batch in batches for key in batch]
+    counts = torch.tensor([key.index for key in keys]).bincount(minlength=27)
+    assert len(keys) == 81 and sorted((key.index, key.draw) for key in keys) == [
+        (video, draw) for video in range(27) for draw in range(counts[video])]
+
+
+def test_a_key_is_of_the_whole_video_without_being_told():
+    assert Key(5) == (5, 0, 0, None, 0)
+
+
+def test_a_position_holds_for_the_epoch_that_it_is_of():
+    batches = ShuffledBatches(40, 16, seed=1)
+    batches.set_position(2, 1)
+    assert len(list(batches)) == 2 and {key.epoch for batch in batches for key in batch} == {2}
+    batches.set_position(3)
+    assert len(list(batches)) == 3
+
+
+def test_what_is_drawn_for_a_batch_differs_by_process_batch_epoch_and_seed():
+    def seeds(seed, epoch, rank):
+        batches = ShuffledBatches(40, 16, seed, rank, 2)
+        batches.set_position(epoch)
+        return [batches.draw_seed(i) for i in range(3)]
+    found = sum((seeds(*where) for where in ((1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 1, 1))), [])
+    assert len(set(found)) == 12 and seeds(1, 1, 0) == found[:3]
+
+
+def test_crops_share_the_places_of_a_batch():
+    assert [len(batch) for batch in ClipBatches([1] * 6, 6, n_crops=3)] == [2, 2, 2]
+    assert [len(batch) for batch in ClipBatches([1] * 3, 2, n_crops=3)] == [1, 1, 1]

@@ -42,3 +42,34 @@ def test_places_of_faults_are_shown_in_short():
     check = schema.mapping(schema.TEXT, schema.TEXT)
     for name, shown in (('x' * 60, 'x' * 60), ('x' * 61, "'" + 'x' * 59 + '...')):
         assert shown in check({name: 3}) and check({name: 3}).endswith(' is 3, not a text')
+
+
+def test_lists():
+    check = schema.list_of(schema.whole(0))
+    assert not check([]) and not check((1, 1)) and check([1, -1]).startswith('[1] is -1, not')
+    for wrong in ('ab', b'ab', {1}, 3):
+        assert check(wrong).endswith(', not a list'), wrong
+    unique = schema.list_of(schema.TEXT, is_unique=True)
+    assert not unique(['a', 'b']) and unique(['a', 'b', 'c', 'b']) == " has 'b' twice"
+
+
+def test_fields_that_are_needed_and_that_may_be_there():
+    check = schema.fields({'a': schema.TEXT}, {'b': schema.NUMBER})
+    assert not check({'a': ''}) and not check({'a': '', 'b': 1, 'c': check})
+    assert check({'b': 1}) == '.a is missing' and check([]).endswith('a table of names and values')
+    assert check({'a': 1}) == '.a is 1, not a text'
+    assert check({'a': '', 'b': '1'}) == ".b is '1', not a finite number"
+
+
+@pytest.mark.parametrize('text', ['a\x1fb', 'a\x7fb', 'a\x9fb', 'a\u2028b', 'a\u2029b', 'a\u202eb',
+                                  'a\u2069b', 'a\nb'])
+def test_names_are_one_line_that_drives_nothing(text):
+    assert schema.NAME(text) and not schema.TEXT(text) and not schema.NAME('a b\xa0é')
+
+
+@pytest.mark.parametrize('check, right, wrong', [
+    (schema.REAL, (1, 0.5, float('nan')), (True, '1', None)), (schema.BOOL, (True, False), (1, 0)),
+    (schema.NUMBER, (1, 0.5), (float('nan'), True)), (schema.OBJECT, ({}, {'a': 1}), ([], 'a')),
+    (schema.TEXT, ('', 'a\nb'), (b'a', 1)), (schema.NAME, ('', 'a b'), ('a\nb', 1, None))])
+def test_plain_values(check, right, wrong):
+    assert not any(map(check, right)) and all(map(check, wrong))

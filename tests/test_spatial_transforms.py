@@ -168,3 +168,28 @@ def test_a_batch_is_mixed_in_the_one_way_that_is_asked_for(flags):
         mixed, _ = S.BatchMix(2, **flags)(clips, torch.tensor([0, 1]))
         is_pasted = bool(((mixed == 0) | (mixed == 200)).all())
         assert is_pasted == ('cutmix' in flags)
+
+
+@pytest.mark.parametrize('position', S.CORNERS)
+def test_a_corner_is_resized_as_a_whole_frame_is(position, clip):
+    crop = S.CornerCrop(8, position, 0.75)
+    top, left, height, width = crop.box(30, 40)
+    assert (height, width) == (22, 22)
+    assert torch.equal(crop(clip), S.Resize(8)(clip[..., top:top + 22, left:left + 22]))
+
+
+@pytest.mark.parametrize('transform', [
+    S.Resize(16), S.CornerCrop(16, 'bottom_left', 0.5), S.EvenCrops(16, 3), S.EvenCrops(16, 1, 20),
+    S.CenterCrop(16), S.MultiScaleCornerCrop(16), S.RandomResizedCrop(16),
+    S.Compose([S.Resize(20), S.CenterCrop(16)]), S.Compose([S.MultiScaleCornerCrop(16)])],
+    ids=lambda transform: type(transform).__name__)
+@pytest.mark.parametrize('height, width', [(30, 40), (40, 30)])
+def test_what_is_resized_first_and_the_rest_are_the_transform(transform, height, width):
+    clip = torch.randint(256, (2, 3, height, width), dtype=torch.uint8)
+    torch.manual_seed(0)
+    expected = transform(clip)
+    torch.manual_seed(0)
+    (top, left, box_height, box_width), size, rest = S.first_resize(transform, height, width)
+    box = clip[..., top:top + box_height, left:left + box_width]
+    found = rest(S.F.resize(box, list(size), antialias=True))
+    assert torch.equal(found, expected)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from runtime.errors import InputError
-from tests.test_annotation_scripts import make_frames
+from tests.test_annotation_files import make_frames
 from util_scripts.folder_json import main
 from util_scripts.helpers.splits import Own, draw_subsets, folds, group_reader
 

@@ -108,3 +108,26 @@ def test_even_windows(n_frames, n, begins):
     assert [window[0] for window in windows] == begins
     assert all(len(window) == 8 for window in windows)
     assert T.n_even_windows(n_frames, 8, n) == len(windows)
+
+
+def test_what_transforms_are_without_being_told():
+    assert T.TemporalEvenCrop(4)(range(1, 11)) == [[4, 5, 6, 7]]
+    assert T.SlidingWindow(4)(range(8)) == T.SlidingWindow(4, 4)(range(8))
+    assert T.TemporalTransform().n_clips(9) == 1 and T.TemporalTransform().clip_length(9) == 9
+
+
+@pytest.mark.parametrize('low, high, size, span', [(2, 2, 4, 7), (1.5, 1.5, 4, 5), (0.5, 0.5, 4, 2),
+                                                   (1, 1, 1, 1)])
+def test_a_clip_of_another_speed_is_every_so_many_th_frame(low, high, size, span):
+    """The crop is as long as the clip needs, no longer."""
+    asked = []
+
+    def crop(n):
+        asked.append(n)
+        return T.TemporalBeginCrop(n)
+    frames = T.SpeedJitter(crop, size, low, high)(range(20))
+    assert asked == [span] and frames == [int(i * low) for i in range(size)]
+    torch.manual_seed(0)
+    jitter = T.SpeedJitter(T.TemporalBeginCrop, 9, 0.5, 2)
+    ends = {jitter(range(40))[-1] for _ in range(200)}
+    assert min(ends) == 4 and max(ends) == 15

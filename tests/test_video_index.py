@@ -13,7 +13,7 @@ from datasets.video import Video, count_frames, read_rgb
 from datasets.video_index import VideoIndex
 from runtime.errors import InputError
 from tests.helpers import write_video
-from tests.test_video_reader import noise, remux
+from tests.test_video import noise, remux
 from util_scripts import folder_json
 
 

@@ -12,7 +12,7 @@ import torch
 from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, JpgFrames
 from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler
-from datasets.video import Video
+from datasets.video import Video, open_file
 from runtime.errors import InputError
 from runtime.names import meant_file
 from spatial_transforms import first_resize
@@ -45,7 +45,7 @@ class FileSource:
     def length_sec(self) -> float:
         """What the file says of its length in seconds, 0 where it says nothing."""
         try:
-            with av.open(str(self.path)) as container:
+            with open_file(self.path) as container:
                 return max(0, (container.duration or 0) / av.time_base)
         except (av.error.FFmpegError, OSError):
             return 0.0
@@ -163,7 +163,7 @@ def _check_is_video(path: Path) -> None:
     if is_video(path.name):
         return
     try:
-        with av.open(str(path)) as container:
+        with open_file(path) as container:
             kind = container.format.name
     except (av.error.FFmpegError, OSError):
         return  # said when it is read

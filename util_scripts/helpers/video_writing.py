@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from datasets.scaling import DEFAULT_FPS
-from datasets.video import reason
+from datasets.video import open_file, reason
 
 CLOCK_HZ = 90_000  # units of the time stamps
 
@@ -82,7 +82,7 @@ class Sound:
         self.trouble: str | None = None
         if path is None:
             return
-        self._input = av.open(str(path))
+        self._input = open_file(path)
         if self._input.streams.audio:
             audio, video = self._input.streams.audio[0], self._input.streams.video[0]
             begin_sec = float((video.start_time or 0) * video.time_base)

@@ -105,7 +105,8 @@ ODD_TENSORS = {
     'uint8': lambda t: t.byte(), 'bool': lambda t: t > 0, 'complex': lambda t: t.cfloat(),
     'sparse': lambda t: t.to_sparse(), 'csr': lambda t: t.flatten(1).to_sparse_csr(),
     'quantised': lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
-    'nested': lambda t: torch.nested.nested_tensor([t, t], layout=torch.jagged),
+    'float8_e4m3fn': lambda t: t.to(torch.float8_e4m3fn), 'bits8': lambda t: t.byte().view(
+        torch.bits8), 'nested': lambda t: torch.nested.nested_tensor([t, t], layout=torch.jagged),
     'meta': lambda t: t.to('meta'), 'scalar': lambda t: t.sum(), 'none': lambda t: t[:0],
     'expanded': lambda t: torch.zeros(()).expand(t.shape),
     'of 256 GB': lambda t: torch.zeros(()).expand(2 ** 36, *t.shape[1:]),
@@ -120,6 +121,15 @@ def test_a_tensor_that_is_no_weight_is_named(content, tmp_path, kind, name):
     state_dict = dict(content['state_dict'])
     state_dict[name] = ODD_TENSORS[kind](state_dict[name])
     assert name in sentence(saved(tmp_path / 'a.pth', content, state_dict=state_dict))
+
+
+def test_large_numbers_are_finite_though_their_sum_is_not(content, tmp_path):
+    state_dict = {**content['state_dict'], 'fc.weight': torch.full((3, 3), 3e38)}
+    path = saved(tmp_path / 'a.pth', content, state_dict=state_dict)
+    assert read(path).not_finite == ()
+    state_dict['fc.weight'] = torch.tensor([math.inf, -math.inf])
+    path = saved(tmp_path / 'a.pth', content, state_dict=state_dict)
+    assert read(path).not_finite == ('fc.weight',)
 
 
 @pytest.mark.filterwarnings('ignore')

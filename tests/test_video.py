@@ -4,6 +4,7 @@ import csv
 import os
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from tests.helpers import cut_short, grey_frames, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import check_data, folder_json, generate_video_hdf5, generate_video_jpgs, predict
 from util_scripts.generate_video_jpgs import Job, extract
+from util_scripts.helpers.video_sources import find_sources
 from util_scripts.helpers.videos import is_video
 
 
@@ -630,3 +632,20 @@ def test_edges_of_crops_are_nearly_where_they_should_be():
     assert all(ours < theirs + 0.1 for ours, theirs in zip(offs, rounded))
     assert find_span(0, 240, 240, 112) == (0, 240, 112, 0)
     assert find_span(12, 112, 240, 50) == (12, 100, 50, 0)
+
+
+@pytest.mark.parametrize('make, said', [
+    (os.mkfifo, 'it is a pipe'), (os.mkdir, 'Is a directory'), (lambda path: None, 'No such file'),
+    (lambda path: path.symlink_to('/dev/zero'), 'it is a device')])
+def test_what_is_no_file_is_not_opened(tmp_path, make, said):
+    make(tmp_path / 'a.mp4')
+    for read in (Video, count_frames, count_packets, lambda path: list(read_rgb(path, [1]))):
+        with pytest.raises(VideoError, match=said):
+            read(str(tmp_path / 'a.mp4'))
+
+
+def test_a_name_like_a_protocol_is_that_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / 'a.mp4', grey_frames(range(0, 200, 10)))
+    os.rename('a.mp4', 'concat:a.mp4')
+    assert find_sources([Path('concat:a.mp4')], 25)[0].length_sec() == pytest.approx(0.8, abs=0.05)
