@@ -28,6 +28,7 @@ from runtime.errors import InputError
 from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_of, store_as_half,
                                write_onnx, write_openvino, write_program)
 from runtime.files import refuse_what_is_no_file, write_text
+from runtime.locks import lock
 from runtime.output import is_quiet, note, wrote
 from util_scripts.helpers.model_card import card
 from util_scripts.helpers.prediction import read_labels
@@ -125,8 +126,9 @@ def named_at_last(target: Path) -> Iterator[Path]:
         refuse_what_is_no_file(target)
         folder = tempfile.mkdtemp(prefix='.export_', dir=target.parent)
         yield Path(folder) / target.name
-        for path in sorted(Path(folder).iterdir()):
-            os.replace(path, target.parent / path.name)
+        with lock(target.parent / '.export.lock', waits=True):  # all files are of one export
+            for path in sorted(Path(folder).iterdir()):
+                os.replace(path, target.parent / path.name)
     except OSError as error:
         raise InputError(f'{target}: cannot be written: {error.strerror or error}; free space, '
                          'mend the permissions or give another path') from None
