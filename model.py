@@ -18,7 +18,7 @@ from models.base import Classifier
 from models.exported import ExportedNetwork
 from opts import (NETWORK_FLAGS, NORMALIZATION_FLAGS, Options, build_parser, clip_shape,
                   normalization, replace)
-from runtime.engines import Engine, contents_of
+from runtime.engines import ANY, Engine, contents_of
 from runtime.errors import InputError
 from runtime.exporting import compiled_network
 from runtime.hardware import InPrecision, in_precision
@@ -65,6 +65,10 @@ def load_network(opts: Options, weights: Weights) -> Classifier:
 
 
 def _exported_network(opts: Options, weights: Weights, engine: Engine) -> ExportedNetwork:
+    n_classes = weights.network['n_classes']
+    if engine.n_classes not in (ANY, n_classes):
+        raise WeightsError(f'{weights.path}: gives {engine.n_classes} numbers for a clip, and says '
+                           f'that its classes are {n_classes}; export the checkpoint again')
     engine.compile(opts.precision, opts.backend)
     prepared = None
     if engine.record['exported'].get('preprocess'):
@@ -136,6 +140,8 @@ def _classifier(opts: Options, network: Classifier, weights: Weights, class_name
 def empty_network(opts: Options, weights: Weights) -> Classifier:
     """The network of a weights file, on the meta device: it has shapes but takes no memory."""
     with torch.device('meta'):
+        if weights.engine:  # whose file shows no tensors
+            return build_network(opts, **_beyond_flags(weights))
         network = _network_for(opts, weights)
     _fitting(network, weights.state_dict, weights.path)
     return network
@@ -154,7 +160,7 @@ def _network_for(opts: Options, weights: Weights) -> Classifier:
     Raises WeightsError where the file describes a much larger network than it has numbers for: a
     small file could take all memory.
     """
-    more = {name: value for name, value in weights.network.items() if name not in NETWORK_FLAGS}
+    more = _beyond_flags(weights)
     is_of_file = opts.n_classes == weights.network['n_classes']
     try:
         with torch.device('meta'):
@@ -167,6 +173,11 @@ def _network_for(opts: Options, weights: Weights) -> Classifier:
         raise WeightsError(f'{weights.path}: describes a network of {n_described} numbers and has '
                            f'{n_numbers}; check the network flags, or give an unchanged file')
     return build_network(opts, **more)
+
+
+def _beyond_flags(weights: Weights) -> dict[str, Any]:
+    """Options of the network of a weights file that are no flags."""
+    return {name: value for name, value in weights.network.items() if name not in NETWORK_FLAGS}
 
 
 def _fitting(network: nn.Module, state_dict: Mapping[str, torch.Tensor],

@@ -153,6 +153,7 @@ def read(path: str | Path, hints: Mapping[str, Any] = {}, use_ema: bool | None =
         weights = interpret(loaded, Path(path), hints, use_ema)
         return weights if weights.is_average else replace(weights, stored_types=types)
     engine = open_engine(path)
+    _check_format(engine.record, Path(path))
     file = {**engine.record, 'state_dict': {}}
     return replace(interpret(file, Path(path), hints, use_ema), engine=engine)
 
@@ -226,11 +227,7 @@ def _loaded(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not isinstance(file, dict):
         raise CheckpointError(f'{path}: not a checkpoint: it holds a {type(file).__name__}; give '
                               'a .pth file with a state_dict of weights')
-    version = file.get('format_version', 0)
-    if type(version) is not int or version > FORMAT_VERSION:
-        said = version if isinstance(version, str) else shown(version)
-        raise CheckpointError(f'{path}: is of format {said}, and this code reads formats up to '
-                              f'{FORMAT_VERSION}; update the code')
+    _check_format(file, path)
     _check_tensors(file, n_bytes, path)
     key = next((key for key in state_dict_keys() if isinstance(file.get(key), dict)), None)
     state_dict = file if key is None else file[key]
@@ -242,6 +239,15 @@ def _loaded(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         name: _in_fp32(value)
         for name, value in _unwrapped(state_dict, is_ours='format_version' in file).items()
     }}, _float_types(state_dict)
+
+
+def _check_format(file: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError for a record of a later version of this code."""
+    version = file.get('format_version', 0)
+    if type(version) is not int or version > FORMAT_VERSION:
+        said = version if isinstance(version, str) else shown(version)
+        raise CheckpointError(f'{path}: is of format {said}, and this code reads formats up to '
+                              f'{FORMAT_VERSION}; update the code')
 
 
 def _float_types(state_dict: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -507,6 +513,9 @@ def _our_record(file: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if 'stem_planes' in options:
         network['stem_planes'] = _stem_planes(file, network, path)
     names = file.get('class_names')
+    if names is not None and len(names) != network['n_classes']:
+        raise WeightsError(f'{path}: names {len(names)} classes, and its network has '
+                           f'{network["n_classes"]}; give an unchanged file')
     clip = _flags_of(file, 'clip_options', CLIP_FLAGS, path)
     _check_clips(clip, path)
     return {'state_dict': file['state_dict'],

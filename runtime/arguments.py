@@ -146,6 +146,11 @@ def opposite(flag: str) -> str:
     return f'--{flag[5:]}' if flag.startswith('--no_') else f'--no_{flag[2:]}'
 
 
+# How flags begin that turn something off, and what is taken for the value of a switch.
+NEGATIONS = ('--no_', '--no-')
+TRUTH_VALUES = ('true', 'false', 'yes', 'no', 'on', 'off', '1', '0')
+
+
 class Switch(argparse.Action):
     """A switch, which its opposite turns off: of both, the last counts.
 
@@ -163,7 +168,8 @@ class Switch(argparse.Action):
                  option_string: str | None = None) -> None:
         is_on = option_string not in self.opposites
         if values and not is_on:
-            parser.error(f'{option_string} takes no values')
+            parser.error(f'{option_string} takes no values: give it alone, or them after '
+                         f'{self.option_strings[0]}')
         setattr(namespace, self.dest, (values or True) if is_on else False)
 
 
@@ -306,8 +312,10 @@ class Parser(argparse.ArgumentParser):
             self._refuse_named(argument.lstrip('-'))
             near = self._nearest(argument.lstrip('-'))
             self.error(f'unknown argument {argument}' + (f'; did you mean {near}?' if near else ''))
+        self._refuse_value_of_switch(args, ())
         namespace, left = self.parse_known_args(args, namespace)
         if left:
+            self._refuse_value_of_switch(args, left)
             self.error(f'unknown argument {left[0]}')
         return namespace
 
@@ -322,6 +330,37 @@ class Parser(argparse.ArgumentParser):
         names = [action.dest for action in self._actions if not action.option_strings]
         if name in names:
             self.error(f'{name} is given without --{name}: {self.prog} {" ".join(names)}')
+
+    def _refuse_value_of_switch(self, args: Sequence[str], left: Collection[str]) -> None:
+        """Raise InputError where a switch has a value: one behind =, such a word as true, or one of
+        `left`, which no argument takes."""
+        for number, word in enumerate(args):
+            if word == '--':
+                return
+            flag, equals, value = word.partition('=')
+            names = self._names_of_switch(flag)
+            if not names:
+                continue
+            if not equals:
+                value = ''.join(args[number + 1:number + 2])
+                is_meant = value.lower() in TRUTH_VALUES and not os.path.exists(value)
+                if value not in left and not is_meant:
+                    continue
+            self.error(f'{names[0]} takes no value, and {value!r} is given; give {names[0]} '
+                       f'alone, or {" or ".join(names[1:])} for the opposite')
+
+    def _names_of_switch(self, flag: str) -> list[str]:
+        """[the flag, what turns it round] of a switch, whose name may be cut short; else []."""
+        if not flag.startswith('--'):
+            return []
+        known = self._option_string_actions
+        found = ([(known[flag], flag)] if flag in known
+                 else [match[:2] for match in self._get_option_tuples(flag)])
+        if len(found) != 1 or found[0][0].nargs != 0 or found[0][0].dest == 'help':
+            return []
+        [(action, name)] = found
+        return [name, *(other for other in action.option_strings
+                        if other.startswith(NEGATIONS) != name.startswith(NEGATIONS))]
 
     def _unknown(self, args: Sequence[str]) -> Iterator[str]:
         """The arguments that look like a flag of this command and are none, nor begin one."""

@@ -12,13 +12,14 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.passes import move_to_device_pass
 
-from runtime.errors import InputError, first_line
+from runtime.errors import InputError
 from runtime.files import file_size, parse_json
 
 # Of the record that travels in a file; one of a later version is refused.
@@ -66,13 +67,16 @@ def quiet() -> Iterator[None]:
 class Engine:
     """One exported network.
 
-    record: what a checkpoint says of its network, and `exported`: how the file was made
-    shape:  (C, T, H, W) of a clip; `ANY` where the file takes any size
+    record:    what a checkpoint says of its network, and `exported`: how the file was made
+    shape:     (C, T, H, W) of a clip; `ANY` where the file takes any size
+    n_classes: how many it gives, `ANY` where it does not say that
     """
 
-    def __init__(self, path: Path, record: Mapping[str, Any],
-                 shape: tuple[int, ...]) -> None:
-        self.path, self.record, self.shape = path, record, shape
+    def __init__(self, path: Path, record: Mapping[str, Any], taken: Sequence[Any],
+                 given: Sequence[Any]) -> None:
+        self.path, self.record = path, record
+        _, *self.shape = map(_size, taken)
+        _, self.n_classes = map(_size, given)
         self._run: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
@@ -84,14 +88,23 @@ class Engine:
         if self._run is None:
             self.compile()
         assert self._run is not None
-        wanted, given = self.shape, tuple(clips.shape[1:])
+        wanted, given = self.shape, clips.shape[1:]
         if any(size not in (ANY, own) for size, own in zip(wanted, given)):
             names = 'x'.join('any' if size == ANY else str(size) for size in wanted)
             raise InputError(f'{self.path}: takes clips of {names} (channels, frames, height, '
                              f'width), and these are of {"x".join(map(str, given))}; export the '
                              'checkpoint with --dynamic_time or --dynamic_size, or give '
                              '--sample_duration or --sample_size of the file')
-        return self._run(clips)
+        try:
+            output = self._run(clips)
+            if len(output) != len(clips):
+                raise ValueError(f'gives {len(output)} for {len(clips)} clips')
+        except Exception as error:  # of libraries, such as of a pool that is larger than its map
+            sizes = 'x'.join(map(str, given))
+            raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); '
+                             'give more frames or pixels, or export the checkpoint without '
+                             '--dynamic_time and --dynamic_size') from None
+        return output
 
     def _only_fp32(self, precision: str) -> None:
         if precision != 'fp32':
@@ -109,18 +122,22 @@ class TorchEngine(Engine):
             self._program = torch.export.load(path, extra_files=files)
         clips = next(node for node in self._program.graph.nodes
                      if node.op == 'placeholder' and node.name == INPUT)
-        sizes = clips.meta['val'].shape[1:]
-        super().__init__(path, parse_json(files[RECORD] or '{}'),
-                         tuple(size if isinstance(size, int) else ANY for size in sizes))
+        [output] = self._program.graph.output_node().args[0]
+        super().__init__(path, parse_json(files[RECORD] or '{}'), clips.meta['val'].shape,
+                         output.meta['val'].shape)
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
         if backend == 'openvino':
             raise InputError(f'{self.path}: OpenVINO does not read .pt2; export the checkpoint '
                              'to .xml, or drop --backend')
         self._only_fp32(precision)
-        module = self._program.module()
+        module, device = self._program.module(), torch.device('cpu')
 
         def run(clips: torch.Tensor) -> torch.Tensor:
+            nonlocal module, device
+            if clips.device != device:  # its weights are made on the CPU
+                device = clips.device
+                module = move_to_device_pass(self._program, device).module()
             with torch.inference_mode():
                 return module(clips.contiguous()).float()
         self._run = run
@@ -135,10 +152,11 @@ class OnnxEngine(Engine):
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         self._session = runtime.InferenceSession(path, options, providers=_providers(runtime))
-        [clips] = self._session.get_inputs()
+        [clips], [output] = self._session.get_inputs(), self._session.get_outputs()
+        if clips.name != INPUT:
+            raise ValueError(f'takes {clips.name}, not {INPUT}')
         meta = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(path, parse_json(meta.get(RECORD, '{}')),
-                         tuple(size if isinstance(size, int) else ANY for size in clips.shape[1:]))
+        super().__init__(path, parse_json(meta.get(RECORD, '{}')), clips.shape, output.shape)
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
         if backend == 'openvino':
@@ -158,11 +176,19 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, path: Path) -> None:
         openvino = extra('openvino', f'{path}: to run an OpenVINO model')
+        with open(path, 'rb') as file:
+            # Of other XML it would say on stderr that it is no text of TensorFlow either.
+            if b'<net ' not in file.read(4096):
+                raise ValueError('no IR of OpenVINO')
+        if not path.with_suffix('.bin').exists():
+            raise InputError(f'{path}: lacks its .bin, which holds the weights; copy that beside '
+                             'it, or export the checkpoint again')
         model = openvino.Core().read_model(path)
+        [clips], [output] = model.inputs, model.outputs
         text = model.get_rt_info(RECORD).astype(str) if RECORD in model.rt_info else '{}'
-        shape = model.input(0).get_partial_shape()
-        super().__init__(path, parse_json(text), tuple(ANY if size.is_dynamic else size.get_length()
-                                                       for size in list(shape)[1:]))
+        super().__init__(path, parse_json(text), *(
+            [ANY if size.is_dynamic else size.get_length() for size in list(end.partial_shape)]
+            for end in (clips, output)))
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
         self._run = compiled(self.path, precision)
@@ -190,8 +216,9 @@ def open_engine(path: str | Path) -> Engine:
     except InputError:
         raise
     except Exception as error:  # bytes that are no model fail in any way there is
-        raise InputError(f'{path}: not an exported network, or one that is cut short or lacks its '
-                         f'.bin ({first_line(error)[:80]}); export it again') from None
+        raise InputError(f'{path}: not an exported network, or one that is cut short or too new '
+                         f'for what runs it ({_reason(error)}); export the checkpoint again, or: '
+                         f'{INSTALL} --upgrade') from None
     exported = engine.record.get('exported') if isinstance(engine.record, Mapping) else None
     if not isinstance(exported, Mapping):
         raise InputError(f'{path}: does not say how its clips are prepared, as it is no file of '
@@ -201,6 +228,20 @@ def open_engine(path: str | Path) -> Engine:
                          f'reads versions up to {EXPORT_VERSION}; update the code, or export the '
                          'checkpoint again')
     return engine
+
+
+def _size(size: Any) -> int:
+    """A size in the shape of a file; `ANY` for the name or symbol of one that may be any."""
+    return size if isinstance(size, int) else ANY
+
+
+def _reason(error: Exception) -> str:
+    """What a library says of a file, without which line of its code says it."""
+    *_, last = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = last.rpartition(' failed:')[2]
+    if said.startswith('/'):  # file, line and function
+        said = said.partition(') ')[2]
+    return said.strip().rstrip('.')[:120]
 
 
 def contents_of(path: Path) -> bytes:

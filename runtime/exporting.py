@@ -12,7 +12,9 @@ import json
 import keyword
 import os
 import re
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,17 +216,35 @@ def compiled_network(network: nn.Module, clip_shape: Sequence[int], key: str, pr
     """
     openvino = extra('openvino', '--backend openvino')
     name = hashlib.sha256(f'{key} {openvino.__version__}'.encode()).hexdigest()[:24]
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / '3d-resnets'
+    folder = _cache_folder()
     path = folder / f'{name}.xml'
-    if not path.exists():
-        program = program_of(network, torch.randn(2, *clip_shape))
-        model = openvino_model(program, 'logits')
-        with replacing(path.with_suffix('.bin')) as weights, replacing(path) as temporary:
-            made = temporary.with_name(f'{temporary.name}.xml')
-            _save(model, made)
-            made.with_suffix('.bin').rename(weights)
-            made.rename(temporary)
+    if path.exists():
+        with suppress(RuntimeError):  # what lies there may be damaged, and is then made again
+            return compiled(path, precision, folder)
+    program = program_of(network, torch.randn(2, *clip_shape))
+    model = openvino_model(program, 'logits')
+    with (replacing(path.with_suffix('.bin')) as weights, replacing(path) as temporary,
+          tempfile.TemporaryDirectory(prefix='.', dir=folder) as own):
+        made = Path(own) / path.name
+        _save(model, made)
+        made.with_suffix('.bin').rename(weights)
+        made.rename(temporary)
     return compiled(path, precision, folder)
+
+
+def _cache_folder() -> Path:
+    """Where compiled networks are kept, for this user. Raises InputError."""
+    given = os.environ.get('XDG_CACHE_HOME')
+    try:
+        folder = Path(given or Path.home() / '.cache') / '3d-resnets'
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, RuntimeError) as error:  # the second where no home is known
+        raise InputError('--backend openvino keeps what it compiles, and cannot in '
+                         f'{given or "~/.cache"} ({getattr(error, "strerror", error)}); give '
+                         'another folder in the variable XDG_CACHE_HOME') from None
+    return folder
 
 
 def _axes(free: Collection[int]) -> str:

@@ -103,11 +103,20 @@ def in_precision(network: nn.Module, device: torch.device, *, precision: str = '
     else:  # on the CPU kernels reorder weights by themselves, but not gradients back
         network.to(memory_format=found_format)
         torch.backends.cudnn.benchmark = not has_many_shapes
-        # Not on the CPU: torch.export asks for settings of cudnn, and fails where these were made.
-        products = 'tf32' if tf32 else 'ieee'
-        torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
-        torch.backends.cuda.matmul.fp32_precision = products
+        _set_tf32(tf32)
     return InPrecision(network, precision, found_format)
+
+
+def _set_tf32(is_on: bool) -> None:
+    """Let GPUs multiply fp32 numbers as tf32, or not."""
+    cudnn, products = torch.backends.cudnn, 'tf32' if is_on else 'ieee'
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # some versions call the first of these deprecated
+        # torch.export asks for it, and fails where the next two say otherwise.
+        cudnn.allow_tf32 = is_on
+    cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
+    cudnn.rnn.fp32_precision = products  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = products
 
 
 def find_memory_format(name: str, device: torch.device, precision: str,

@@ -1,7 +1,9 @@
-"""How tests run main.py in processes of their own: started fast, under any launcher, killed."""
+"""How tests run commands in processes of their own: started fast, under any launcher, killed."""
 
+import ctypes
 import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -49,12 +51,17 @@ def _write_to(output):
     os.dup2(descriptor, 2)
 
 
-def _run(argv, output, file_limit, variables):
-    """The body of a process: main.py with its output in a file."""
+def _run(argv, command, output, file_limit, variables, stdin, before):
+    """The body of a process: a command with its output in a file."""
     import resource
     import signal
     _write_to(output)
+    if before is not None:
+        before()
+    if stdin is not None:
+        os.dup2(os.open(stdin, os.O_RDONLY), 0)
     os.environ.update(variables, OMP_NUM_THREADS='1')
+    tempfile.tempdir = None  # what the server of forks has found
     _wait_for_pipes()
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -62,12 +69,24 @@ def _run(argv, output, file_limit, variables):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, highest))
     import torch
 
-    import main
-    from runtime import errors
     torch.set_num_threads(1)
     # Its loader processes are of the platform's kind, not forks of a server that has to start.
     multiprocessing.set_start_method(None, force=True)
-    errors.run(main.main, argv)
+    sys.argv[1:] = argv
+    sys.modules.pop(command, None)  # or else runpy warns of it
+    runpy.run_module(command, run_name='__main__', alter_sys=True)
+
+
+def _run_elsewhere(code, folder, output):
+    """The body of a process: code in another folder, for which ours is not there."""
+    _write_to(output)
+    os.chdir(folder)
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT]
+    for name, module in [*sys.modules.items()]:
+        file = getattr(module, '__file__', None)
+        if file and ROOT in Path(file).parents and '.venv' not in Path(file).parts:
+            del sys.modules[name]
+    exec(code, {'__name__': '__main__'})
 
 
 def _launch(argv, output):
@@ -78,28 +97,44 @@ def _launch(argv, output):
     main(argv)
 
 
-def _fork(body, argv, *arguments):
+def _fork(body, *arguments):
     """Start a process forked from a server that has torch imported, so it begins at once."""
-    process = multiprocessing.get_context('forkserver').Process(
-        target=body, args=(list(map(str, argv)), *arguments))
+    process = multiprocessing.get_context('forkserver').Process(target=body, args=arguments)
     process.start()
     return process
 
 
-def start_main(argv, output, file_limit=0, variables=None):
-    """Start main.py at once.
+def start_command(command, argv, output, file_limit=0, variables=None, stdin=None, before=None):
+    """Start a command, `main` or such as `util_scripts.predict`, at once.
 
     file_limit: bytes that a file can have at most, 0 for any number: like a disk that is full
     variables:  of its environment, beside those there are
+    stdin:      path of what it reads there, such as a FIFO; None for nothing
+    before:     called first, with nothing
     """
-    return _fork(_run, argv, output, file_limit, variables or {})
+    Path(output).touch()
+    return _fork(_run, list(map(str, argv)), command, output, file_limit, variables or {}, stdin,
+                 before)
+
+
+def start_main(argv, output, **options):
+    """`start_command` of main.py."""
+    return start_command('main', argv, output, **options)
 
 
 def torchrun(n_processes, argv, output, *flags):
     """Start torchrun at once, which starts main.py in n new interpreters, as it always does."""
     flags = flags or ('--master_port', free_port())
-    return _fork(_launch, ['--nproc_per_node', n_processes, *flags, ROOT / 'main.py', *argv],
-                 output)
+    words = ['--nproc_per_node', n_processes, *flags, ROOT / 'main.py', *argv]
+    return _fork(_launch, list(map(str, words)), output)
+
+
+def run_elsewhere(code, folder):
+    """Run Python code in another folder, in a process that cannot see ours but by its path: (exit
+    status, all that it says)."""
+    process = _fork(_run_elsewhere, code, folder, folder / 'output')
+    process.join(LIMIT_SEC)
+    return process.exitcode, (folder / 'output').read_text()
 
 
 def free_port():
@@ -140,6 +175,23 @@ def run_ranks(n_processes, argv, output, launcher='Open MPI'):
     for process in processes:
         process.join(LIMIT_SEC)
     return [process.exitcode for process in processes], output.read_text()
+
+
+def limit_open_files(n):
+    """Have at most n files open in this process."""
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+
+def mount_shared_memory(options):
+    """Give this process a /dev/shm of its own, mounted with these options; a user of any name may.
+    """
+    user, group, libc = os.getuid(), os.getgid(), ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(0x10020000) == 0, os.strerror(ctypes.get_errno())  # NEWUSER and NEWNS
+    for name, text in (('setgroups', 'deny'), ('uid_map', f'0 {user} 1'),
+                       ('gid_map', f'0 {group} 1')):
+        Path('/proc/self', name).write_text(text)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', '/dev/shm'], check=True)
 
 
 def finish(process, timeout_sec=LIMIT_SEC):

@@ -3,6 +3,8 @@
 import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,6 +30,20 @@ def recorded_value(name, shape):
     return torch.from_numpy(z)
 
 
+@contextmanager
+def without_numbers():
+    """Networks that are built within it have shapes and no numbers, and no time is spent to draw
+    these, which is most of what such a network costs."""
+    draws = [name for name in vars(torch.nn.init) if name.endswith('_') and name[0] != '_']
+    with torch.device('meta'), mock.patch.multiple(torch.nn.init, **dict.fromkeys(
+            draws, lambda tensor, *_, **__: tensor)):
+        yield
+
+
+# The values of the case before, which the next one may share for the most part.
+_known = {}
+
+
 def assert_is_recorded(network, case, rename=dict, *, has_logits=True):
     """A network on the meta device has the names, shapes, parameters and logits of a case.
 
@@ -40,8 +56,14 @@ def assert_is_recorded(network, case, rename=dict, *, has_logits=True):
     assert sum(p.numel() for p in network.parameters()) == case['n_parameters']
     if not has_logits:
         return
+    keys = list(zip(names, map(tuple, shapes)))
     with ThreadPoolExecutor() as pool:  # numpy fills arrays outside the interpreter's lock
-        values = dict(zip(names, pool.map(recorded_value, names, shapes)))
+        made = [_known[key] if key in _known else pool.submit(recorded_value, *key)
+                for key in keys]
+        values = [value if torch.is_tensor(value) else value.result() for value in made]
+    _known.clear()
+    _known.update(zip(keys, values))
+    values = dict(zip(names, values))
     network.load_state_dict(rename(values), assign=True)
     clip = torch.from_numpy(np.random.RandomState(0).standard_normal(case['input']))
     with torch.inference_mode():

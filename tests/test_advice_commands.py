@@ -78,6 +78,9 @@ FOLDER_JSON = {
                    {'l.csv': 'flat/x.mp4,a\n'}, 'folder_json l.csv out.json'),
     'two kinds': ({'two/a/z.mp4': ''}, 'folder_json two out.json', 'say with --video_type',
                   'folder_json two out.json --video_type jpg'),
+    'kinds apart': ({'pair/clips/a/z.mp4': ''}, 'folder_json pair out.json',
+                    'in a folder of its own; give pair/clips or pair/frames',
+                    'folder_json pair/frames out.json'),
     'type that is not there': ({}, 'folder_json videos out.json --video_type jpg', 'drop the flag',
                                'folder_json videos out.json'),
     'names twice': ({'twice/a/x.mp4': '', 'twice/a/x.avi': ''},
@@ -194,6 +197,9 @@ ANNOTATIONS = {
                     'add_fps_into_activitynet_json flat net.json', 'looked for as v_ID.mp4',
                     lambda: os.replace('flat/x.mp4', 'flat/v_z.mp4'))}
 RESULT_FILES = {
+    'wrong order': ({'val.json': RESULTS}, 'eval_accuracy val.json true.json',
+                    'is the annotation file: give them in the other order',
+                    'eval_accuracy true.json val.json'),
     'best few': ({'val.json': ONE_BEST}, 'eval_accuracy true.json val.json -k 2',
                  '--output_topk 2', {'val.json': RESULTS}),
     'k': ({'val.json': RESULTS}, 'eval_accuracy true.json val.json -k 0', 'at least 1',
@@ -509,7 +515,7 @@ def base(tmp_path_factory):
     root = tmp_path_factory.mktemp('base')
     for name in ('videos/a/x', 'videos/b/y', 'flat/x'):
         write_video(root / f'{name}.mp4', grey_frames([40, 50, 60]))
-    for folder in ('jpg', 'two'):
+    for folder in ('jpg', 'two', 'pair/frames'):
         make_frames(root / folder, {'a/x': 3, 'b/y': 3})
     make_frames(root / 'kinetics', {'a/x_000000_000001': 3, 'b/y_000000_000001': 3})
     make_hdf5(root / 'hdf5', {'a/x': 3})

@@ -12,7 +12,7 @@ import torch
 
 from model import load_model
 from opts import parse_opts
-from runtime.exporting import program_of, write_program
+from runtime.exporting import compiled_network, program_of, write_program
 from tests.helpers import grey_frames, run_script, write_video
 from tests.test_advice_files import sentence
 from tests.test_export import needs_extras, write_checkpoint
@@ -29,16 +29,19 @@ def exported(source, *flags):
     return load(parse([str(source), str(source.with_name('o.onnx')), *flags])[0])
 
 
-def write_network(path, record):
+def write_network(path, record, opset=18, taken='clips', sizes=(4, 32, 32)):
     """An ONNX file of three classes, with a record, or with none."""
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
     clips, scores = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-                     for name, shape in (('clips', ['N', 3, 4, 32, 32]), ('logits', ['N', 3])))
-    nodes = [onnx.helper.make_node('GlobalAveragePool', ['clips'], ['means']),
+                     for name, shape in ((taken, ['N', 3, *sizes]), ('logits', ['N', 3])))
+    nodes = [onnx.helper.make_node('Add', [taken, 'zeros'], ['sums']),
+             onnx.helper.make_node('GlobalAveragePool', ['sums'], ['means']),
              onnx.helper.make_node('Flatten', ['means'], ['logits'])]
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, 'net', [clips], [scores]),
-                                   opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=10)
+    zeros = onnx.helper.make_tensor('zeros', onnx.TensorProto.FLOAT, [32, 32], bytes(4096), True)
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, 'net', [clips], [scores], [zeros]),
+                                   opset_imports=[onnx.helper.make_opsetid('', opset)],
+                                   ir_version=10)
     if record is not None:
         onnx.helper.set_model_props(model, {'checkpoint': json.dumps(record)})
     onnx.save(model, path)
@@ -88,9 +91,36 @@ def test_files(files, tmp_path):
             (lambda: path.write_bytes(b'cut'), 'not an exported network, or one that is cut short'),
             (lambda: write_network(path, None), 'does not say how its clips are prepared'),
             (lambda: write_network(path, later), 'update the code, or export the checkpoint again'),
+            (lambda: write_network(path, {**record, 'format_version': 99}), 'is of format 99'),
+            (lambda: write_network(path, {**record, 'class_names': ['a']}),
+             'names 1 classes, and its network has 3; give an unchanged file'),
+            (lambda: write_network(path, {**record, 'class_names': None, 'network_options': {
+                **record['network_options'], 'n_classes': 2}}),
+             'and says that its classes are 2; export the checkpoint again'),
+            (lambda: write_network(path, record, opset=99), 'or too new for what runs it (ONNX R'),
+            (lambda: write_network(path, record, taken='x'), '(takes x, not clips); export the'),
             (lambda: write_network(path, record), '')):
         make()
         assert words in (said := sentence(load_model, path)) and bool(words) == bool(said)
+
+
+@needs_extras
+@pytest.mark.parametrize('backend', ['auto', 'openvino'])
+def test_clips_that_a_free_size_does_not_hold_for(files, tmp_path, backend):
+    write_network(tmp_path / 'a.onnx', exported(files[0]).record, sizes=('T', 'H', 'W'))
+    network, _ = load_model(tmp_path / 'a.onnx', backend=backend)
+    assert 'give more frames or pixels, or export the checkpoint without' in sentence(
+        network, torch.zeros(2, 3, 4, 16, 16))
+    assert sentence(network, torch.zeros(2, 3, 4, 32, 32)) == ''
+
+
+@needs_extras
+def test_an_ir_without_its_weights(tmp_path):
+    (tmp_path / 'a.xml').write_text('<net name="a">')
+    assert 'lacks its .bin, which holds the weights; copy that' in sentence(
+        load_model, tmp_path / 'a.xml')
+    (tmp_path / 'a.bin').touch()
+    assert 'or one that is cut short' in sentence(load_model, tmp_path / 'a.xml')
 
 
 @needs_extras
@@ -149,8 +179,12 @@ def test_checks(files, tmp_path):
     """A file that gives something else, weights that give the same for all, and no video."""
     what = exported(files[0])
     module = what.module
-    assert 'more than --tolerance 0.0001; drop --dynamic_time and' in sentence(
+    assert 'more than --tolerance 0.0001; give a larger --tolerance, or write' in sentence(
         check, lambda clips: -module(clips), what)
+    assert 'more than --tolerance' in sentence(check, lambda clips: module(clips) * 1.0002, what)
+    what.args.tolerance = 3e-4
+    assert sentence(check, lambda clips: module(clips) * 1.0002, what) == ''
+    what.args.tolerance = 1e-4
     what.args.videos = [tmp_path / 'gone.mp4']
     assert 'no video can be read there (' in (said := sentence(check, module, what))
     assert said.endswith('; give others as --videos')
@@ -170,6 +204,39 @@ def test_a_place_that_cannot_be_written(tmp_path):
     assert 'free space, mend the permissions or give another path' in sentence(
         write, tmp_path / 'file/a.onnx')
     assert sentence(write, tmp_path / 'a.onnx') == ''
+    for name in ('b.bin', 'b.xml.md'):
+        (tmp_path / name).mkdir()
+        assert sentence(write, tmp_path / 'b.xml').startswith(f'{tmp_path / name}: cannot be writt')
+        (tmp_path / name).rmdir()
+    assert sentence(write, tmp_path / 'b.xml') == ''
+    assert {path.name for path in tmp_path.iterdir()} == {'file', 'a.onnx', 'b.xml'}
+
+
+def test_a_place_that_is_the_checkpoint(files, tmp_path):
+    path, link = tmp_path / 'a.safetensors', tmp_path / 'b.safetensors'
+    path.touch()
+    link.symlink_to(path)
+    assert 'is the checkpoint, which is kept; give another OUT' in sentence(
+        parse, [str(path), str(link)])
+    assert sentence(parse, [str(path), str(tmp_path / 'c.safetensors')]) == ''
+
+
+@needs_extras
+def test_a_place_for_what_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    (tmp_path / 'file').touch()
+
+    def run():
+        network = compiled_network(Mean(), (3, 4, 32, 32), 'key', 'fp32')
+        assert torch.equal(network(torch.ones(2, 3, 4, 32, 32)), torch.ones(2, 3))
+    assert 'in the variable XDG_CACHE_HOME' in sentence(run)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert sentence(run) == ''
+    [made] = (tmp_path / '3d-resnets').glob('*.xml')
+    whole = made.read_bytes()
+    made.write_bytes(whole[:99])
+    run()
+    assert made.read_bytes() == whole and not list(made.parent.glob('.*'))
 
 
 def test_int8(tiny_data, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ IN_SHORT = (
     'the ending names the form, and', ' frames in it or below; give', 'several labels, and one',
     'has no result of any of the', 'are not finite; run the', 'labels a video and there are',
     'has no result for any of the', 'name a subset that is labelled', 'has no "results" of videos',
-    'and --dynamic_size, or write', 'the folder cannot be made', 'cannot be read (no such file)',
+    'the folder cannot be made', 'cannot be read (no such file)',
     'lies in a folder that is browsed', 'are not finite; write them again',
     'no videos in the list; write a', 'in it; check the path, which is',
     'are looked for as class/video:', 'none of its videos has a label', ' twice; remove a line',

@@ -116,6 +116,30 @@ def test_opposites_of_switches_stay_in_the_background():
             parse_opts([*NEEDED, *words])
 
 
+@pytest.mark.parametrize('words, value, on, off', [
+    ('--no_cuda true', 'true', '--no_cuda', '--cuda'),
+    ('--cuda False', 'False', '--cuda', '--no_cuda'),
+    ('--nesterov=1', '1', '--nesterov', '--no_nesterov'), ('--no_hf 0', '0', '--no_hflip', '--hf'),
+    ('--check_paths yes', 'yes', '--check_paths', '--no-check_paths'),
+    ('--no_train maybe', 'maybe', '--no_train', '--train')])
+def test_a_value_of_a_switch_is_named(words, value, on, off):
+    with pytest.raises(InputError) as refused:
+        parse_opts([*NEEDED, *words.split()])
+    assert str(refused.value).startswith(f'{on} takes no value, and {value!r} is given; give {on} '
+                                         f'alone, or {off}')
+
+
+def test_a_value_of_a_switch_is_no_file_of_the_command(tmp_path, monkeypatch):
+    parser = Parser('p', 'p')
+    parser.add_argument('files', nargs='*')
+    parser.add_argument('--npy', action='store_true')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--npy takes no value, and 'on' is given"):
+        parser.parse_args(['--npy', 'on', 'a.mp4'])
+    (tmp_path / 'on').touch()
+    assert parser.parse_args(['--npy', 'on', 'a.mp4']).files == ['on', 'a.mp4']
+
+
 @pytest.mark.parametrize('short, name', [
     ('--lr', 'learning_rate'), ('--wd', 'weight_decay'), ('--bs', 'batch_size'),
     ('--epochs', 'n_epochs'), ('--num_workers', 'n_threads'), ('--seed', 'manual_seed')])

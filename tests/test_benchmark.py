@@ -1,17 +1,14 @@
 """The benchmark runs and writes what it says; no test asserts a time."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from runtime import errors
 from tests.helpers import grey_frames, write_video
-from tests.processes import ROOT
+from tests.processes import LIMIT_SEC, start_command, wait_for
 from util_scripts import benchmark
 from util_scripts.helpers import benchmark_extraction
 from util_scripts.helpers.timing import peak_rate
@@ -28,8 +25,9 @@ def _benchmark(*argv):
 def test_on_frames_of_its_own_against_the_plain_version(tmp_path, capsys):
     path = tmp_path / 'numbers.json'
     assert _benchmark('--seconds', 0.01, '--no_cuda', '--resnet_widen_factor', 0.125,
-                      '--model_depth', 10, '--sample_size', 32, '--n_threads', 1, '--precision',
-                      'bf16', '--against_plain', '--json', path) == 0
+                      '--model_depth', 10, '--sample_size', 32, '--sample_duration', 4,
+                      '--batch_size', 4, '--n_threads', 1, '--precision', 'bf16',
+                      '--against_plain', '--json', path) == 0
     output = capsys.readouterr().out
     rows = {(row['part'], row['what']): row for row in json.loads(path.read_text())['rows']}
     assert all(row['sec'] > 0 for row in rows.values())
@@ -85,17 +83,14 @@ def test_what_was_measured_stays(tmp_path):
     """Rows come as they are measured, to the file too; the end leaves no frames behind."""
     path, temporary = tmp_path / 'numbers.json', tmp_path / 'temporary'
     temporary.mkdir()
-    command = [sys.executable, '-m', 'util_scripts.benchmark', '--seconds', '.2', '--no_cuda',
-               '--parts', 'inference', 'loader', '--model_depth', '10', '--resnet_widen_factor',
-               '0.125', '--sample_size', '32', '--n_threads', '0', '--json', str(path)]
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          env={**os.environ, 'TMPDIR': str(temporary)}) as process:
-        for line in process.stdout:
-            if 'training clip: read' in line:
-                break
-        process.terminate()
-        process.stdout.read()
-    assert process.returncode == 128 + signal.SIGTERM
+    process = start_command('util_scripts.benchmark', [
+        '--seconds', 0.2, '--no_cuda', '--parts', 'inference', 'loader', '--model_depth', 10,
+        '--resnet_widen_factor', 0.125, '--sample_size', 32, '--n_threads', 0, '--json', path],
+        tmp_path / 'output', variables={'TMPDIR': str(temporary)})
+    wait_for(lambda: 'training clip: read' in (tmp_path / 'output').read_text(), process)
+    process.terminate()
+    process.join(LIMIT_SEC)
+    assert process.exitcode == 128 + signal.SIGTERM
     assert [row['part'] for row in json.loads(path.read_text())['rows']][0] == 'inference'
     assert not list(temporary.iterdir())
 

@@ -69,15 +69,33 @@ def results_of(folder):
     return json.loads((path if path.exists() else folder / 'val.json').read_text())['results']
 
 
+def stopped(path, *argv):
+    """A comparison that is asked to stop once a file is there."""
+    def ask():
+        while not is_over.is_set() and not path.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    is_over, asking = threading.Event(), threading.Thread(target=ask)
+    with StopSignals():  # on a slow machine all may be over before it is asked to stop
+        asking.start()
+        done = run_script('compare', *argv)
+        is_over.set()
+        asking.join()
+    return done
+
+
 @pytest.mark.slow
-def test_folds(tiny_data, tmp_path, recipes, groups):
+def test_folds_of_a_comparison_that_is_stopped_and_goes_on(tiny_data, tmp_path, recipes, groups):
     folder = tmp_path / 'compared'
 
     def argv(*recipes):
-        return flags(tiny_data, folder, recipes, '--folds', 2, '--groups', groups)
+        return flags(tiny_data, folder, recipes, '--folds', 2, '--groups', groups, '--n_epochs', 8,
+                     '--n_jobs', 1)
+    done = stopped(folder / 'slow' / 'fold_1_seed_1' / 'train.log', *argv(recipes[0]))
+    assert done.returncode in (0, 128 + signal.SIGTERM), done.stdout + done.stderr
+    assert '2 runs, 0 of them finished' in done.stdout
     done = run_script('compare', *argv(recipes[0]))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '2 runs, 0 of them finished' in done.stdout
     rows = rows_of(folder)
     tested = []
     for fold in (1, 2):
@@ -93,7 +111,8 @@ def test_folds(tiny_data, tmp_path, recipes, groups):
         assert not (run / 'save_best.pth').exists()
         tested += tests
     assert len(tested) == len(set(tested)) == N_LABELLED
-    assert repeated(run, tmp_path / 'again') == results_of(run)
+    stopped_run = folder / 'slow' / 'fold_1_seed_1'
+    assert repeated(stopped_run, tmp_path / 'straight') == results_of(stopped_run)
 
     # What is finished is kept.
     times = {path: path.stat().st_mtime_ns for path in folder.rglob('*.pth')}
@@ -140,28 +159,6 @@ def test_a_recipe_without_some_of_its_lines(tmp_path):
         'full': ['--optimizer', 'sgd', '--nesterov', '--n_epochs', '3'],
         'full without nesterov': ['--n_epochs', '3'],
         'full without n_epochs': ['--optimizer', 'sgd', '--nesterov']}
-
-
-@pytest.mark.slow
-def test_a_comparison_that_is_stopped_goes_on(tiny_data, tmp_path, recipes):
-    folder = tmp_path / 'stopped'
-    argv = list(map(str, flags(tiny_data, folder, recipes[:1], '--n_epochs', 12)))
-    run = folder / 'slow' / 'fold_1_seed_1'
-
-    def ask():
-        while not is_over.is_set() and not (run / 'train.log').exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-    is_over, asking = threading.Event(), threading.Thread(target=ask)
-    with StopSignals():  # on a slow machine all may be over before it is asked to stop
-        asking.start()
-        done = run_script('compare', *argv)
-        is_over.set()
-        asking.join()
-    assert done.returncode in (0, 128 + signal.SIGTERM), done.stdout + done.stderr
-    done = run_script('compare', *argv)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert repeated(run, tmp_path / 'straight') == results_of(run)
 
 
 @pytest.mark.parametrize('more, sentence', [

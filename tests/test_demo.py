@@ -98,13 +98,13 @@ def accuracies_on_single_frames(tmp_path, n_train, n_test):
 @pytest.mark.slow
 def test_single_frames_say_nothing_of_the_class(tmp_path):
     """Chance is 0.125; 240 frames of 80 videos scatter about it by 0.021 to 0.037."""
-    assert max(accuracies_on_single_frames(tmp_path, 20, 10)) < 0.22
+    assert max(accuracies_on_single_frames(tmp_path, 16, 10)) < 0.22
 
 
 @pytest.mark.slow
 def test_the_test_of_single_frames_sees_a_leak(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_videos, 'draw_states', fixed_start_states)
-    assert max(accuracies_on_single_frames(tmp_path, 16, 4)) > 0.3
+    assert max(accuracies_on_single_frames(tmp_path, 10, 4)) > 0.3
 
 
 # ---------------------------------------------------------------- the videos
@@ -298,18 +298,6 @@ def test_wrong_clips_come_first(tmp_path):
 
 
 # ---------------------------------------------------------------- pictures
-
-@pytest.mark.slow
-@pytest.mark.parametrize('n_classes', [2, 30, 700])
-def test_confusion_of_any_size_is_drawn(n_classes, tmp_path):
-    counts = np.eye(n_classes, dtype=int)
-    counts[0] = 0  # a class without videos
-    path = tmp_path / 'confusion.png'
-    plotting.draw_confusion(counts, [f'class {n}' for n in range(n_classes)], path)
-    with Image.open(path) as picture:
-        assert 500 < max(picture.size) < 2400
-    assert list(tmp_path.iterdir()) == [path]
-
 
 def test_curves_are_drawn_of_what_is_there(tmp_path):
     (tmp_path / 'train.log').write_text('epoch\tloss\tacc\tlr\n1\t2.5\t0.25\t0.1\n')

@@ -12,6 +12,8 @@ from models import depths
 from opts import parse_opts
 from runtime.errors import InputError
 from tests.helpers import run_script
+from tests.test_advice_exported import NET, exported, write_network
+from tests.test_export import needs_extras, write_checkpoint
 from tests.test_models import STEMMED, on_meta
 from util_scripts.describe_checkpoint import main
 from util_scripts.helpers.description import network_rows, table_lines
@@ -170,6 +172,16 @@ def test_tensors_that_do_not_fit(tmp_path):
     torch.save(weights, tmp_path / 'a.pth')
     with pytest.raises(InputError, match=r'1 missing \(layer3.0.conv1.weight 32x16x3x3x3\)'):
         main([str(tmp_path / 'a.pth')])
+
+
+@needs_extras
+def test_an_exported_network(tmp_path, capsys):
+    source = write_checkpoint(tmp_path / 'a.pth', **NET)
+    write_network(tmp_path / 'a.onnx', exported(source).record)
+    (facts, rows), (_, others) = (described(capsys, path) for path in (tmp_path / 'a.onnx', source))
+    assert facts['weights'].startswith('exported in fp32; takes float32, normalised, gives logits')
+    assert facts['classes'].startswith('3: class 0') and 'run alone' in facts['training state']
+    assert rows == others
 
 
 def test_as_a_command(tmp_path):

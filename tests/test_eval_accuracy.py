@@ -219,6 +219,23 @@ def test_as_a_command(tmp_path):
     assert 'truth.json' in ended.stderr
 
 
+def test_files_in_the_wrong_order_are_told(tmp_path):
+    """Of each command that takes both; two that are alike are as wrong as one."""
+    truth, results = tmp_path / 'truth.json', tmp_path / 'val.json'
+    truth.write_text(json.dumps(TRUTH))
+    for content in ({'results': RESULTS}, {'events': {}}):
+        results.write_text(json.dumps(content))
+        for name, *argv in (('eval_accuracy', results, truth), ('eval_events', truth, results),
+                            ('plot_results', truth, results),
+                            ('find_class_order', truth, results, '--output', tmp_path / 'l.txt')):
+            done = run_script(name, *argv)
+            assert done.returncode == 2 and done.stderr == (
+                f'error: {results}: holds results, and {truth} is the annotation file: give them '
+                'in the other order\n')
+    with pytest.raises(InputError, match='has no "database" of videos'):
+        main([str(results), str(results)])
+
+
 def test_labels_that_are_json_numbers(evaluate):
     """They are the text of the number in both files, whichever has it as what."""
     truth = {'labels': [0, 1, 2.5], 'database': {

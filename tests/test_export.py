@@ -19,8 +19,10 @@ from model import load_model
 from models import generate_model
 from opts import parse_opts
 from runtime.errors import InputError
-from runtime.exporting import write_openvino
+from runtime.exporting import program_of, write_openvino
+from runtime.hardware import in_precision
 from tests.helpers import ROOT, files_of_at_most, run_script, write_video
+from tests.processes import run_elsewhere
 from tests.tiny_data import run_main
 from util_scripts.export import ENDINGS
 from util_scripts.helpers.exports import named_at_last
@@ -33,7 +35,8 @@ needs_extras = pytest.mark.skipif(
 pytestmark = pytest.mark.slow
 TINY = {'model_depth': 10, 'resnet_widen_factor': 0.125}
 # (options of a network, flags, frames, size): small ones, each of a family whose layers differ.
-# A plain ResNet is exported by most tests below; R(2+1)D and pre-activation have its layers.
+# A plain ResNet is exported by most tests below; R(2+1)D and pre-activation have its layers. Those
+# of DEEPER take longest and have layers of the others, so that they are for --deep.
 FAMILIES = {
     'nonlocal': ({'model': 'resnet', 'attention': 'nonlocal', **TINY},
                  '--dynamic_time --dynamic_size', 8, 32),
@@ -43,6 +46,7 @@ FAMILIES = {
     'x3d': ({'model': 'x3d', 'model_size': 'xs'}, '', 4, 32),
     'r3d_18': ({'model': 'r3d_18'}, '', 4, 32),
 }
+DEEPER = {'i3d', 'r3d_18'}
 
 
 def write_checkpoint(path, n_frames=8, size=32, n_classes=3, multi_label=False, **options):
@@ -101,7 +105,9 @@ def video(tmp_path):
 
 @needs_extras
 @pytest.mark.parametrize('family', FAMILIES)
-def test_every_family_gives_what_its_checkpoint_gives(family, tmp_path):
+def test_every_family_gives_what_its_checkpoint_gives(family, tmp_path, pytestconfig):
+    if family in DEEPER and not pytestconfig.getoption('deep'):
+        pytest.skip('takes long; add --deep')
     options, flags, n_frames, size = FAMILIES[family]
     source = write_checkpoint(tmp_path / 'a.pth', n_frames, size, **options)
     done = run_script('export', source, tmp_path / 'a.onnx', *flags.split())
@@ -149,6 +155,25 @@ def test_main_evaluates_an_exported_file_as_the_checkpoint(tiny_data, trained, t
     for other in logs[1:]:
         for video, expected in logs[0].items():
             assert other[video] == pytest.approx(expected, abs=2e-4)
+
+
+@needs_extras
+def test_a_program_goes_to_the_device_of_its_clips(exported):
+    network, _ = load_model(exported['.pt2'])
+    logits = network(torch.zeros(2, 3, 8, 32, 32, device='meta'))  # it stands for a GPU
+    assert logits.device.type == 'meta' and logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize('tf32', [False, True])
+def test_a_network_is_exported_after_a_gpu_was_set_up(tf32):
+    """torch.export asks for settings of cudnn."""
+    network = generate_model(model='resnet', n_classes=3, **TINY)
+    try:
+        in_precision(network, torch.device('cuda'), tf32=tf32)
+        program_of(network, torch.zeros(2, 3, 4, 32, 32))
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.fp32_precision = 'none'
 
 
 @needs_extras
@@ -226,12 +251,10 @@ def test_the_lines_of_the_card_run_it(exported, source, video, tmp_path, ending,
     [code] = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     assert len(code.splitlines()) <= 14
     code = code.replace('video.mp4', str(video)).replace(path.name, str(path))
-    # In a process that cannot see this code.
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-'], input=code, cwd=tmp_path,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    status, said = run_elsewhere(code, tmp_path)
+    assert status == 0, said
     done_here = run_script('predict', video, '--weights', source, '--no_cuda')
-    assert done.stdout.strip() in done_here.stdout.splitlines()[1]
+    assert said.splitlines()[-1].strip() in done_here.stdout.splitlines()[1]
 
 
 @needs_extras
@@ -289,12 +312,9 @@ def test_int8_that_costs_too_much_is_not_written(tiny_data, trained, tmp_path):
     source = spoil_last_layer(trained, tmp_path / 'spoilt.pth')
     argv = [source, tmp_path / 'a.xml', '--int8', '--video_path', tiny_data.root / 'jpg',
             '--annotation_path', tiny_data.annotation_path, '--n_threads', 0, '--seconds', 0.1]
-    done = run_script('export', *argv)
-    assert done.returncode == 2 and not list(tmp_path.glob('a.*')), done.stdout
-    assert 'not written, as int8 lowers video top-1 by' in done.stderr
-    assert done.stderr.endswith('layers to keep in floating point\n')
     done = run_script('export', *argv, '--compare_layers')
     assert done.returncode == 2 and not list(tmp_path.glob('a.*')), done.stdout
+    assert 'not written, as int8 lowers video top-1 by' in done.stderr
     # That this cure helps is tested below.
     assert re.search(r'last layer in fp32 is enough: give --keep_float fc\n', done.stderr)
 
@@ -444,7 +464,7 @@ def test_files_of_an_export_are_moved_to_their_names_together(tmp_path, monkeypa
     replace, locked = os.replace, []
 
     def watched(source, target):
-        locked.append((tmp_path / '.export.lock').exists())
+        locked.append((tmp_path / '.a.xml.lock').exists())
         replace(source, target)
     monkeypatch.setattr(os, 'replace', watched)
     with named_at_last(tmp_path / 'a.xml') as path:

@@ -97,6 +97,23 @@ def test_what_is_not_taken_is_counted(tmp_path, capsys):
             assert part in lines[0]
 
 
+def test_a_folder_too_high(tmp_path, capsys):
+    """What holds the frames, the videos and what a training wrote."""
+    make_frames(tmp_path / 'd/jpg', {'a/x': 2, 'b/y': 2})
+    write_video(tmp_path / 'd/results/best.mp4', grey_frames([50]))
+    make_frames(tmp_path / 'd/results', {'evaluation/a': 1})
+    (tmp_path / 'd/results/opts.json').touch()
+    made = call(tmp_path / 'd', tmp_path / 'own.json')
+    assert made['labels'] == ['jpg'] and made['database'].keys() == {'x', 'y'}
+    err = capsys.readouterr().err
+    assert "not taken: 1 folders of a training's results (results)" in err
+    assert f'or give {tmp_path}/d/jpg where that is the folder of the classes' in err
+    assert call(tmp_path / 'd/jpg', tmp_path / 'own.json')['labels'] == ['a', 'b']
+    write_video(tmp_path / 'd/videos/a/x.mp4', grey_frames([50]))
+    with pytest.raises(InputError, match='in a folder of its own; give .*/d/jpg or .*/d/'):
+        call(tmp_path / 'd', tmp_path / 'own.json')
+
+
 @pytest.mark.parametrize('kind', ['video', 'jpg', 'hdf5'])
 def test_the_class_of_videos_that_lie_deeper(tmp_path, capsys, kind):
     names = ['sports/tennis/a', 'sports/golf/b', 'music/drum/c', 'music/d', 'music/rock/loud/e']

@@ -6,8 +6,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -16,7 +14,8 @@ import pytest
 import torch
 
 from runtime.errors import InputError
-from tests.helpers import ROOT, grey_frames, run_script, write_video
+from tests.helpers import grey_frames, run_script, write_video
+from tests.processes import LIMIT_SEC, start_command, wait_for
 from tests.streams import RtspSender, Sender, read_request, transport_stream
 from tests.test_predict import trained  # noqa: F401  (a fixture: clips of 8, each second frame)
 from util_scripts import predict
@@ -201,41 +200,39 @@ def test_windows_of_a_stream(trained, tmp_path):  # noqa: F811
 @pytest.mark.slow
 def test_events_come_as_they_happen(trained, tmp_path):  # noqa: F811
     """Through a pipe, whose end comes only when the first line has been read."""
+    output, pipe = tmp_path / 'output', tmp_path / 'pipe'
+    os.mkfifo(pipe)
     data = transport_stream(tmp_path / 'a.ts', 200)
-    command = [sys.executable, '-m', 'util_scripts.predict', '-', '--weights', str(trained),
-               '--no_cuda', '--events', '--threshold', '0.01', '--keep_all', '--stride', '4']
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    with process:
-        process.stdin.write(data)
-        process.stdin.flush()
-        first = json.loads(process.stdout.readline())
-        assert process.poll() is None
-        process.stdin.close()
-        lines = [first, *map(json.loads, process.stdout)]
-        err = process.stderr.read()
-    assert process.returncode == 0, err
+    process = start_command('util_scripts.predict', [
+        '-', '--weights', trained, '--no_cuda', '--events', '--threshold', 0.01, '--keep_all',
+        '--stride', 4], output, stdin=pipe)
+    with open(pipe, 'wb') as sender:
+        sender.write(data)
+        sender.flush()
+        wait_for(lambda: '"begin"' in output.read_text(), process)
+    process.join(LIMIT_SEC)
+    said = output.read_text()
+    lines = [json.loads(line) for line in said.splitlines() if line[0] == '{']
+    assert process.exitcode == 0, said
     assert {(line['kind'], line['label']) for line in lines} == {
         (kind, label) for kind in ('begin', 'end') for label in ('red', 'green', 'blue')}
     assert lines[-1]['end_sec'] > 5 and lines[-1]['source'] == '-'
-    assert re.fullmatch(r'\d{4}-\d\d-\d\dT[\d:.]+\+00:00', first['time'])
-    assert b'200 frames in, 0 dropped' in err
+    assert re.fullmatch(r'\d{4}-\d\d-\d\dT[\d:.]+\+00:00', lines[0]['time'])
+    assert '200 frames in, 0 dropped' in said
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_pipe_that_says_nothing(trained):  # noqa: F811
-    command = [sys.executable, '-m', 'util_scripts.predict', '-', '--weights', str(trained),
-               '--no_cuda']
-    reading, writing = os.pipe()
-    process = subprocess.Popen(command, cwd=ROOT, stdin=reading, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    process.stderr.readline()  # the network is there
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    os.close(reading)
-    os.close(writing)
-    assert process.returncode == 0 and b'Traceback' not in err
+def test_ctrl_c_ends_a_pipe_that_says_nothing(trained, tmp_path):  # noqa: F811
+    output, pipe = tmp_path / 'output', tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    process = start_command('util_scripts.predict', ['-', '--weights', trained, '--no_cuda'],
+                            output, stdin=pipe)
+    with open(pipe, 'wb'):
+        wait_for(lambda: output.read_text(), process)  # the network is there
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(LIMIT_SEC)
+    assert process.exitcode == 0 and 'Traceback' not in output.read_text()
 
 
 def test_an_address_that_refuses(trained):  # noqa: F811

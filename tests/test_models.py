@@ -14,7 +14,7 @@ from models.resnet import BasicBlock, PadShortcut, conv_bn
 from models.resnet2p1d import conv_bn_2p1d
 from runtime.cpu import train_on_cpu
 from runtime.errors import InputError
-from tests.recorded import assert_is_recorded
+from tests.recorded import assert_is_recorded, without_numbers
 
 # The families of one stem; the others have tests of their own.
 STEMMED = [model for model in ARCHITECTURES if 'conv1_t_size' in options_of(model)]
@@ -32,16 +32,17 @@ GOLDEN_CASES = """
     resnext-50 resnext-101 wideresnet-50 wideresnet-50-stem128 wideresnet-101-stem128
     wideresnet-152-stem128 wideresnet-200-stem128""".split()
 # These repeat blocks of the others, as their names and shapes tell: --deep computes their logits.
+# Wide ResNets have the blocks of ResNets, with more channels.
 DEEPER_CASES = set("""
-    densenet-201 densenet-201-2018keys densenet-264 preresnet-34 preresnet-152 preresnet-200
-    resnet-34 resnet-101 resnet-200 resnet2p1d-34 resnet2p1d-152 resnet2p1d-200 resnext-101
-    wideresnet-50-stem128 wideresnet-101-stem128 wideresnet-152-stem128
-    wideresnet-200-stem128""".split())
+    densenet-121-2018keys densenet-201 densenet-201-2018keys densenet-264 preresnet-34
+    preresnet-152 preresnet-200 resnet-34 resnet-34-shortcutA resnet-101 resnet-200 resnet2p1d-34
+    resnet2p1d-152 resnet2p1d-200 resnext-101 wideresnet-50 wideresnet-50-stem128
+    wideresnet-101-stem128 wideresnet-152-stem128 wideresnet-200-stem128""".split())
 
 
 def on_meta(model, model_depth, **options):
     """A network that has shapes but no numbers: the deep ones cost nothing."""
-    with torch.device('meta'):
+    with without_numbers():
         return generate_model(model, model_depth, **options)
 
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.processes import LIMIT_SEC, ROOT, free_port, start_fresh, start_main, torchrun, wait_for
+from tests.processes import (LIMIT_SEC, ROOT, free_port, limit_open_files, mount_shared_memory,
+                             start_fresh, start_main, start_ranks, torchrun, wait_for)
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 
@@ -90,15 +92,18 @@ def test_ranks_end_before_all_have_come(tiny_data, tmp_path):
 
 @pytest.mark.slow
 def test_requests_to_stop_are_passed_on(tiny_data, tmp_path):
-    """By the process of --distributed to those that it has started."""
-    argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val', '--distributed', '--dist_url',
-                          f'tcp://127.0.0.1:{free_port()}')
-    process = start_main(argv, tmp_path / 'output')
-    wait_for((tmp_path / 'save_1.pth').exists, process)
-    process.terminate()
-    process.join(LIMIT_SEC)
+    """By the processes of --distributed, of two nodes, to those that they have started."""
+    argv = tiny_data.argv(tmp_path, '--n_epochs', 1000, '--no_val', '--distributed',
+                          '--world_size', 2)
+    nodes = start_ranks(2, argv, tmp_path / 'output', 'node')
+    wait_for((tmp_path / 'save_1.pth').exists, nodes[0])
+    for node in nodes:
+        node.terminate()
+    for node in nodes:
+        node.join(LIMIT_SEC)
     said = (tmp_path / 'output').read_text()
-    assert process.exitcode == 143 and 'Traceback' not in said, said
+    assert [node.exitcode for node in nodes] == [143, 143] and 'Traceback' not in said, said
+    assert '2 processes on 2 nodes, started by --distributed' in said
     assert (tmp_path / 'save_last.pth').exists()
 
 
@@ -118,13 +123,22 @@ def test_a_result_folder_that_is_deleted_is_made_again(tiny_data, tmp_path):
     assert (folder / 'train.log').read_text().startswith('epoch\t')
 
 
+def _ended(process, tmp_path):
+    """(exit status, all that it said) of a process that writes to `output`."""
+    process.join(LIMIT_SEC)
+    return process.exitcode, (tmp_path / 'output').read_text()
+
+
 @pytest.mark.slow
 def test_few_open_files(tiny_data, tmp_path):
-    argv = ' '.join(map(str, tiny_data.argv(tmp_path, '--n_epochs', 1, '--n_threads', 4)))
-    for limit in (12, 40):
-        ended = shell(f'ulimit -n {limit}; exec {sys.executable} main.py {argv}')
-        assert 'Traceback' not in ended.stderr, ended.stderr
-        assert ended.returncode == 0 or 'ulimit -n' in ended.stderr, ended.stderr
+    """Too few for imports, and too few for processes."""
+    argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 1, '--n_threads', 4)
+    ended = shell(f'ulimit -n 12; exec {sys.executable} main.py {" ".join(map(str, argv))}')
+    assert 'Traceback' not in ended.stderr, ended.stderr
+    assert ended.returncode == 0 or 'ulimit -n' in ended.stderr, ended.stderr
+    status, said = _ended(start_main(argv, tmp_path / 'output',
+                                     before=partial(limit_open_files, 40)), tmp_path)
+    assert 'Traceback' not in said and (status == 0 or 'ulimit -n' in said), said
 
 
 @pytest.mark.slow
@@ -132,8 +146,8 @@ def test_few_open_files(tiny_data, tmp_path):
 @pytest.mark.skipif(shell('unshare -rm mount -t tmpfs -o ro tmpfs /dev/shm').returncode != 0,
                     reason='has no namespaces of mounts')
 def test_shared_memory_that_is_tiny_or_cannot_be_written(tiny_data, tmp_path, options):
-    argv = ' '.join(map(str, tiny_data.argv(tmp_path, '--n_epochs', 1, '--n_threads', 2)))
-    ended = shell(f'unshare -rm bash -c "mount -t tmpfs -o {options} tmpfs /dev/shm && exec '
-                  f'{sys.executable} main.py {argv}"')
-    assert ended.returncode == 2 and 'Traceback' not in ended.stderr, ended.stderr
-    assert '/dev/shm' in ended.stderr and '--n_threads 0' in ended.stderr
+    argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 1, '--n_threads', 2)
+    status, said = _ended(start_main(argv, tmp_path / 'output',
+                                     before=partial(mount_shared_memory, options)), tmp_path)
+    assert status == 2 and 'Traceback' not in said, said
+    assert '/dev/shm' in said and '--n_threads 0' in said

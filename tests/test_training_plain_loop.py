@@ -24,13 +24,12 @@ BASE = ('--batch_size', 4, '--n_epochs', N_EPOCHS, '--no_val', '--learning_rate'
         '--sample_size', 48, '--sample_duration', 4)
 CASES = {
     'sgd': (),
-    'adamw': ('--optimizer', 'adamw', '--learning_rate', 0.001, '--weight_decay', 0.1),
     'nesterov, clipped': ('--nesterov', '--clip_grad_norm', 0.5),
-    'accumulated': ('--accumulate', 2),  # the last step of an epoch is of one batch
+    # The last step of an epoch is of one batch.
     'adamw, accumulated, clipped': ('--optimizer', 'adamw', '--learning_rate', 0.001,
-                                    '--accumulate', 2, '--clip_grad_norm', 1),
+                                    '--weight_decay', 0.1, '--accumulate', 2, '--clip_grad_norm',
+                                    1),
     'average': ('--ema_decay', 0.3),
-    'warm-up': ('--warmup_epochs', 0.75),
     'cosine after warm-up': ('--lr_scheduler', 'cosine', '--warmup_epochs', 0.5),
     'layer decay': ('--layer_decay', 0.5, '--head_lr_factor', 3, '--no_norm_decay',
                     '--weight_decay', 0.1),

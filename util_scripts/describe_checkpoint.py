@@ -2,7 +2,8 @@
 
     python -m util_scripts.describe_checkpoint FILE_PATH
 
-Of weights without a record, as released for the 2018 and 2020 code, it prints what can be told.
+Of weights without a record, as released for the 2018 and 2020 code, it prints what can be told, and
+of an exported network how that was made.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ def build_parser() -> Parser:
                     'Print what a checkpoint says of itself and a table of its network. The flags '
                     'say what the file does not record, as it is with released weights.',
                     has_notes=False)
-    parser.add_argument('file_path', type=Path, help='checkpoint, or bare weights (.pth)')
+    parser.add_argument('file_path', type=Path,
+                        help='checkpoint, bare weights (.pth), or an exported network')
     parser.add_argument('--sample_size', type=POSITIVE, metavar='PIXELS',
                         help='height and width of the clip that the table is for (default: as '
                              'recorded, or 112)')

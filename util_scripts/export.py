@@ -15,6 +15,7 @@ from pathlib import Path
 from opts import Options, build_parser, parse_opts
 from runtime.arguments import POSITIVE, POSITIVE_RATE, Parser, between
 from runtime.errors import InputError, run
+from util_scripts.helpers.jobs import end_on_sigterm
 
 ENDINGS = ('.onnx', '.xml', '.pt2', '.safetensors')
 OWN = 'export'
@@ -86,6 +87,8 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, Options | None]:
          f'{", ".join(ENDINGS)}'),
         (own.source.suffix in ENDINGS[:3],
          f'{own.source}: is exported already; give the checkpoint that it was made of'),
+        (own.target.exists() and own.source.exists() and own.target.samefile(own.source),
+         f'{own.target}: is the checkpoint, which is kept; give another OUT'),
         (others and not own.int8, f'--{"".join(others[:1])} is for --int8: add that, or drop it'),
         (own.int8 and own.target.suffix not in ENDINGS[:2],
          f'{own.target}: --int8 is for .xml and .onnx; give one of these'),
@@ -114,4 +117,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+    end_on_sigterm()
     run(main)

@@ -20,6 +20,7 @@ from runtime.errors import InputError
 from runtime.files import write_text
 from runtime.output import wrote
 from util_scripts.helpers.evaluation import read_results, read_truth
+from util_scripts.helpers.files import told_apart
 from util_scripts.helpers.text import n_of, printable
 
 # Scores below it are taken for it: that a network is wrong for once is not worth more than this,
@@ -95,7 +96,8 @@ def output_numbers(names: set[str], class_names: tuple[str, ...], path: Path) ->
 def read_scores(results: Path, annotation: Path,
                 subset: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """((n_videos, n_outputs) scores, (n_videos,) labels, class names). Raises InputError."""
-    class_names, truth, has_lists = read_truth(annotation, subset)
+    with told_apart(annotation, results):
+        class_names, truth, has_lists = read_truth(annotation, subset)
     if has_lists or any(len(labels) > 1 for labels in truth.values()):
         raise InputError(f'{annotation}: its videos have several labels, and one of each is needed '
                          'here; give an annotation with one')

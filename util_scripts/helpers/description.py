@@ -39,8 +39,9 @@ def given_options(args: argparse.Namespace) -> Options:
     """The options of main.py, with those flags that were given to this command."""
     defaults = vars(build_parser().parse_args([]))
     given = {name: value for name, value in vars(args).items() if value and name in defaults}
-    # hdf5, since optical flow is in no other files; no frames are read here.
-    return Options(**{**defaults, **given, 'file_type': 'hdf5'}, given=frozenset(given))
+    # hdf5, since optical flow is in no other files; nothing is read here, and nothing trained.
+    return Options(**{**defaults, **given, 'file_type': 'hdf5', 'no_train': True},
+                   given=frozenset(given))
 
 
 def facts(weights: Weights, opts: Options) -> dict[str, str]:
@@ -85,6 +86,11 @@ def _flags(names: Sequence[str], opts: Options) -> str:
 
 
 def _tensors(weights: Weights) -> str:
+    if weights.engine:
+        how = weights.engine.record['exported']
+        free = ', '.join(how.get('dynamic', []))
+        return (f'exported in {how.get("weights")}; takes {how.get("input")}, gives '
+                f'{how.get("output")}; of any size are: {free}')
     tensors = weights.state_dict.values()
     broken = ', nan or infinity in ' + ', '.join(weights.not_finite) if weights.not_finite else ''
     prefix = ', saved from DataParallel (module.)' if weights.behind_module else ''
@@ -125,6 +131,8 @@ def _preprocessing(weights: Weights, opts: Options) -> str:
 
 
 def _training_state(weights: Weights) -> str:
+    if weights.engine:
+        return 'none: an exported network is run alone (--no_train)'
     if weights.training is None:
         return 'none: to evaluate (--no_train) or to start from (--pretrain_path)'
     position = weights.training.get('position')

@@ -18,7 +18,7 @@ from metrics import (average_precisions, confusion_of_pairs, mean_of_classes, mo
 from runtime.errors import InputError
 from runtime.files import write_text
 from runtime.output import wrote
-from util_scripts.helpers.files import read_json
+from util_scripts.helpers.files import read_json, told_apart
 from util_scripts.helpers.text import printable
 
 Key = TypeVar('Key')
@@ -332,7 +332,9 @@ def report_topk(ranked: Ranked, n_classes: int, args: Namespace, has_lists: bool
 def report(args: Namespace) -> None:
     """Print, and with --save write, the metrics that the flags of `eval_accuracy` ask for."""
     subset = SUBSETS.get(args.subset, args.subset)
-    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset, args.multi_label)
+    with told_apart(args.ground_truth_path, args.result_path):
+        class_names, truth, has_lists = read_truth(args.ground_truth_path, subset,
+                                                   args.multi_label)
     scores, clips = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
     check_overlap(truth, scores, class_names, args)
     truth = leave_out_missing(truth, scores, args.ignore)

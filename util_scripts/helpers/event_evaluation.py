@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from runtime.errors import InputError
-from util_scripts.helpers.files import read_json
+from util_scripts.helpers.files import read_json, told_apart
 from util_scripts.helpers.text import n_of, printable
 
 OVERLAPS = tuple(round(0.5 + 0.05 * number, 2) for number in range(10))
@@ -153,7 +153,8 @@ def _event(video_id: str, entry: Mapping[str, Any]) -> Segment:
 
 def report_events(args: Namespace) -> None:
     """Print mAP at each overlap, and their mean. Raises InputError."""
-    instances, video_ids = read_instances(args)
+    with told_apart(args.ground_truth_path, args.result_path):
+        instances, video_ids = read_instances(args)
     events, n_known = read_events(args, video_ids)
     thresholds = args.tiou or OVERLAPS
     if n_known < len(video_ids):

@@ -30,6 +30,7 @@ from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_o
 from runtime.files import refuse_what_is_no_file, write_text
 from runtime.locks import lock
 from runtime.output import is_quiet, note, wrote
+from util_scripts.helpers.files import make_place
 from util_scripts.helpers.model_card import card
 from util_scripts.helpers.prediction import read_labels
 from weights import describe, write_safetensors
@@ -116,21 +117,30 @@ def make_record(network: Classifier, info: ModelInfo, args: Namespace) -> dict[s
 
 # ---------------------------------------------------------------- writing
 
+def files_of(target: Path) -> list[Path]:
+    """What an export writes: the file, that of its weights, and the model card."""
+    beside = [target.with_suffix('.bin')] if target.suffix == '.xml' else []
+    return [target, *beside, target.with_name(f'{target.name}.md')]
+
+
 @contextmanager
 def named_at_last(target: Path) -> Iterator[Path]:
     """A path of the same name in a folder of its own; what is written there goes to where `target`
     is if the block ends well. Raises InputError."""
-    folder = ''
+    folder, named = '', target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        refuse_what_is_no_file(target)
+        for named in files_of(target):
+            refuse_what_is_no_file(named)
+        named = target
         folder = tempfile.mkdtemp(prefix='.export_', dir=target.parent)
         yield Path(folder) / target.name
-        with lock(target.parent / '.export.lock', waits=True):  # all files are of one export
+        # Else the network of one export could get the weights of another.
+        with lock(target.with_name(f'.{target.name}.lock'), waits=True):
             for path in sorted(Path(folder).iterdir()):
                 os.replace(path, target.parent / path.name)
     except OSError as error:
-        raise InputError(f'{target}: cannot be written: {error.strerror or error}; free space, '
+        raise InputError(f'{named}: cannot be written: {error.strerror or error}; free space, '
                          'mend the permissions or give another path') from None
     finally:
         if folder:
@@ -166,11 +176,14 @@ def write(path: Path, what: Exported) -> None:
 
 # ---------------------------------------------------------------- checking
 
-def opened(path: Path) -> Run:
-    """What a file gives of what it takes."""
+def opened(path: Path, target: Path) -> Run:
+    """What a file gives of what it takes; errors call it `target`, as it will be."""
     if path.suffix == '.safetensors':
         return load_model(path)[0]
-    return open_engine(path)
+    engine = open_engine(path)
+    engine.compile()
+    engine.path = target
+    return engine
 
 
 def shapes_to_check(what: Exported) -> list[tuple[int, int, int, int]]:
@@ -221,11 +234,12 @@ def check(run: Run, what: Exported) -> list[tuple[str, float]]:
             found.append((name, difference))
             outputs.append(expected)
             if not difference <= what.args.tolerance:
+                without = '; drop --dynamic_time and --dynamic_size,' if what.free else ';'
                 raise InputError(
                     f'{what.args.target}: not written, as it differs from {what.args.source} by '
                     f'{difference:.1e} of the largest output on clips of {name}, more than '
-                    f'--tolerance {what.args.tolerance:g}; drop --dynamic_time and --dynamic_size, '
-                    'or write another form')
+                    f'--tolerance {what.args.tolerance:g}{without} give a larger --tolerance, or '
+                    'write another form')
     _check_that_clips_matter(torch.cat(outputs), what)
     return found
 
@@ -253,10 +267,12 @@ def export(args: Namespace, opts: Options | None) -> int:
     quantised = None
     if opts is not None:  # data that are wrong are named before the long work
         from util_scripts.helpers.int8 import Data, quantise  # it needs nncf
+        if args.json:
+            make_place(args.json)
         data = Data(what, opts)
     with named_at_last(target) as path:
         write(path, what)
-        differences = check(opened(path), what)
+        differences = check(opened(path, target), what)
         worst = max(difference for _, difference in differences)
         note(f'runs as the checkpoint does on {len(differences)} batches of clips '
              f'({", ".join(name for name, _ in differences)}): the largest difference is '
@@ -266,8 +282,7 @@ def export(args: Namespace, opts: Options | None) -> int:
         n_bytes = len(contents_of(path))
         write_text(path.with_name(f'{path.name}.md'), card(what.record, what.network, target,
                                                            n_bytes, differences, quantised))
-    outputs = [target, *[target.with_suffix('.bin')] * (target.suffix == '.xml'),
-               target.with_name(f'{target.name}.md')]
+    outputs = files_of(target)
     about = f'{n_bytes / 1e6:.1f} MB; how to run it without this code is in {outputs[-1].name}'
     if quantised and args.json:
         quantised.write(args.json)

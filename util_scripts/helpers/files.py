@@ -1,6 +1,8 @@
 """Folders and files that a user names: found, made and read, or an InputError."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,14 @@ def make_folder(path: Path | str) -> None:
     except OSError as error:
         raise InputError(f'{path}: the folder cannot be made: {error.strerror}; give another '
                          'destination') from None
+
+
+def make_place(path: Path) -> None:
+    """Make the folder of a file that is written when all is done. Raises InputError, also where a
+    folder is in its place."""
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; give a file in it')
+    make_folder(path.parent)
 
 
 def read_text(path: Path | str, what: str) -> str:
@@ -65,3 +75,24 @@ def read_json(path: Path | str, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f'{path}: holds no JSON object; {what} is needed there')
     return data
+
+
+@contextmanager
+def told_apart(annotation: Path, results: Path) -> Iterator[None]:
+    """Within it an InputError says that an annotation and a file of results are given one for the
+    other, where they are."""
+    try:
+        yield
+    except InputError:
+        is_result = not _names(annotation).isdisjoint({'results', 'events'})
+        if not is_result or 'database' not in _names(results):
+            raise
+        raise InputError(f'{annotation}: holds results, and {results} is the annotation file: give '
+                         'them in the other order') from None
+
+
+def _names(path: Path) -> set[str]:
+    """The names of the object in a JSON file; none where there is no such file."""
+    with suppress(InputError):
+        return set(read_json(path, ''))
+    return set()

@@ -306,7 +306,7 @@ def quantise(path: Path, what: Exported, data: Data) -> Quantised:
     than --max_drop.
     """
     clips = data.calibration(what.args.calibration_clips)
-    with tempfile.TemporaryDirectory(prefix='int8_') as folder:
+    with tempfile.TemporaryDirectory(prefix='int8_', dir=path.parent) as folder:
         found = versions(path, what, data, clips, Path(folder))
         int8_file, _ = found[INT8]
         measured = measure(what, data, found)

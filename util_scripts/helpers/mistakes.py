@@ -15,7 +15,7 @@ from runtime.errors import InputError
 from runtime.output import warn, wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
-from util_scripts.helpers.files import existing_folder, make_folder
+from util_scripts.helpers.files import existing_folder, make_folder, told_apart
 from util_scripts.helpers.neighbours import read_groups
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
@@ -138,7 +138,8 @@ def draw_lists_of_labels(truth: Truth, scores: Scores, class_names: Sequence[str
 def draw_results(args: Namespace) -> None:
     """Draw what the flags of `plot_results` name, and print what was confused and drawn."""
     subset = SUBSETS.get(args.subset, args.subset)
-    class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
+    with told_apart(args.ground_truth_path, args.result_path):
+        class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
     scores, _ = read_results(args.result_path, truth, len(class_names), 1, has_lists)
     check_overlap(truth, scores, class_names, args)
     folder = args.output or args.result_path.parent

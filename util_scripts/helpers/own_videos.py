@@ -55,11 +55,23 @@ def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
     report_left_out(root, left_out)
     listed = [Own(str(stem), stem.parent.name if label_from == 'parent' else stem.parts[0],
                   group_of(str(stem))) for stem in sorted(stems)]
-    deep = [stem for stem in sorted(stems) if len(stem.parts) > 2]
-    if deep and label_from == 'root':
-        to_stderr(f'{root}: {len(deep)} videos lie deeper, such as {deep[0]}: their class is '
-                  f'{deep[0].parts[0]}; for {deep[0].parent.name} add --label_from parent')
+    if label_from == 'root':
+        tell_of_deep(root, sorted(stems))
     return listed
+
+
+def tell_of_deep(root: Path, stems: Sequence[Path]) -> None:
+    """Say in a line on stderr what the class is of videos that lie deeper than root/class/video,
+    and, where all do, that the folder of the classes may lie there too."""
+    deep = [stem for stem in stems if len(stem.parts) > 2]
+    if not deep:
+        return
+    top, own = deep[0].parts[0], deep[0].parent.name
+    cure = f'for {own} add --label_from parent'
+    if len(deep) == len(stems):
+        cure += f', or give {root / top} where that is the folder of the classes'
+    to_stderr(f'{root}: {n_of(len(deep), "video")} lie deeper, such as {deep[0]}: their class is '
+              f'{top}; {cure}')
 
 
 def is_frames_folder(path: Path) -> bool:
@@ -144,15 +156,31 @@ def detect_type(root: Path, paths: Sequence[str] | None = None, template: str | 
         entries = (Path(entry) for path in paths
                    for entry in (root / path, root / f'{path}.hdf5', find_video(str(root / path)))
                    if entry is not None)
-    found = Counter(kind for entry in islice(entries, N_LOOKED_AT)
-                    if (kind := type_of(entry, template)))
+    looked_at = [(kind, entry) for entry in islice(entries, N_LOOKED_AT)
+                 if (kind := type_of(entry, template))]
+    found = Counter(kind for kind, _ in looked_at)
     if len(found) == 1:
         return next(iter(found))
     if not found:
         raise nothing_found(root, paths)
     counts = ', '.join(f'{n} {kind}' for kind, n in found.most_common())
+    if paths is None and (apart := kinds_apart(root, looked_at)):
+        raise InputError(f'{root}: {counts} in it, each kind in a folder of its own; give '
+                         f'{" or ".join(apart)}')
     raise InputError(f'{root}: {counts} in it; check the path, or say with --video_type which is '
                      'meant')
+
+
+def kinds_apart(root: Path, found: Sequence[tuple[str, Path]]) -> list[str]:
+    """The folder of each kind, where all of them are folders of classes; else [].
+
+    found: (how it is stored, path) of videos below the root
+    """
+    places = {(kind, path.relative_to(root).parts[0]) for kind, path in found}
+    tops = {top for _, top in places}
+    is_apart = len(places) == len(tops) == len({kind for kind, _ in places})
+    has_classes = all(len(path.relative_to(root).parts) > 2 for _, path in found)
+    return [str(root / top) for top in sorted(tops)] if is_apart and has_classes else []
 
 
 def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:

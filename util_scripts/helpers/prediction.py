@@ -41,7 +41,7 @@ from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
 from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Rules, as_webvtt,
                                          event_lines, finished, in_order)
-from util_scripts.helpers.files import make_folder, read_json, read_lines, read_text
+from util_scripts.helpers.files import make_folder, make_place, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, nearest_or_all, printable
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
@@ -467,10 +467,8 @@ def prepare_outputs(args: Namespace, info: Any) -> None:
         say(f'--topk {args.topk}: there are {len(info.class_names)} classes, and all are given',
             sys.stderr)
     args.topk = args.topk or DEFAULT_TOPK
-    for path in filter(None, (args.json, args.csv)):  # not found out when all is done
-        if path.is_dir():
-            raise InputError(f'{path}: is a folder; give a file in it')
-        make_folder(path.parent)
+    for path in filter(None, (args.json, args.csv)):
+        make_place(path)
 
 
 def predict_files(args: Namespace) -> int:

@@ -27,10 +27,18 @@ REPLACEMENT = 'replacement'
 
 # Paths that a scan does not take, and why.
 LeftOut = list[tuple[Path, str]]
+# What no folder of videos has in it, and that of a training has.
+OF_A_TRAINING = ('opts.json', 'train.log', '*.pth')
+RESULTS = 'folders of a training\'s results'
 
 
 def is_shown_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith('.')
+
+
+def holds_results(path: Path) -> bool:
+    """True for the folder that a training wrote to, whose videos are none of the data."""
+    return any(next(path.glob(pattern), None) for pattern in OF_A_TRAINING)
 
 
 def below(folder: Path, is_wanted: Callable[[Path], bool], left_out: LeftOut,
@@ -54,6 +62,8 @@ def below(folder: Path, is_wanted: Callable[[Path], bool], left_out: LeftOut,
             left_out.append((path, why_left_out(path)))
         elif path.resolve() in above:
             left_out.append((path, 'links in a circle'))
+        elif holds_results(path):
+            left_out.append((path, RESULTS))
         else:
             yield from below(path, is_wanted, left_out, above)
 
@@ -100,7 +110,10 @@ def in_classes(root: Path, is_wanted: Callable[[Path], bool], left_out: LeftOut)
                          ) from None
     left_out += [(path, why_left_out(path)) for path in entries if not is_shown_folder(path)]
     for folder in filter(is_shown_folder, entries):
-        yield from below(folder, is_wanted, left_out, frozenset({root.resolve()}))
+        if holds_results(folder):
+            left_out.append((folder, RESULTS))
+        else:
+            yield from below(folder, is_wanted, left_out, frozenset({root.resolve()}))
 
 
 def find_videos(dir_path: Path, *, has_labels: bool) -> list[Path]:
