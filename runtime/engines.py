@@ -108,6 +108,13 @@ class Engine:
                              '--dynamic_time and --dynamic_size') from None
         return output
 
+    def _compile_by_openvino(self, precision: str) -> None:
+        try:
+            self._run = compiled(self.path, precision)
+        except RuntimeError as error:
+            raise InputError(f'{self.path}: OpenVINO cannot take this network ({_reason(error)}); '
+                             'export the checkpoint to .xml, or drop --backend') from None
+
     def _only_fp32(self, precision: str) -> None:
         if precision != 'fp32':
             raise InputError(f'{self.path}: runs in the precision that it was exported in, and '
@@ -162,7 +169,7 @@ class OnnxEngine(Engine):
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
         if backend == 'openvino':
-            self._run = compiled(self.path, precision)
+            self._compile_by_openvino(precision)
             return
         self._only_fp32(precision)
         session = self._session
@@ -193,7 +200,7 @@ class OpenVinoEngine(Engine):
             for end in (clips, output)))
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
-        self._run = compiled(self.path, precision)
+        self._compile_by_openvino(precision)
 
 
 # The engines by the ending of the file.
