@@ -112,8 +112,8 @@ class Engine:
         try:
             self._run = compiled(self.path, precision)
         except RuntimeError as error:
-            raise InputError(f'{self.path}: OpenVINO cannot take this network ({_reason(error)}); '
-                             'export the checkpoint to .xml, or drop --backend') from None
+            raise InputError(f'{self.path}: OpenVINO cannot read this network ({_reason(error)}); '
+                             'drop --backend openvino, or export to .xml') from None
 
     def _only_fp32(self, precision: str) -> None:
         if precision != 'fp32':
