@@ -235,3 +235,10 @@ def test_descriptors_that_were_closed_go_nowhere():
             os.close(copy)
     assert modes == [os.O_RDONLY, os.O_WRONLY, os.O_WRONLY]
     assert places == {os.stat(os.devnull).st_rdev}
+
+
+def test_a_note_goes_to_the_file_that_is_given(capsys):
+    file = io.StringIO()
+    note('a\nb', file)
+    note('c')
+    assert file.getvalue() == 'a\\nb\n' and capsys.readouterr() == ('c\n', '')
