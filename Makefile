@@ -17,11 +17,15 @@ demo: $(VENV)/installed
 
 # Export has a process of its own: one that had run most other tests ended in it without a word.
 # Beside it there is one process more than processors, since some tests wait for others. The shell
-# keeps Ctrl-C from what runs behind, which is therefore ended by hand.
+# keeps Ctrl-C from what runs behind, which is therefore ended by hand. Files are made in memory where
+# there is room: on a disk that takes a minute of system time.
 EXPORT := $(wildcard tests/test_*export*.py)
 SAID := $(VENV)/test_export.log
 test: $(VENV)/installed
-	@$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; trap "kill $$export" INT TERM; \
+	@room=$$(df -Pk /dev/shm 2>/dev/null | awk 'END {print $$4}'); \
+	if [ "$${room:-0}" -gt 8000000 ]; \
+	then TMPDIR=$$(mktemp -d /dev/shm/tests-XXXXXX); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; fi; \
+	$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; trap "kill $$export" INT TERM; \
 	$(PYTEST) -n $$($(RUN) -c 'import os; print(os.cpu_count() + 1)') $(addprefix --ignore ,$(EXPORT)); status=$$?; \
 	wait $$export || status=1; cat $(SAID); exit $$status
 

@@ -101,8 +101,8 @@ class Engine:
                 raise ValueError(f'gives {len(output)} for {len(clips)} clips')
         except Exception as error:  # of libraries, such as of a pool that is larger than its map
             sizes = 'x'.join(map(str, given))
-            raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); give '
-                             'more frames or pixels, or export the checkpoint without '
+            raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); '
+                             'give more frames or pixels, or export the checkpoint without '
                              '--dynamic_time and --dynamic_size') from None
         return output
 

@@ -25,6 +25,7 @@ from tests.helpers import ROOT, files_of_at_most, run_script, write_video
 from tests.processes import run_elsewhere
 from tests.tiny_data import run_main
 from util_scripts.export import ENDINGS
+from util_scripts.helpers.exports import named_at_last
 from util_scripts.helpers.model_card import card
 
 EXTRAS = ('onnx', 'onnxruntime', 'onnxscript', 'openvino', 'nncf')
@@ -456,3 +457,17 @@ def test_a_library_that_is_missing_is_one_sentence(source, tmp_path, monkeypatch
     done = run_script('export', source, tmp_path / f'a{ending}', *int8)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert f'needs {name}, which is not installed: pip install -r' in done.stderr
+
+
+def test_files_of_an_export_are_moved_to_their_names_together(tmp_path, monkeypatch):
+    """Of two exports to one name all files are of the same."""
+    replace, locked = os.replace, []
+
+    def watched(source, target):
+        locked.append((tmp_path / '.a.xml.lock').exists())
+        replace(source, target)
+    monkeypatch.setattr(os, 'replace', watched)
+    with named_at_last(tmp_path / 'a.xml') as path:
+        for name in ('a.xml', 'a.bin', 'a.xml.md'):
+            path.with_name(name).touch()
+    assert locked == [True] * 3 and sorted(os.listdir(tmp_path)) == ['a.bin', 'a.xml', 'a.xml.md']

@@ -2,12 +2,14 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from runtime.errors import InputError
 from runtime.files import (keep_copy, read_file, replacing, write_json, write_opts, write_text,
                            writing_whole)
+from util_scripts.helpers.files import make_place
 
 
 @pytest.mark.parametrize('writing', [replacing, writing_whole,
@@ -59,6 +61,8 @@ def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, monkeypatch, mak
     assert os.lstat('odd').st_mode == kind and os.listdir() == ['odd']
     with pytest.raises(OSError, match=said):
         read_file('odd')
+    with pytest.raises(InputError, match=f'odd: (cannot be written: {said}|is a folder)'):
+        make_place(Path('odd'))
 
 
 def test_any_text_can_be_written(tmp_path):

@@ -388,3 +388,27 @@ def test_a_state_of_a_schedule_tells_all_of_it():
                      'threshold': 1e-4, 'best': float('inf'), 'num_bad_epochs': 0}
     assert MultiStep([3, 3]).state_dict() == {'name': 'multistep', 'last_epoch': 0, 'gamma': 0.1,
                                               'milestones': {3: 2}}
+
+
+def test_a_rate_that_would_move_by_the_least_amount_stays():
+    for eps, rate in ((0.5, 1.0), (0.49, 0.5)):
+        schedule = optim.Plateau(patience=0, factor=0.5, eps=eps)
+        schedule.end_epoch([1.0], [1.0], 1.0)
+        assert schedule.end_epoch([1.0], [1.0], 1.0) == [rate]
+
+
+def test_a_warm_up_of_two_epochs_and_a_state_in_it():
+    """Scheduled rates are kept where those of the warm-up are others, and only there."""
+    flags = '--warmup_epochs', 2, '--multistep_milestones', 1
+    first = ours(network(), *flags, steps_per_epoch=2)
+    rates = [first.lr]
+    for _ in range(2):
+        first.step(torch.zeros((), requires_grad=True))
+        rates.append(first.lr)
+    assert rates == pytest.approx([0.0125, 0.025, 0.0375])
+    state = first.state_dict()
+    assert state['scheduler']['rates'] == [0.05]
+    second = ours(network(), *flags, steps_per_epoch=2)
+    second.load_state_dict(state, n_steps=2)
+    assert second.lr == first.lr
+    assert 'rates' not in ours(network()).state_dict()['scheduler']

@@ -276,3 +276,12 @@ def test_what_is_drawn_for_a_batch_differs_by_process_batch_epoch_and_seed():
 def test_crops_share_the_places_of_a_batch():
     assert [len(batch) for batch in ClipBatches([1] * 6, 6, n_crops=3)] == [2, 2, 2]
     assert [len(batch) for batch in ClipBatches([1] * 3, 2, n_crops=3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize('n_samples, batch_size, world_size, share', [
+    (40, 16, 2, 4), (48, 16, 3, 5), (130, 128, 4, 32), (3, 3, 7, 1)])
+def test_the_smallest_share_of_a_batch(n_samples, batch_size, world_size, share):
+    samplers = [ShuffledBatches(n_samples, batch_size, 1, rank, world_size)
+                for rank in range(world_size)]
+    assert {sampler.smallest_share() for sampler in samplers} == {share}
+    assert min(len(batch) for sampler in samplers for batch in sampler) == share

@@ -17,6 +17,7 @@ from opts import Options
 from runtime.files import write_text
 from runtime.logs import Progress
 from runtime.output import note, to_stderr, wrote
+from util_scripts.helpers.files import make_place
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.text import printable
 from util_scripts.helpers.videos import report_left_out
@@ -270,6 +271,9 @@ def make_page(path: Path, examined: Examined) -> Iterator[Problem]:
 
 def examine_data(opts: Options) -> int:
     """Examine what a run with these options reads, and say what is wrong; the exit status."""
+    written = list(filter(None, (opts.page, opts.save)))
+    for path in written:
+        make_place(path)
     examined = find_problems(opts)
     problems, n_samples = examined.problems, Counter(job.subset for job in examined.jobs)
     if opts.page:
@@ -283,7 +287,6 @@ def examine_data(opts: Options) -> int:
     if opts.save:
         rows = ('\t'.join(map(printable, problem)) + '\n' for problem in problems)
         write_text(opts.save, 'kind\tsubset\tpath\treason\n' + ''.join(rows))
-    written = list(filter(None, (opts.page, opts.save)))
     if written:
         wrote(*written)
     return 1 if problems else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
-from runtime.files import parse_json, read_file
+from runtime.files import parse_json, read_file, refuse_what_is_no_file
 
 
 def existing_folder(path: Path | str, what: str) -> Path:
@@ -30,10 +30,15 @@ def make_folder(path: Path | str) -> None:
 
 def make_place(path: Path) -> None:
     """Make the folder of a file that is written when all is done. Raises InputError, also where a
-    folder is in its place."""
+    folder, pipe, socket or device is in its place."""
     if path.is_dir():
         raise InputError(f'{path}: is a folder; give a file in it')
     make_folder(path.parent)
+    try:
+        refuse_what_is_no_file(path)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written: {error.strerror}; give another path'
+                         ) from None
 
 
 def read_text(path: Path | str, what: str) -> str:
