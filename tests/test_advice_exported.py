@@ -4,6 +4,7 @@ The file is made by hand, which takes no time: an average over all places gives 
 """
 
 import json
+import os
 import sys
 from argparse import Namespace
 
@@ -19,6 +20,7 @@ from tests.test_export import needs_extras, write_checkpoint
 from tests.tiny_data import CLASSES, run_main
 from util_scripts.export import parse
 from util_scripts.helpers.exports import check, load, named_at_last
+from util_scripts.helpers.files import make_place
 from util_scripts.helpers.int8 import FLOAT, INT8, Data, check_drop
 
 NET = {'n_frames': 4, 'model': 'resnet', 'model_depth': 10, 'resnet_widen_factor': 0.125}
@@ -213,6 +215,12 @@ def test_a_place_that_cannot_be_written(tmp_path):
         (tmp_path / name).rmdir()
     assert sentence(write, tmp_path / 'b.xml') == ''
     assert {path.name for path in tmp_path.iterdir()} == {'file', 'a.onnx', 'b.xml'}
+
+
+def test_a_place_of_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    assert 'it is a pipe, not a file; name another file' in sentence(make_place, tmp_path / 'pipe')
+    assert sentence(make_place, tmp_path / 'new' / 'a.json') == ''
 
 
 def test_a_place_that_is_the_checkpoint(files, tmp_path):

@@ -37,7 +37,7 @@ def make_place(path: Path) -> None:
     try:
         refuse_what_is_no_file(path)
     except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}; give another path'
+        raise InputError(f'{path}: cannot be written: {error.strerror}; name another file'
                          ) from None
 
 
