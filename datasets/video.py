@@ -685,7 +685,7 @@ def _read_by(notes: Notes, path: str, numbers: Sequence[int], n_frames: int | No
                 break
             except (SeekError, VideoError):
                 notes.degrade()
-    with notes.open(path) as video:
+    with Video(path, container=notes.container) as video:
         yield from _from_start(video, numbers, pictures(video))
 
 

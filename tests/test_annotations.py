@@ -307,3 +307,9 @@ def test_the_fingerprint_is_of_videos_and_frames(tmp_path):
     others = [(videos[0], ('r', {})), (videos[0],), videos[::-1], (videos[0], ('q', marked)),
               (('p', {'video_path': 'elsewhere'}), videos[1])]
     assert len({fingerprint(*videos), *(fingerprint(*other) for other in others)}) == 6
+
+
+@pytest.mark.parametrize('labels, name', [('abbcc', 'b'), ([2, 'x', '2'], '2')])
+def test_the_first_label_that_is_listed_twice_is_named(tmp_path, labels, name):
+    with pytest.raises(AnnotationError, match=f"label '{name}' is listed twice"):
+        records_of(tmp_path, {}, labels=list(labels))

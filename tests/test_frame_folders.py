@@ -362,3 +362,11 @@ def test_a_folder_may_hold_frames_that_are_not_clear(tmp_path):
     write_frames(tmp_path, ['a_1.png', 'b_1.png'])
     assert holds_frames(tmp_path) and holds_frames(tmp_path, 'a_%d.png')
     assert not holds_frames(tmp_path, 'c_%d.png')
+
+
+def test_usual_names_are_those_of_a_template_that_says_so_alone(tmp_path):
+    names = [f'image_{i:05d}.jpg' for i in range(1, 4)]
+    write_frames(tmp_path, names)
+    for template, n in ((None, 3), ('image_%05d.jpg', 3), ('*_%d.jpg', 3), ('frame_%05d.jpg', 0)):
+        folder = find_frames(str(tmp_path), template)
+        assert folder.n == n and sorted([*folder.names, *folder.strays]) == names

@@ -239,6 +239,7 @@ def test_half_a_cosine_by_hand():
     schedule, base = optim.Cosine(10, 2), [1.0, 0.5]
     for progress, share in ((0, 1), (2, 1), (4, 0.8535534), (6, 0.5), (10, 0), (12, 0)):
         assert schedule.end_step(base, base, progress) == pytest.approx([share, share / 2])
+    assert optim.Cosine(10).end_step(base, base, 5) == pytest.approx([0.5, 0.25])
 
 
 def test_milestones_count_up_to_the_epoch_of_a_state():

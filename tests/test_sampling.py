@@ -285,3 +285,9 @@ def test_the_smallest_share_of_a_batch(n_samples, batch_size, world_size, share)
                 for rank in range(world_size)]
     assert {sampler.smallest_share() for sampler in samplers} == {share}
     assert min(len(batch) for sampler in samplers for batch in sampler) == share
+
+
+def test_a_process_without_a_sample_takes_the_first_alone():
+    shares = [list(ShuffledBatches(3, 3, 1, rank, 5)) for rank in range(5)]
+    assert [len(batch) for [batch] in shares] == [1] * 5
+    assert shares[3] == shares[4] == shares[0]

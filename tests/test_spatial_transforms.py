@@ -193,3 +193,8 @@ def test_what_is_resized_first_and_the_rest_are_the_transform(transform, height,
     box = clip[..., top:top + box_height, left:left + box_width]
     found = rest(S.F.resize(box, list(size), antialias=True))
     assert torch.equal(found, expected)
+
+
+def test_the_centre_of_a_clip_is_one_crop_of_all_frames(clip):
+    assert S.EvenCrops(30, 1)(clip).shape == (1, 6, 3, 30, 30)
+    assert S.EvenCrops(30, 3)(clip).shape == (3, 6, 3, 30, 30)
