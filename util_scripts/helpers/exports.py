@@ -136,7 +136,7 @@ def named_at_last(target: Path) -> Iterator[Path]:
         folder = tempfile.mkdtemp(prefix='.export_', dir=target.parent)
         yield Path(folder) / target.name
         # Else the network of one export could get the weights of another.
-        with lock(target.with_name(f'.{target.name}.lock'), waits=True):
+        with lock(target.with_name('.export.lock'), waits=True):
             for path in sorted(Path(folder).iterdir()):
                 os.replace(path, target.parent / path.name)
     except OSError as error:
