@@ -16,4 +16,3 @@ ENV PYTHONPATH=/opt/3d-resnets PYTHONUNBUFFERED=1
 # Relative paths of a command are those of the folder that is mounted there.
 WORKDIR /data
 ENTRYPOINT ["/opt/3d-resnets/docker-entrypoint.sh"]
-CMD ["main", "--help"]

@@ -4,9 +4,14 @@ set -eu
 code=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 PYTHONPATH="$code${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH
+# Of a user without a home, libraries would complain that their caches cannot be written.
+if [ ! -w "${HOME:-/}" ]; then
+    HOME=$(mktemp -d)
+    export HOME
+fi
 commands="main, or one of $(cd "$code/util_scripts" && ls -- *.py | sed 's/\.py$//' | grep -v __ \
     | tr '\n' ' ')"
-command=${1:-main}
+command=${1:---help}
 [ $# -eq 0 ] || shift
 if [ "$command" = --help ] || [ "$command" = -h ]; then
     echo "usage: COMMAND FLAGS, where COMMAND is $commands(COMMAND --help lists its flags)"

@@ -280,6 +280,9 @@ def _names_of_classes(weights: Weights, n_classes: int,
     """The names that a file records, or else those given; None for neither."""
     recorded = weights.class_names
     if recorded is not None:
+        if len(recorded) != n_classes:
+            raise WeightsError(f'{weights.path}: names {len(recorded)} classes, and its network '
+                               f'has {n_classes}; give an unchanged file')
         if class_names is not None and tuple(class_names) != recorded:
             raise WeightsError(f'{weights.path}: records its own class names ({_first(recorded)}), '
                                'and others were given; leave those out')
@@ -333,7 +336,7 @@ def adopt_options(opts: Options, weights: Weights, pretrained: bool = False,
     for name, value in found.items():
         if name in opts.given and getattr(opts, name) != value:
             cure = ('drop the flag or give another file' if pretrained or name != 'n_classes' else
-                    'to train it for those classes, give it as --pretrain_path')
+                    f'for those classes {_tuning(weights)}')
             raise WeightsError(f'{path}: holds {weights.network_name} with {name} {value}, and '
                                f'--{name} {getattr(opts, name)} was given; {cure}')
     if found['input_type'] == 'flow' and opts.file_type != 'hdf5':
@@ -425,14 +428,20 @@ def match_class_names(class_names: Sequence[str], weights: Weights,
     if recorded is None and len(class_names) != n_classes:
         raise WeightsError(f'{weights.path}: has {n_classes} classes and the annotation '
                            f'{len(class_names)}; give the annotation of the data set it was '
-                           'trained on, or fine-tune it with --pretrain_path')
+                           f'trained on, or {_tuning(weights)}')
     if recorded is None:
         warn(f'{weights.path}: holds no class names; its classes are taken to be in the order of '
              'the annotation\'s labels')
         return tuple(class_names)
     _check_same_classes(recorded, class_names, weights.path, 'give the annotation it was trained '
-                        'with, or fine-tune it with --pretrain_path')
+                        f'with, or {_tuning(weights)}')
     return recorded
+
+
+def _tuning(weights: Weights) -> str:
+    """What is done to have a file's network for other classes."""
+    return f'fine-tune {"the checkpoint it was made of" if weights.engine else "it"} with ' \
+           '--pretrain_path'
 
 
 def _check_same_classes(recorded: Sequence[str], class_names: Sequence[str], path: Path,

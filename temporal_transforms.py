@@ -159,17 +159,21 @@ def as_clips(made: Frames | list[list[int]]) -> list[list[int]]:
     return [list(cast(Frames, made))]
 
 
-class LoopPadding(TemporalTransform):
-    """frames -> `size` frames: longer ones are cut, shorter ones start over."""
+class SizedTransform(TemporalTransform):
+    """Makes clips of `size` frames."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, frames: Frames) -> list[int]:
-        return loop(frames, self.size)
-
     def clip_length(self, n_frames: int) -> int:
         return self.size
+
+
+class LoopPadding(SizedTransform):
+    """frames -> `size` frames: longer ones are cut, shorter ones start over."""
+
+    def __call__(self, frames: Frames) -> list[int]:
+        return loop(frames, self.size)
 
 
 class TemporalBeginCrop(LoopPadding):
@@ -208,11 +212,12 @@ class SpeedJitter(LoopPadding):
         return spaced(cast(Frames, self.crop(span)(frames)), self.size, stride)
 
 
-class TemporalEvenCrop(TemporalTransform):
+class TemporalEvenCrop(SizedTransform):
     """frames -> a list of up to `n_samples` clips of `size` frames, evenly placed."""
 
     def __init__(self, size: int, n_samples: int = 1) -> None:
-        self.size, self.n_samples = size, n_samples
+        super().__init__(size)
+        self.n_samples = n_samples
 
     def __call__(self, frames: Frames) -> list[list[int]]:
         return even_crop(frames, self.size, self.n_samples)
@@ -220,15 +225,13 @@ class TemporalEvenCrop(TemporalTransform):
     def n_clips(self, n_frames: int) -> int:
         return n_even_crops(n_frames, self.size, self.n_samples)
 
-    def clip_length(self, n_frames: int) -> int:
-        return self.size
 
-
-class SlidingWindow(TemporalTransform):
+class SlidingWindow(SizedTransform):
     """frames -> a list of clips of `size` frames, one every `stride` frames (default: size)."""
 
     def __init__(self, size: int, stride: int = 0) -> None:
-        self.size, self.stride = size, stride or size
+        super().__init__(size)
+        self.stride = stride or size
 
     def __call__(self, frames: Frames) -> list[list[int]]:
         return sliding_window(frames, self.size, self.stride)
@@ -236,24 +239,19 @@ class SlidingWindow(TemporalTransform):
     def n_clips(self, n_frames: int) -> int:
         return n_windows(n_frames, self.size, self.stride)
 
-    def clip_length(self, n_frames: int) -> int:
-        return self.size
 
-
-class EvenWindows(TemporalTransform):
+class EvenWindows(SizedTransform):
     """frames -> a list of up to `n` clips of `size` frames, evenly placed from end to end."""
 
     def __init__(self, size: int, n: int) -> None:
-        self.size, self.n = size, n
+        super().__init__(size)
+        self.n = n
 
     def __call__(self, frames: Frames) -> list[list[int]]:
         return even_windows(frames, self.size, self.n)
 
     def n_clips(self, n_frames: int) -> int:
         return n_even_windows(n_frames, self.size, self.n)
-
-    def clip_length(self, n_frames: int) -> int:
-        return self.size
 
 
 class TemporalSubsampling(TemporalTransform):

@@ -513,9 +513,6 @@ def _our_record(file: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if 'stem_planes' in options:
         network['stem_planes'] = _stem_planes(file, network, path)
     names = file.get('class_names')
-    if names is not None and len(names) != network['n_classes']:
-        raise WeightsError(f'{path}: names {len(names)} classes, and its network has '
-                           f'{network["n_classes"]}; give an unchanged file')
     clip = _flags_of(file, 'clip_options', CLIP_FLAGS, path)
     _check_clips(clip, path)
     return {'state_dict': file['state_dict'],

@@ -39,6 +39,9 @@ FILTERS: dict[Orientation, tuple[tuple[str, str], ...]] = {
 
 # FFmpeg's numbers of the colour spaces that are BT.601, or that are taken for it: not said.
 BT601_SPACES = (2, 5, 6)
+# FFmpeg's number of the range of levels 0 ... 255, and formats without chroma or of that range
+# whatever is said.
+FULL_RANGE, FULL_RANGE_FORMATS = 2, ('gray', 'yuvj')
 # Where FFmpeg places chroma samples unless a stream says something else: in the middle of two
 # samples of luma, in 1/256 of their distance.
 CHROMA_PLACE, CHROMA_STEP = 128, 256
@@ -222,17 +225,23 @@ def find_span(begin: float, end: float, stored: int, n_out: int) -> Span:
     if begin == int(begin) and end == int(end):
         return Span(int(begin), int(end - begin), n_out, 0)
     import numpy as np
-    more = np.arange(-1, MOST_MORE + 1)  # one less where an edge is rounded inwards
-    firsts = np.clip(math.floor(begin) - more, 0, stored - 1)[:, None]
-    n = np.maximum(1, np.minimum(stored, math.ceil(end) + more) - firsts)
-    exactly = n * (n_out / (end - begin))
-    scaled = np.maximum(n_out, np.stack([np.floor(exactly), np.ceil(exactly)]))
-    skipped = np.clip(np.rint((begin - firsts) * scaled / n), 0, scaled - n_out)
+
+    # One pixel less may be taken, too, where an edge is rounded inwards.
+    first, last = math.floor(begin), min(stored, math.ceil(end) + MOST_MORE)
+    firsts = np.arange(max(0, first - MOST_MORE), min(stored, first + 2))
+    n = np.arange(max(1, math.ceil(end) - first - 2), last - firsts[0] + 1)
+    firsts = firsts[:, None]
+    scaled = np.maximum(np.rint(n * (n_out / (end - begin))), n_out)
+    scaled[:3] = n_out  # the box with its edges rounded is among these
     step = n / scaled  # pixels of the file for one of the result
-    off = np.maximum(np.abs(firsts + skipped * step - begin),
-                     np.abs(firsts + (skipped + n_out) * step - end))
-    best = np.unravel_index((off + COST * n).argmin(), off.shape)
-    return Span(int(firsts[best[1], 0]), int(n[best[1:]]), int(scaled[best]), int(skipped[best]))
+    skipped = np.minimum(np.maximum(np.rint((begin - firsts) / step), 0), scaled - n_out)
+    starts = skipped * step + (firsts - begin)
+    off = np.maximum(np.abs(starts), np.abs(starts + (n_out * step - (end - begin))))
+    off += COST * n
+    off[firsts + n > last] = math.inf
+    row, column = divmod(int(off.argmin()), len(n))
+    return Span(int(firsts[row, 0]), int(n[column]), int(scaled[column]),
+                int(skipped[row, column]))
 
 
 class Cropper(_Pictures):
@@ -256,6 +265,10 @@ class Cropper(_Pictures):
         self._box, self._out = self._plan(self._shown_size[1], self._shown_size[0])
 
     def _steps(self, frame: av.VideoFrame, turned: Orientation) -> list[tuple[str, str]]:
+        # Where the range of levels changes, extraction rounds chroma down, by half a level: that is
+        # 0.7 of red, -0.5 of green and 0.9 of blue.
+        self._is_rounded_down = not (frame.color_range == FULL_RANGE
+                                     or frame.format.name.startswith(FULL_RANGE_FORMATS))
         across, down = self._spans(frame, turned)
         height, width = self._out[::-1] if turned[0] else self._out
         sides = (frame.height, frame.width) if turned[0] else (frame.width, frame.height)
@@ -279,6 +292,10 @@ class Cropper(_Pictures):
         for channel, plane in zip((1, 2, 0), result.planes):
             rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)
             pixels[channel] = rows[:result.height, :result.width]
+        if self._is_rounded_down:
+            red_and_blue, green = pixels[::2], pixels[1]
+            red_and_blue -= red_and_blue > 0
+            green += green < 255
         return pixels
 
     def _spans(self, frame: av.VideoFrame, turned: Orientation) -> list[Span]:

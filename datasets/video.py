@@ -12,6 +12,7 @@ before them, where the file lets it be sure.
 
 import os
 import sys
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,8 @@ from fractions import Fraction
 from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from zlib import crc32
 
 import av
 
@@ -53,10 +55,14 @@ UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
 # Decoders that leave a part of a damaged picture as the memory was, without a word: what is shown
-# there depends on all that they have seen.
-FORGETFUL_CODECS = ('vp8',)
-# FFmpeg decodes a part of a file for what its header does not say; clips need none of that.
-QUICK_OPEN = {'probesize': '32768', 'analyzeduration': '1'}
+# there depends on all that they have seen. In files of so many packets or more frames are sought
+# all the same, and compared with checksums of those that come from the start.
+FORGETFUL_CODECS, MIN_CHECKED = ('vp8',), 500
+# FFmpeg decodes a part of a file for what its header does not say, and clips need little of that.
+# Options for opening a file, each of which takes longer than the one before: nothing is decoded,
+# as no decoder is on the list of those that may be; one frame; as much as FFmpeg thinks fit.
+ONE_FRAME = {'probesize': '32768', 'analyzeduration': '1'}
+OPENINGS: tuple[dict[str, str], ...] = ({**ONE_FRAME, 'codec_whitelist': 'none'}, ONE_FRAME, {})
 # Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
 WEBCAMS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
 
@@ -67,7 +73,7 @@ MIN_JUMP = 8
 # The size of an .avi chunk's header, by which its index and its packets differ in where a chunk is.
 AVI_HEADER = 8
 # Encoders that round sizes write such pixel shapes; scaling by them would say more than they do.
-SQUARE_PIXELS = Fraction(99, 100), Fraction(101, 100)
+SQUARE_PIXELS = 0.99, 1.01
 
 
 # Titles and the like need not be UTF-8. From version 19 on, PyAV reads them without being asked.
@@ -153,44 +159,66 @@ class Packets(NamedTuple):
 PASS_OVER, FROM_KEY, FROM_START = range(3)
 
 
+class Shape(NamedTuple):
+    """Size of a stream's frames, and width of a pixel by its height, as its file says."""
+
+    width: int
+    height: int
+    aspect: int
+    aspect_of: int
+
+
 # Of a file's `Notes`, beside its packets.
-FACTS = ('container', 'is_quick', 'way')
+FACTS = ('container', 'opening', 'shape', 'way', 'checks')
 
 
 @dataclass
 class Notes:
-    """What is known of a file while a process runs: FFmpeg's name of its container, whether
-    QUICK_OPEN does for it, its packets, and how its clips are read."""
+    """What is known of a file while a process runs: FFmpeg's name of its container, which of
+    OPENINGS does for it, its frames and packets, how its clips are read, and the checksums of its
+    frames where these are needed."""
 
     container: str | None = None
-    is_quick: bool = True
+    opening: int = 0
+    shape: Shape | None = None
     packets: Packets | None = None
     way: int = PASS_OVER
+    checks: Sequence[int] | None = None
     is_kept: bool = False  # in an index
 
     def open(self, path: str) -> 'Video':
         """The Video, in less time unless that is known not to do. Raises VideoError."""
+        # The first opening finds the shape, of which a header need not tell.
+        opening = self.opening if self.shape else max(self.opening, 1)
+        known = self.shape if opening == 0 else None
         try:
-            video = Video(path, QUICK_OPEN if self.is_quick else {}, self.container)
+            video = Video(path, OPENINGS[opening], self.container, known)
         except VideoError:
-            if not self.is_quick:
+            if opening == len(OPENINGS) - 1:
                 raise
-            self.is_quick = False
+            self.opening = opening + 1
             return self.open(path)
-        self.container = video.container
+        self.container, self.shape = video.container, video.shape
         return video
 
     def degrade(self) -> None:
         """Take the next way, after this one failed."""
         self.is_kept = False
-        if self.is_quick:
-            self.is_quick = False
+        if self.opening < len(OPENINGS) - 1:
+            self.opening += 1
         else:
             self.way += 1
 
     def take(self, known: dict[str, Any]) -> None:
-        """Know what `facts` gave in another run."""
-        self.container, self.is_quick, self.way = (known[name] for name in FACTS)
+        """Know what `facts` gave in another run, unless that was of another version."""
+        if not known.keys() >= {*FACTS, 'packets'}:
+            return
+        for name in FACTS:
+            setattr(self, name, known[name])
+        if self.shape:
+            self.shape = Shape(*self.shape)
+        if self.checks:
+            self.checks = array('I', self.checks)
         if known['packets']:
             n, keys, stamps, offsets = known['packets']
             self.packets = Packets(n, keys, stamps, {int(at): key for at, key in offsets.items()})
@@ -198,7 +226,8 @@ class Notes:
 
     def facts(self) -> dict[str, Any]:
         """All that is known, as JSON has it."""
-        return {**{name: getattr(self, name) for name in FACTS}, 'packets': self.packets}
+        return {**{name: getattr(self, name) for name in FACTS}, 'packets': self.packets,
+                'checks': self.checks and list(self.checks)}
 
 
 class Video:
@@ -210,13 +239,14 @@ class Video:
 
     options:   of FFmpeg's, for opening the file
     container: FFmpeg's name of the file's kind, where that is known
+    shape:     of its frames, where that is known
 
     Of several video streams it is the one that FFmpeg takes. Raises VideoError where there is
     nothing to decode.
     """
 
     def __init__(self, path: Any, options: dict[str, str] | None = None,
-                 container: str | None = None) -> None:
+                 container: str | None = None, shape: Shape | None = None) -> None:
         try:
             self._container = self._open(path, options, container)
         except (av.error.FFmpegError, OSError) as error:
@@ -229,7 +259,7 @@ class Video:
         # Videos are shared out among processes; and what comes out of a damaged file varies with
         # the number of threads.
         self._stream.codec_context.thread_count = 1
-        self._size = self._stream.codec_context.width, self._stream.codec_context.height
+        self.shape = shape or self._find_shape()
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
         self._complaints: list[str] = []
         self.is_cut_short = False
@@ -251,12 +281,18 @@ class Video:
         more = len(self._complaints) - 1
         return self._complaints[0] + (f', and {more} more errors' if more else '')
 
+    def _find_shape(self) -> Shape:
+        context = self._stream.codec_context
+        aspect = Fraction(self._stream.sample_aspect_ratio or 1)
+        return Shape(context.width, context.height, aspect.numerator, aspect.denominator)
+
     @property
-    def pixel_aspect(self) -> Fraction:
+    def pixel_aspect(self) -> Fraction | int:
         """Width of a pixel by its height, as shown."""
-        aspect = self._stream.sample_aspect_ratio or 1
         low, high = SQUARE_PIXELS
-        return Fraction(1) if aspect <= 0 or low < aspect < high else Fraction(aspect)
+        _, _, aspect, aspect_of = self.shape
+        is_square = aspect <= 0 or low < aspect / aspect_of < high
+        return 1 if is_square else Fraction(aspect, aspect_of)
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded av.VideoFrame, each once, in the order shown.
@@ -318,8 +354,12 @@ class Video:
     @property
     def is_seekable(self) -> bool:
         """True if clips may be read without decoding all before them."""
-        return (self.container in SEEK_STAMPS
-                and self._stream.codec_context.name not in FORGETFUL_CODECS)
+        return self.container in SEEK_STAMPS
+
+    @property
+    def is_forgetful(self) -> bool:
+        """True if damaged frames are not told of, and vary with where decoding begins."""
+        return self._stream.codec_context.name in FORGETFUL_CODECS
 
     def packets(self) -> Packets:
         """`Packets` of the file; only `seek` is of use afterwards. Nothing is decoded.
@@ -381,8 +421,7 @@ class Video:
         if place is None or not head[0].is_keyframe:
             raise SeekError
         if name in UNSTAMPED:
-            stamped = _marked(chain(head, rest), place)
-            return place + 1, Sought(self, place + 1, place, stamped, is_marked=True)
+            return place + 1, Sought(self, place + 1, place, _marked(chain(head, rest), place))
         begin = head[0].pts
         if begin is None:
             raise SeekError
@@ -392,7 +431,7 @@ class Video:
         if place == 0 and n_earlier:
             raise SeekError
         first = place + n_earlier + 1
-        return first, Sought(self, first, begin, chain(head, rest), is_marked=False)
+        return first, Sought(self, first, begin, chain(head, rest))
 
 
 def _marked(packets: Iterable[Any], place: int) -> Iterator[Any]:
@@ -410,14 +449,14 @@ class Sought:
     first:     number of the first frame shown from there on
     begin:     its time stamp
     packets:   the file's, from the key frame on
-    is_marked: time stamps are places in the file: frames are sure only in the order of these
     """
 
-    def __init__(self, video: Video, first: int, begin: int, packets: Iterable[Any], *,
-                 is_marked: bool) -> None:
-        self._stream, self._size = video._stream, video._size
+    def __init__(self, video: Video, first: int, begin: int, packets: Iterable[Any]) -> None:
+        self._stream, self._size = video._stream, (video.shape.width, video.shape.height)
         self._first, self._begin, self._packets = first, begin, packets
-        self._is_marked = is_marked
+        # Time stamps are places in the file: frames are sure only in the order of these.
+        self._is_marked = video.container in UNSTAMPED
+        self._is_timed = not self._is_marked and SEEK_STAMPS[video.container] == 'dts'
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames in the order shown.
@@ -445,14 +484,15 @@ class Sought:
         context = self._stream.codec_context
         # Where stamps are places in the file, only all frames together show their order.
         can_skip = context.name in SKIPPING_CODECS and not self._is_marked
-        chosen, n_fed, newest = set(wanted), 0, self._begin - 1
+        chosen, n_fed, newest, is_skipping = set(wanted), 0, self._begin - 1, False
         due: list[tuple[int, int]] = []  # (time stamp, number) of wanted frames that are to come
         for packet, number in self._numbered():
             if number in chosen:
                 heappush(due, (packet.pts, number))
                 n_fed += 1
-            if can_skip:
-                context.skip_frame = 'DEFAULT' if number in chosen or not number else 'NONREF'
+            if can_skip and is_skipping != (number not in chosen and number > 0):
+                is_skipping = not is_skipping
+                context.skip_frame = 'NONREF' if is_skipping else 'DEFAULT'
             is_last = n_fed == len(chosen)
             frames = self._decode(packet)
             for frame in chain(frames, self._decode(None)) if is_last else frames:
@@ -473,6 +513,9 @@ class Sought:
 
     def _numbered(self) -> Iterator[tuple[Any, int]]:
         """(packet, number of its frame), number 0 for a frame shown before the first one."""
+        if self._is_marked:
+            yield from ((packet, packet.pts + 1) for packet in self._packets_read())
+            return
         stamps: list[int] = []  # of packets that were read, ascending
         ahead: deque[Any] = deque()
 
@@ -489,7 +532,10 @@ class Sought:
                 if is_twice or len(stamps) - place > LOOK_AHEAD:
                     raise SeekError
                 stamps.insert(place, packet.pts)
-            if len(ahead) > LOOK_AHEAD:
+            # No later packet is shown before it is decoded.
+            decoded = packet.dts if self._is_timed else None
+            while ahead and (len(ahead) > LOOK_AHEAD
+                             or decoded is not None and ahead[0].pts <= decoded):
                 oldest = ahead.popleft()
                 yield oldest, number(oldest)
         for packet in ahead:
@@ -625,19 +671,21 @@ def _read_by(notes: Notes, path: str, numbers: Sequence[int], n_frames: int | No
              pictures: Pictures) -> Iterator['tuple[int, np.ndarray]']:
     while notes.way < FROM_START:
         with notes.open(path) as video:
-            if not video.is_seekable:
-                notes.way, notes.is_quick = FROM_START, False
+            if not _may_seek(video, path, notes):
+                notes.way, notes.opening = FROM_START, len(OPENINGS) - 1
                 break
             try:
                 scale = pictures(video)
                 for number, frame in _by_jumps(video, path, notes, numbers, n_frames):
+                    if notes.checks is not None and notes.checks[number - 1] != _checksum(frame):
+                        raise SeekError
                     yield number, _pixels(scale, frame)
                 return
             except EndError:
                 break
             except (SeekError, VideoError):
                 notes.degrade()
-    with notes.open(path) as video:
+    with Video(path, container=notes.container) as video:
         yield from _from_start(video, numbers, pictures(video))
 
 
@@ -659,6 +707,31 @@ def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':
         return scale.pixels(frame)
     except av.error.FFmpegError as error:
         raise VideoError(reason(error)) from None
+
+
+def _may_seek(video: Video, path: str, notes: Notes) -> bool:
+    """Returns True if clips may be read without decoding all before them."""
+    if not video.is_seekable or not video.is_forgetful or notes.checks is not None:
+        return video.is_seekable
+    try:
+        notes.packets = notes.packets or video.packets()
+    except SeekError:
+        return False
+    if notes.packets.n >= MIN_CHECKED:
+        with Video(path) as whole:
+            checks = array('I', map(_checksum, whole.frames()))
+        if len(checks) == notes.packets.n:
+            notes.checks = checks
+    return notes.checks is not None
+
+
+def _checksum(frame: av.VideoFrame) -> int:
+    import numpy as np
+    found = 0
+    for plane in frame.planes:
+        rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)
+        found = crc32(rows[:plane.height, :plane.width].tobytes(), found)
+    return found
 
 
 def _by_jumps(video: Video, path: str, notes: Notes, numbers: Sequence[int],

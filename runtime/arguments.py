@@ -125,6 +125,13 @@ def add_frame_template(add: Callable[..., Any]) -> None:
              'unclear, such as "frame_%%05d.png"; %%d is the number, * is anything')
 
 
+def add_folders_of_frames(add: Callable[..., Any], default_fps: float) -> None:
+    """The flags of commands that read folders of frames too, by a parser's `add_argument`."""
+    add('--fps', type=float, default=default_fps, metavar='RATE',
+        help='frames per second of folders of frames, for time stamps')
+    add_frame_template(add)
+
+
 def add_subset(add: Callable[..., Any]) -> None:
     """The flag --subset of commands that read an annotation, by a parser's `add_argument`."""
     add('--subset', default='validation',

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,8 +38,9 @@ ANY = 0
 
 def extra(name: str, purpose: str) -> Any:
     """The module of a library that only exported networks need. Raises InputError without it."""
-    # With it OpenVINO and NNCF would tell their makers of each call.
+    # OpenVINO and NNCF, by a module of its own, and ONNX Runtime would tell their makers of calls.
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    os.environ['ORT_DISABLE_TELEMETRY'] = '1'
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the libraries' own deprecations
@@ -106,6 +108,13 @@ class Engine:
                              '--dynamic_time and --dynamic_size') from None
         return output
 
+    def _compile_by_openvino(self, precision: str) -> None:
+        try:
+            self._run = compiled(self.path, precision)
+        except RuntimeError as error:
+            raise InputError(f'{self.path}: OpenVINO cannot take this network ({_reason(error)}); '
+                             'export the checkpoint to .xml, or drop --backend') from None
+
     def _only_fp32(self, precision: str) -> None:
         if precision != 'fp32':
             raise InputError(f'{self.path}: runs in the precision that it was exported in, and '
@@ -160,7 +169,7 @@ class OnnxEngine(Engine):
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
         if backend == 'openvino':
-            self._run = compiled(self.path, precision)
+            self._compile_by_openvino(precision)
             return
         self._only_fp32(precision)
         session = self._session
@@ -191,7 +200,7 @@ class OpenVinoEngine(Engine):
             for end in (clips, output)))
 
     def compile(self, precision: str = 'fp32', backend: str = 'auto') -> None:
-        self._run = compiled(self.path, precision)
+        self._compile_by_openvino(precision)
 
 
 # The engines by the ending of the file.

@@ -1,5 +1,6 @@
 """Errors whose cause is what a user gave, requests to stop, and how a command ends on either."""
 
+import logging
 import os
 import signal
 import sys
@@ -120,6 +121,8 @@ def run(command: Callable[[Any], int | None], argv: list[str] | None = None, *,
 def answered(command: Callable[[Any], Answer], argv: list[str] | None = None, *,
              outlives_stdout: bool = False) -> Answer:
     """What `command(argv)` returns; where it raises, the process ends as with `run`."""
+    # Where a user has no home that can be written, it would say so in many words.
+    logging.getLogger('matplotlib').setLevel(logging.ERROR)
     try:
         with safe_streams(outlives_stdout):
             return _answered(command, argv)

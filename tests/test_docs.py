@@ -20,7 +20,7 @@ README = ROOT / 'README.md'
 # Flags of programs that are not ours: torchrun, SLURM, pytest, pip, docker, make, git.
 FOREIGN = {'--nproc_per_node', '--nnodes', '--rdzv_backend', '--rdzv_endpoint', '--max-restarts',
            '--signal', '--requeue', '--kills', '--index-url', '--shm-size', '--rm',
-           '--gpus', '--build-arg', '--durations', '--deep'}
+           '--gpus', '--user', '--build-arg', '--durations', '--deep'}
 FLAG = re.compile(r'(?<![\w-])--[a-z]\w*(?:-\w+)*')
 COMMAND = re.compile(r'(main\.py|-m util_scripts\.([a-z]\w*))((?:[^`\n\\#]|\\\n)*)')
 SNIPPET = re.compile(r'```python\n(.*?)```', re.DOTALL)

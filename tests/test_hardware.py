@@ -75,7 +75,7 @@ def test_memory_format(flags, device, expected):
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
 def test_training_in_less_precision_learns_and_resumes(tiny_data, tmp_path, precision):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    flags = ['--precision', precision, '--grad_checkpointing', '--no_val']
+    flags = ['--precision', precision, '--grad_checkpointing', '--no_val', '--sample_duration', 4]
     assert run_main(tiny_data.argv(whole, '--n_epochs', 3, *flags)) == 0
     assert run_main(tiny_data.argv(parts, '--n_epochs', 2, *flags)) == 0
     assert run_main(tiny_data.argv(parts, '--n_epochs', 3, *flags, '--resume_path',

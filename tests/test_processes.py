@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 
 from tests.processes import (LIMIT_SEC, ROOT, free_port, limit_open_files, mount_shared_memory,
                              start_fresh, start_main, start_ranks, torchrun, wait_for)
+from tests.tiny_data import TinyData
 
 pytestmark = pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 
@@ -146,8 +148,10 @@ def test_few_open_files(tiny_data, tmp_path):
 @pytest.mark.skipif(shell('unshare -rm mount -t tmpfs -o ro tmpfs /dev/shm').returncode != 0,
                     reason='has no namespaces of mounts')
 def test_shared_memory_that_is_tiny_or_cannot_be_written(tiny_data, tmp_path, options):
-    argv = tiny_data.argv(tmp_path / 'results', '--n_epochs', 1, '--n_threads', 2)
-    status, said = _ended(start_main(argv, tmp_path / 'output',
-                                     before=partial(mount_shared_memory, options)), tmp_path)
+    with tempfile.TemporaryDirectory(dir='/var/tmp') as folder:  # others may be in /dev/shm
+        data = TinyData(Path(folder) / 'data', tiny_data)
+        argv = data.argv(Path(folder) / 'results', '--n_epochs', 1, '--n_threads', 2)
+        status, said = _ended(start_main(argv, tmp_path / 'output',
+                                         before=partial(mount_shared_memory, options)), tmp_path)
     assert status == 2 and 'Traceback' not in said, said
     assert '/dev/shm' in said and '--n_threads 0' in said

@@ -28,11 +28,13 @@ def make(folder, name):
                            options={'bf': '0'})
         remux(made, folder / name, 'h264')
         return str(folder / name)
-    return str(write_video(folder / name, noise(40), codec='mpeg4', gop_size=10))
+    codec = 'libvpx' if name == 'a.webm' else 'mpeg4'
+    return str(write_video(folder / name, noise(40), codec=codec, gop_size=10))
 
 
-@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.avi', 'raw.h264', 'a.mpg'])
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.avi', 'a.webm', 'raw.h264', 'a.mpg'])
 def test_frames_are_the_same_and_no_packets_are_looked_for(tmp_path, index, monkeypatch, name):
+    monkeypatch.setattr(video, 'MIN_CHECKED', 1)
     path = make(tmp_path, name)
     n_frames = count_frames(path)
     numbers = [25, 26, 31]
@@ -55,6 +57,14 @@ def test_a_video_that_changes_is_looked_at_again(tmp_path, index):
     assert index.load(path, video._version(path)) is None
     list(read_rgb(path, [25], n_frames=30, index=index))
     assert (before['packets'][0], index.load(path, video._version(path))['packets'][0]) == (40, 30)
+
+
+def test_what_another_version_kept_is_found_out_again(tmp_path, index):
+    path = make(tmp_path, 'a.mkv')
+    index.save(path, video._version(path), {'container': 'avi', 'packets': None, 'way': 0})
+    numbers = [number for number, _ in read_rgb(path, [25], n_frames=40, index=index)]
+    assert numbers == [25]
+    assert index.load(path, video._version(path))['container'] == 'matroska'
 
 
 def test_an_index_that_is_none_is_named(tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.scaling import DEFAULT_FPS
-from runtime.arguments import POSITIVE, Parser, add_frame_template
+from runtime.arguments import POSITIVE, Parser, add_folders_of_frames
 from runtime.errors import run
 
 
@@ -37,9 +37,7 @@ def build_parser() -> Parser:
         help='folder for the pictures')
     add('--npy', action='store_true',
         help='also write the heat, (frames, height, width) in 0...1, as .npy')
-    add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
-        help='frames per second of folders of frames, for time stamps')
-    add_frame_template(add)
+    add_folders_of_frames(add, DEFAULT_FPS)
     add('--no_cuda', action='store_true', help='run on the CPU')
     parser.set_defaults(backend='auto')  # derivatives are torch's alone
     return parser

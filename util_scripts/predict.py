@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.scaling import DEFAULT_FPS
-from runtime.arguments import COUNT, FRACTION, POSITIVE, RATE, Parser, add_frame_template, number
+from runtime.arguments import COUNT, FRACTION, POSITIVE, RATE, Parser, add_folders_of_frames, number
 from runtime.errors import InputError, run
 from util_scripts.helpers.addresses import is_address
 
@@ -43,9 +43,7 @@ def build_parser() -> Parser:
         help='so long a stream that was lost is tried again; 0: it is not')
     add('--keep_all', action='store_true',
         help='let the sender of a stream wait, where frames are dropped otherwise to keep up')
-    add('--fps', type=float, default=DEFAULT_FPS, metavar='RATE',
-        help='frames per second of folders of frames, for time stamps')
-    add_frame_template(add)
+    add_folders_of_frames(add, DEFAULT_FPS)
     add('--backend', default='auto', choices=('auto', 'openvino'),
         help='what runs the network: torch, and for an exported file what its ending says (auto), '
              'or OpenVINO on the CPU, also for a checkpoint')

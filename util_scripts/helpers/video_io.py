@@ -142,7 +142,7 @@ def _jpegs(frames: Iterable[av.VideoFrame], scale: Scaler,
         yield data
 
 
-def _jpegs_by_threads(frames: Iterator[av.VideoFrame], pixel_aspect: Fraction, size: int,
+def _jpegs_by_threads(frames: Iterator[av.VideoFrame], pixel_aspect: Fraction | int, size: int,
                       quality: int, n_threads: int) -> Iterator[bytes]:
     """`_jpegs` in order; each thread has a scaler and an encoder while it does some frames."""
     free = [(Scaler(size, pixel_aspect), JpegEncoder(quality)) for _ in range(n_threads)]
