@@ -7,6 +7,7 @@ The ending names the form. The result is run on clips beside the network that it
 it gets its name, and a model card (Markdown) is written beside it.
 """
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -87,7 +88,9 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, Options | None]:
          f'{", ".join(ENDINGS)}'),
         (own.source.suffix in ENDINGS[:3],
          f'{own.source}: is exported already; give the checkpoint that it was made of'),
-        (own.target.exists() and own.source.exists() and own.target.samefile(own.source),
+        # Not Path.exists, which raises for a name that is too long.
+        (os.path.exists(own.target) and os.path.exists(own.source)
+         and own.target.samefile(own.source),
          f'{own.target}: is the checkpoint, which is kept; give another OUT'),
         (others and not own.int8, f'--{"".join(others[:1])} is for --int8: add that, or drop it'),
         (own.int8 and own.target.suffix not in ENDINGS[:2],
