@@ -23,7 +23,7 @@ multiprocessing.set_forkserver_preload(['main', 'tests.processes'])
 def pytest_addoption(parser):
     parser.addoption('--kills', type=int, default=8, help='how often a training is killed')
     parser.addoption('--deep', action='store_true',
-                     help='compute the recorded logits of deep networks, and export them, for minutes')
+                     help='compute recorded logits of deep networks, and export them, for minutes')
     parser.addoption('--seed', type=int, help='of tests that draw their cases; by default another '
                                               'one each time, which is printed where a test fails')
 

@@ -88,7 +88,7 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, Options | None]:
          f'{", ".join(ENDINGS)}'),
         (own.source.suffix in ENDINGS[:3],
          f'{own.source}: is exported already; give the checkpoint that it was made of'),
-        # Not Path.exists, which raises for a name that is too long.
+        # Path.exists raises an error for a name that is too long.
         (os.path.exists(own.target) and os.path.exists(own.source)
          and own.target.samefile(own.source),
          f'{own.target}: is the checkpoint, which is kept; give another OUT'),

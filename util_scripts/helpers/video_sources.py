@@ -82,7 +82,8 @@ def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
         begin_sec += 1 / video.fps  # where the next has no time stamp
 
 
-def _whole(short_side: int, pixel_aspect: Fraction | int) -> Callable[[av.VideoFrame], torch.Tensor]:
+def _whole(short_side: int,
+           pixel_aspect: Fraction | int) -> Callable[[av.VideoFrame], torch.Tensor]:
     scale = Scaler(short_side, pixel_aspect, 'rgb24')
     return lambda frame: torch.from_numpy(scale.pixels(frame)).permute(2, 0, 1)
 
