@@ -131,3 +131,8 @@ def test_a_clip_of_another_speed_is_every_so_many_th_frame(low, high, size, span
     jitter = T.SpeedJitter(T.TemporalBeginCrop, 9, 0.5, 2)
     ends = {jitter(range(40))[-1] for _ in range(200)}
     assert min(ends) == 4 and max(ends) == 15
+
+
+def test_one_clip_of_several_transforms_is_a_list_of_frames():
+    both = T.Compose([T.TemporalSubsampling(2), T.TemporalBeginCrop(3)])
+    assert both(range(1, 9)) == [1, 3, 5] and T.Compose([])(range(3)) == range(3)
