@@ -1,7 +1,9 @@
 """Senders of streams on loopback, for tests: HTTP, and RTSP with its pictures interleaved."""
 
+import http.server
 import socket
 import struct
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,6 +21,18 @@ def transport_stream(path, n_frames, height=48, width=64, fps=25, seed=1):
     frames = rng.integers(0, 255, (n_frames, height // 8, width // 8, 3)).repeat(8, axis=1)
     frames = frames.repeat(8, axis=2).astype(np.uint8)
     return write_video(path, frames, fps=fps, codec='mpeg2video').read_bytes()
+
+
+class WebServer(http.server.ThreadingHTTPServer):
+    """On a free port of this machine; says nothing of readers that leave in the middle of a file."""
+
+    def __init__(self, handler):
+        super().__init__(('127.0.0.1', 0), handler)
+        self.url = f'http://127.0.0.1:{self.server_port}'
+
+    def handle_error(self, request, client_address):
+        if not issubclass(sys.exc_info()[0], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Sender:

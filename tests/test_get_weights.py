@@ -19,6 +19,7 @@ from models.class_names import kinetics_400
 from models.i3d import I3D
 from runtime.errors import InputError
 from tests.helpers import run_script
+from tests.streams import WebServer
 from util_scripts import get_weights
 from util_scripts.helpers.downloads import download
 from util_scripts.helpers.getting_weights import write_i3d
@@ -66,10 +67,9 @@ def serve():
     servers = []
 
     def start(pages):
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        server = WebServer(Handler)
         server.pages, server.asked, server.password = pages, [], None
         server.resumes, server.most_bytes = True, None
-        server.url = f'http://127.0.0.1:{server.server_port}'
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return server

@@ -16,7 +16,7 @@ import torch
 from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
 from tests.processes import LIMIT_SEC, start_command, wait_for
-from tests.streams import RtspSender, Sender, read_request, transport_stream
+from tests.streams import RtspSender, Sender, WebServer, read_request, transport_stream
 from tests.test_predict import trained  # noqa: F401  (a fixture: clips of 8, each second frame)
 from util_scripts import predict
 from util_scripts.helpers import streams
@@ -116,10 +116,9 @@ def test_a_recording_on_a_server_is_read_whole(tmp_path):
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
-                                         partial(Handler, directory=str(tmp_path))) as server:
+    with WebServer(partial(Handler, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f'http://127.0.0.1:{server.server_port}/{path.name}'
+        address = f'{server.url}/{path.name}'
         stream = Stream(lambda: LiveVideo(address), 'it', small, every=1, n_held=4,
                         reconnect_sec=30)
         found = taken(stream, 0.002)
