@@ -24,7 +24,7 @@ def transport_stream(path, n_frames, height=48, width=64, fps=25, seed=1):
 
 
 class WebServer(http.server.ThreadingHTTPServer):
-    """On a free port of this machine; says nothing of readers that leave in the middle of a file."""
+    """On a free port; says nothing of readers that leave in the middle of a file."""
 
     def __init__(self, handler):
         super().__init__(('127.0.0.1', 0), handler)
