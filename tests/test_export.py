@@ -54,8 +54,7 @@ FAMILIES = {
     'r2plus1d_34': ({'model': 'r2plus1d_34'}, BOTH, 4, 32),
     'swin3d_t': ({'model': 'swin3d_t'}, '', 4, 32),
 }
-DEEPER = {'i3d', 'r3d_18', 'resnet2p1d', 'preresnet', 'resnext', 'densenet', 'csn', 'mc3_18',
-          'r2plus1d_34', 'swin3d_t'}
+DEEPER = FAMILIES.keys() - {'se', 'x3d'}
 
 
 def write_checkpoint(path, n_frames=8, size=32, n_classes=3, multi_label=False, **options):

@@ -444,7 +444,10 @@ def test_released_weights_go_in(model, depth, built, prefix, tiny_data, tmp_path
 
 @pytest.mark.golden
 @pytest.mark.parametrize('case_name', ['resnet-18-2018', 'densenet-121-2018keys'])
-def test_recorded_weights_of_2018_go_in(case_name, golden_dir, tiny_data, tmp_path, capsys):
+def test_recorded_weights_of_2018_go_in(case_name, golden_dir, tiny_data, tmp_path, capsys,
+                                        pytestconfig):
+    if case_name.startswith('densenet') and not pytestconfig.getoption('deep'):
+        pytest.skip('takes long, and its names are tested by themselves; add --deep')
     case = json.loads((golden_dir / 'models' / f'{case_name}.json').read_text())
     of_three = {'fc.weight': (3, 512), 'fc.bias': (3,), 'classifier.weight': (3, 1024),
                 'classifier.bias': (3,)}

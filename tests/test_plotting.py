@@ -126,7 +126,7 @@ def test_no_frames_of_the_mistakes(tiny_data, mistaken, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('n_classes', [2, 30, 700])
+@pytest.mark.parametrize('n_classes', [2, 30, 200])
 def test_few_classes_and_many(tmp_path, n_classes):
     counts = np.eye(n_classes, dtype=int) * 3
     counts[0] = 0  # a class without videos
