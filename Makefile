@@ -7,6 +7,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # A process takes tests that follow one another, which share the fixtures of their file.
 PYTEST := $(RUN) -m pytest -n auto --dist worksteal
+# Without byte code each process of tests would compile all of them again: 5 CPU seconds.
+unexport PYTHONDONTWRITEBYTECODE
 # glibc keeps memory that is freed, up to a gigabyte, which is zeroed again otherwise.
 test quick: export MALLOC_MMAP_THRESHOLD_ = 4294967296
 test quick: export MALLOC_TRIM_THRESHOLD_ = 1073741824
