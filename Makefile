@@ -24,8 +24,7 @@ demo: $(VENV)/installed
 EXPORT := $(wildcard tests/test_*export*.py)
 SAID := $(VENV)/test_export.log
 test: $(VENV)/installed
-	@room=$$(df -Pk /dev/shm 2>/dev/null | awk 'END {print $$4}'); \
-	if [ "$${room:-0}" -gt 8000000 ]; \
+	@if $(RUN) -c 'import shutil; assert shutil.disk_usage("/dev/shm").free > 8e9' 2>/dev/null; \
 	then TMPDIR=$$(mktemp -d /dev/shm/tests-XXXXXX); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; fi; \
 	$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; trap "kill $$export" INT TERM; \
 	$(PYTEST) -n $$($(RUN) -c 'import os; print(os.cpu_count() + 1)') $(addprefix --ignore ,$(EXPORT)); status=$$?; \
