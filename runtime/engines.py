@@ -101,6 +101,8 @@ class Engine:
             output = self._run(clips)
             if len(output) != len(clips):
                 raise ValueError(f'gives {len(output)} for {len(clips)} clips')
+        except (MemoryError, torch.OutOfMemoryError):  # whatever the size of a clip
+            raise
         except Exception as error:  # of libraries, such as of a pool that is larger than its map
             sizes = 'x'.join(map(str, given))
             raise InputError(f'{self.path}: cannot run on clips of {sizes} ({_reason(error)}); '

@@ -18,6 +18,7 @@ import weights
 from model import load_model
 from models import generate_model
 from opts import parse_opts
+from runtime.engines import Engine
 from runtime.errors import InputError
 from runtime.exporting import program_of, write_openvino
 from runtime.hardware import in_precision
@@ -468,6 +469,16 @@ def test_an_exported_network_is_not_trained(exported, tiny_data, tmp_path, capsy
                             ('--pretrain_path',): 'give the checkpoint it was made of'}.items():
         assert run_main(tiny_data.argv(tmp_path / 'r', *flags, exported['.onnx'])) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_memory_that_is_short_is_no_matter_of_a_clips_size():
+    class Short(Engine):
+        def compile(self, precision='fp32', backend='auto'):
+            def run(clips):
+                raise MemoryError
+            self._run = run
+    with pytest.raises(MemoryError):
+        Short(Path('a.pt2'), {}, (1, 3, 4, 8, 8), (1, 2))(torch.zeros(1, 3, 4, 8, 8))
 
 
 @needs_extras
