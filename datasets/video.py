@@ -10,6 +10,8 @@ and goes on after errors. `read_rgb` and `read_crops` give the same frames witho
 before them, where the file lets it be sure.
 """
 
+import contextlib
+import io
 import os
 import sys
 from array import array
@@ -26,7 +28,7 @@ from zlib import crc32
 
 import av
 
-from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
+from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler, orientation
 from runtime.files import file_size
 
 # Processes that extract frames start without NumPy, which is slow to import.
@@ -63,6 +65,12 @@ FORGETFUL_CODECS, MIN_CHECKED = ('vp8',), 500
 # as no decoder is on the list of those that may be; one frame; as much as FFmpeg thinks fit.
 ONE_FRAME = {'probesize': '32768', 'analyzeduration': '1'}
 OPENINGS: tuple[dict[str, str], ...] = ({**ONE_FRAME, 'codec_whitelist': 'none'}, ONE_FRAME, {})
+# Files of at most so many packets are read by the places of these, in blocks of so many bytes.
+MAX_PLACES, BLOCK_BYTES = 2000, 1 << 16
+# FFmpeg wants so many bytes of zero behind what decoders read.
+PADDING = 64
+# What a decoder makes up for lost parts depends on all it has seen: after a jump errors end it.
+STRICT = {'err_detect': 'explode'}
 # Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
 WEBCAMS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
 
@@ -167,16 +175,43 @@ class Shape(NamedTuple):
     aspect: int
     aspect_of: int
 
+    @property
+    def pixel_aspect(self) -> Fraction | int:
+        """Width of a pixel by its height, as shown."""
+        low, high = SQUARE_PIXELS
+        is_square = self.aspect <= 0 or low < self.aspect / self.aspect_of < high
+        return 1 if is_square else Fraction(self.aspect, self.aspect_of)
 
-# Of a file's `Notes`, beside its packets.
-FACTS = ('container', 'opening', 'shape', 'way', 'checks')
+
+class Places(NamedTuple):
+    """Where the packets of a file are, whose frames are shown in their order, and what its decoder
+    has to know. Clips of such a file are read without FFmpeg opening it.
+
+    codec, tag: FFmpeg's names of the decoder, and of what is encoded
+    header:     of the stream, hexadecimal
+    colours:    numbers of range and space, as the container has them
+    offsets:    first byte in the file of each packet
+    sizes:      of the packets, in bytes
+    """
+
+    codec: str
+    tag: str
+    header: str
+    colours: tuple[int, int]
+    offsets: Sequence[int]
+    sizes: Sequence[int]
+
+
+# Of a file's `Notes`, beside its packets and their places.
+FACTS = ('container', 'opening', 'shape', 'way', 'checks', 'n_read')
 
 
 @dataclass
 class Notes:
     """What is known of a file while a process runs: FFmpeg's name of its container, which of
-    OPENINGS does for it, its frames and packets, how its clips are read, and the checksums of its
-    frames where these are needed."""
+    OPENINGS does for it, its frames and packets, how its clips are read, the checksums of its
+    frames where these are needed, how many clips were read, up to 2, and before the second one
+    found, the places of its packets where these are enough."""
 
     container: str | None = None
     opening: int = 0
@@ -184,10 +219,18 @@ class Notes:
     packets: Packets | None = None
     way: int = PASS_OVER
     checks: Sequence[int] | None = None
+    n_read: int = 0
+    places: Places | None = None
     is_kept: bool = False  # in an index
 
-    def open(self, path: str) -> 'Video':
-        """The Video, in less time unless that is known not to do. Raises VideoError."""
+    def open(self, path: str) -> 'Video | PlacedVideo':
+        """The video, in less time unless that is known not to do. Raises VideoError."""
+        if self.places and self.shape:
+            return PlacedVideo(path, self.shape, self.places)
+        return self.open_whole(path)
+
+    def open_whole(self, path: str) -> 'Video':
+        """The same by FFmpeg."""
         # The first opening finds the shape, of which a header need not tell.
         opening = self.opening if self.shape else max(self.opening, 1)
         known = self.shape if opening == 0 else None
@@ -197,21 +240,23 @@ class Notes:
             if opening == len(OPENINGS) - 1:
                 raise
             self.opening = opening + 1
-            return self.open(path)
+            return self.open_whole(path)
         self.container, self.shape = video.container, video.shape
         return video
 
     def degrade(self) -> None:
         """Take the next way, after this one failed."""
         self.is_kept = False
-        if self.opening < len(OPENINGS) - 1:
+        if self.places:
+            self.places = None
+        elif self.opening < len(OPENINGS) - 1:
             self.opening += 1
         else:
             self.way += 1
 
     def take(self, known: dict[str, Any]) -> None:
         """Know what `facts` gave in another run, unless that was of another version."""
-        if not known.keys() >= {*FACTS, 'packets'}:
+        if not known.keys() >= {*FACTS, 'packets', 'places'}:
             return
         for name in FACTS:
             setattr(self, name, known[name])
@@ -222,12 +267,17 @@ class Notes:
         if known['packets']:
             n, keys, stamps, offsets = known['packets']
             self.packets = Packets(n, keys, stamps, {int(at): key for at, key in offsets.items()})
+        if known['places']:
+            codec, tag, header, colours, offsets, sizes = known['places']
+            self.places = Places(codec, tag, header, tuple(colours), array('Q', offsets),
+                                 array('I', sizes))
         self.is_kept = True
 
     def facts(self) -> dict[str, Any]:
         """All that is known, as JSON has it."""
+        places = self.places and (*self.places[:4], *map(list, self.places[4:]))
         return {**{name: getattr(self, name) for name in FACTS}, 'packets': self.packets,
-                'checks': self.checks and list(self.checks)}
+                'checks': self.checks and list(self.checks), 'places': places}
 
 
 class Video:
@@ -289,10 +339,7 @@ class Video:
     @property
     def pixel_aspect(self) -> Fraction | int:
         """Width of a pixel by its height, as shown."""
-        low, high = SQUARE_PIXELS
-        _, _, aspect, aspect_of = self.shape
-        is_square = aspect <= 0 or low < aspect / aspect_of < high
-        return 1 if is_square else Fraction(aspect, aspect_of)
+        return self.shape.pixel_aspect
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded av.VideoFrame, each once, in the order shown.
@@ -407,9 +454,8 @@ class Video:
         Returns the number of the first frame shown from there on, and what reads on. Raises
         SeekError where that cannot be told.
         """
-        # What a decoder makes up for lost parts depends on all it has seen: here errors end it.
         context, name = self._stream.codec_context, self.container
-        context.options = {'err_detect': 'explode'}
+        context.options = STRICT
         try:
             self._container.seek(packets.stamps[key], stream=self._stream,
                                  unsupported_byte_offset=SEEK_STAMPS[name] == 'pos')
@@ -432,6 +478,98 @@ class Video:
             raise SeekError
         first = place + n_earlier + 1
         return first, Sought(self, first, begin, chain(head, rest))
+
+    def places(self, path: str, packets: Packets) -> Places:
+        """`Places` of the file, all of whose packets are read; only `seek` is of use afterwards.
+
+        Raises SeekError where more is needed to decode it.
+        """
+        context, is_stamped = self._stream.codec_context, self.container not in UNSTAMPED
+        offsets, sizes = array('Q'), array('I')
+        try:
+            with open(path, 'rb') as file:
+                for packet in self._container.demux(self._stream):
+                    if not packet.size:
+                        continue
+                    if (packet.pos is None or is_stamped and packet.pts != packet.dts
+                            or packet.is_corrupt or packet.has_sidedata('new_extradata')):
+                        raise SeekError
+                    file.seek(packet.pos)
+                    if file.read(packet.size) != bytes(packet):
+                        raise SeekError
+                    offsets.append(packet.pos)
+                    sizes.append(packet.size)
+            return Places(context.name, context.codec_tag, (context.extradata or b'').hex(),
+                          (context.color_range, context.colorspace), offsets, sizes)
+        except (av.error.FFmpegError, OSError, UnicodeDecodeError):  # a tag may be any bytes
+            raise SeekError from None
+
+
+class PlacedVideo:
+    """A file whose `Places` are known; closes with the `with` block.
+
+    Raises VideoError where it cannot be opened.
+    """
+
+    def __init__(self, path: str, shape: Shape, places: Places) -> None:
+        try:
+            self._file = io.BufferedReader(io.FileIO(path), BLOCK_BYTES)
+        except OSError as error:
+            raise VideoError(reason(error)) from None
+        self.shape, self._places = shape, places
+
+    def __enter__(self) -> 'PlacedVideo':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def picked(self, key: int, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(number, frame) of those that are wanted, ascending numbers, from the key frame at place
+        `key` on. Raises SeekError where frames are not whole, or not one for each packet, EndError
+        where the file ends before the last number.
+        """
+        if wanted[-1] > len(self._places.sizes):
+            raise EndError('it ends')
+        size, chosen, place = (self.shape.width, self.shape.height), set(wanted), key
+        try:
+            for frame in self._frames(key, wanted[-1]):
+                is_right = frame.pts == place and (place > key or frame.key_frame)
+                if not is_right or frame.is_corrupt or (frame.width, frame.height) != size:
+                    raise SeekError
+                place += 1
+                if place in chosen:
+                    yield place, frame
+        except (av.error.FFmpegError, ValueError):  # the latter where there is no such decoder
+            raise SeekError from None
+        if place != wanted[-1]:
+            raise SeekError
+
+    def _frames(self, begin: int, end: int) -> Iterator[av.VideoFrame]:
+        """Frames of packets begin...end - 1, whose time stamps are the places of their packets."""
+        decoder = self._decoder()
+        for place, offset, size in zip(range(begin, end), self._places.offsets[begin:end],
+                                       self._places.sizes[begin:end]):
+            packet = av.Packet(size)
+            self._file.seek(offset)
+            if self._file.readinto(cast(bytearray, packet)) != size:
+                raise SeekError
+            packet.pts = packet.dts = place
+            yield from decoder.decode(packet)
+        yield from decoder.decode(None)
+
+    def _decoder(self) -> Any:
+        places = self._places
+        decoder: Any = av.CodecContext.create(places.codec, 'r')
+        decoder.thread_count, decoder.options = 1, STRICT
+        decoder.width, decoder.height = self.shape.width, self.shape.height
+        decoder.codec_tag = places.tag
+        decoder.color_range, decoder.colorspace = places.colours
+        if places.header:
+            # PyAV leaves what follows as the memory was, which is zero after the first of these.
+            decoder.extradata = bytes.fromhex(places.header) + bytes(PADDING)
+            decoder.extradata = bytes.fromhex(places.header)
+        return decoder
 
 
 def _marked(packets: Iterable[Any], place: int) -> Iterator[Any]:
@@ -621,8 +759,8 @@ def _notes(_path: str, _size: int, _modified: int) -> Notes:
 
 # ---------------------------------------------------------------- clips
 
-# What makes pictures of a video's frames.
-Pictures = Callable[[Video], Scaler | Cropper]
+# What makes pictures of a video's frames, of pixels of this width by their height.
+Pictures = Callable[[Fraction | int], Scaler | Cropper]
 
 
 def read_rgb(path: str, numbers: Sequence[int], *, size: int = SHORT_SIDE,
@@ -639,7 +777,7 @@ def read_rgb(path: str, numbers: Sequence[int], *, size: int = SHORT_SIDE,
     FFmpeg says that one of these frames is damaged.
     """
     return _read(path, numbers, n_frames,
-                 lambda video: Scaler(size, video.pixel_aspect, 'rgb24'), index)
+                 lambda pixel_aspect: Scaler(size, pixel_aspect, 'rgb24'), index)
 
 
 def read_crops(path: str, numbers: Sequence[int], plan: Plan, *, size: int = SHORT_SIDE,
@@ -652,7 +790,7 @@ def read_crops(path: str, numbers: Sequence[int], plan: Plan, *, size: int = SHO
     """
     plan = lru_cache(1)(plan)
     return _read(path, numbers, n_frames,
-                 lambda video: Cropper(plan, size, video.pixel_aspect), index)
+                 lambda pixel_aspect: Cropper(plan, size, pixel_aspect), index)
 
 
 def _read(path: str, numbers: Sequence[int], n_frames: int | None, pictures: Pictures,
@@ -661,6 +799,11 @@ def _read(path: str, numbers: Sequence[int], n_frames: int | None, pictures: Pic
     notes = _notes(path, *version)
     if index and not notes.is_kept and (known := index.load(path, version)):
         notes.take(known)
+    if notes.n_read < 2:
+        # Files that are read but once gain nothing by it.
+        if notes.n_read == 1:
+            _find_places(notes, path)
+        notes.n_read, notes.is_kept = notes.n_read + 1, False
     yield from _read_by(notes, path, numbers, n_frames, pictures)
     if index and not notes.is_kept:
         index.save(path, version, notes.facts())
@@ -675,7 +818,7 @@ def _read_by(notes: Notes, path: str, numbers: Sequence[int], n_frames: int | No
                 notes.way, notes.opening = FROM_START, len(OPENINGS) - 1
                 break
             try:
-                scale = pictures(video)
+                scale = pictures(video.shape.pixel_aspect)
                 for number, frame in _by_jumps(video, path, notes, numbers, n_frames):
                     if notes.checks is not None and notes.checks[number - 1] != _checksum(frame):
                         raise SeekError
@@ -686,7 +829,7 @@ def _read_by(notes: Notes, path: str, numbers: Sequence[int], n_frames: int | No
             except (SeekError, VideoError):
                 notes.degrade()
     with Video(path, container=notes.container) as video:
-        yield from _from_start(video, numbers, pictures(video))
+        yield from _from_start(video, numbers, pictures(video.pixel_aspect))
 
 
 def _from_start(video: Video, numbers: Sequence[int],
@@ -709,8 +852,36 @@ def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':
         raise VideoError(reason(error)) from None
 
 
-def _may_seek(video: Video, path: str, notes: Notes) -> bool:
+def _find_places(notes: Notes, path: str) -> None:
+    """Note `places`, if these and a decoder are enough to give the first frame as FFmpeg does."""
+    packets, shape = notes.packets, notes.shape
+    if (notes.way != PASS_OVER or notes.checks is not None or packets is None or shape is None
+            or packets.n > MAX_PLACES):
+        return
+    with contextlib.suppress(SeekError, VideoError), notes.open_whole(path) as video:
+        places = video.places(path, packets)
+        is_same = (len(places.sizes) == packets.n
+                   and packets.offsets == {places.offsets[key]: key for key in packets.keys})
+        if video.is_forgetful or not is_same:
+            return
+        with PlacedVideo(path, shape, places) as placed:
+            firsts = chain(islice(video.seek(packets, 0)[1].frames(), 1),
+                           (frame for _, frame in placed.picked(0, [1])))
+            looks = [_look(frame) for frame in firsts]
+        if len(looks) == 2 and looks[0] == looks[1]:
+            notes.places = places
+
+
+def _look(frame: av.VideoFrame) -> tuple[Any, ...]:
+    """All of a frame that its pictures depend on."""
+    return (_checksum(frame), frame.format.name, frame.color_range, frame.colorspace,
+            orientation(frame))
+
+
+def _may_seek(video: 'Video | PlacedVideo', path: str, notes: Notes) -> bool:
     """Returns True if clips may be read without decoding all before them."""
+    if isinstance(video, PlacedVideo):
+        return True
     if not video.is_seekable or not video.is_forgetful or notes.checks is not None:
         return video.is_seekable
     try:
@@ -734,10 +905,11 @@ def _checksum(frame: av.VideoFrame) -> int:
     return found
 
 
-def _by_jumps(video: Video, path: str, notes: Notes, numbers: Sequence[int],
+def _by_jumps(video: 'Video | PlacedVideo', path: str, notes: Notes, numbers: Sequence[int],
               n_frames: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
     """(number, av.VideoFrame) by seeking; raises SeekError where that is not sure to be right."""
     if notes.packets is None:
+        assert isinstance(video, Video)
         notes.packets = video.packets()
     packets = notes.packets
     runs = _runs(packets.keys, numbers)
@@ -748,6 +920,9 @@ def _by_jumps(video: Video, path: str, notes: Notes, numbers: Sequence[int],
         if not is_sure:
             raise SeekError
     for key, wanted in runs:
+        if isinstance(video, PlacedVideo):
+            yield from video.picked(packets.keys[key], wanted)
+            continue
         first, sought = video.seek(packets, key)
         while first > wanted[0] and key > 0:
             key -= 1

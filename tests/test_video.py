@@ -17,8 +17,8 @@ from datasets import video
 from datasets.frames import (EMPTY, MISSING, UNDECODABLE, WRONG_COUNT, FrameError, Hdf5Frames,
                              JpgFrames, VideoFrames)
 from datasets.scaling import SHORT_SIDE, Box, Cropper, Scaler, find_span
-from datasets.video import (SeekError, Sought, Video, VideoError, count_frames, count_packets,
-                            find_video, read_rgb)
+from datasets.video import (EndError, SeekError, Sought, Video, VideoError, count_frames,
+                            count_packets, find_video, read_rgb)
 from tests.helpers import cut_short, grey_frames, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import check_data, folder_json, generate_video_hdf5, generate_video_jpgs, predict
@@ -114,6 +114,29 @@ def test_frames_before_the_key_frame_are_not_decoded(tmp_path, no_start, monkeyp
     monkeypatch.setattr(Sought, '_decode', counted)
     assert len(dict(read_rgb(path, [2, 45, 46], n_frames=60))) == 3
     assert len(decoded) <= 2 + 10
+
+
+@pytest.mark.parametrize('name, codec, given, is_placed', [
+    ('a.mp4', 'mpeg4', {}, True), ('a.avi', 'mpeg4', {}, True), ('a.m4v', 'mpeg4', {}, True),
+    ('a.mp4', 'libx264', {'options': {'bf': '0'}}, True),
+    ('a.mp4', 'libx264', {'options': {'bf': '3'}}, False), ('a.mkv', 'mpeg4', {}, False),
+    ('a.mp4', 'mpeg4', {'rotation': 90}, False), ('a.mp4', 'mpeg4', {'pixel_aspect': 2}, True)])
+def test_the_third_clip_of_a_file_is_read_without_opening_it(tmp_path, monkeypatch, name, codec,
+                                                             given, is_placed):
+    path = str(write_video(tmp_path / name, noise(), codec=codec, gop_size=10, **given))
+    clips, found = [[25, 26, 40], [3, 4, 5, 6], [45, 46, 47, 59, 60]], []
+    expected = [from_start(path, clip) for clip in clips]
+    opened, open_file = [], video.open_file
+    monkeypatch.setattr(video, 'open_file',
+                        lambda *args, **kwargs: opened.append(1) or open_file(*args, **kwargs))
+    for clip in clips:
+        opened.clear()
+        found.append(dict(read_rgb(path, clip, n_frames=60)))
+    assert not opened if is_placed else opened
+    assert all(np.array_equal(found[i][number], expected[i][number])
+               for i, clip in enumerate(clips) for number in clip)
+    with pytest.raises(EndError, match='it ends after frame 60'):
+        list(read_rgb(path, [59, 61], n_frames=60))
 
 
 def test_a_part_of_a_video_is_read_by_seeking_after_one_look_at_the_whole(tmp_path, monkeypatch,

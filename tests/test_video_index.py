@@ -38,10 +38,12 @@ def test_frames_are_the_same_and_no_packets_are_looked_for(tmp_path, index, monk
     path = make(tmp_path, name)
     n_frames = count_frames(path)
     numbers = [25, 26, 31]
-    found = dict(read_rgb(path, numbers, n_frames=n_frames, index=index))
+    for _ in range(3):  # as often as something is found out
+        found = dict(read_rgb(path, numbers, n_frames=n_frames, index=index))
     kept = index.load(path, video._version(path))
     video._notes.cache_clear()  # as in another run
     monkeypatch.setattr(Video, 'packets', None)
+    monkeypatch.setattr(Video, 'places', None)
     again = dict(read_rgb(path, numbers, n_frames=n_frames,
                           index=pickle.loads(pickle.dumps(index))))
     assert all((again[number] == found[number]).all() for number in numbers)
