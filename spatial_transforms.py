@@ -36,6 +36,8 @@ class RandomResizedCrop(v2.RandomResizedCrop):
 
     def __init__(self, size: int, min_scale: float = 0.25, min_ratio: float = 0.75) -> None:
         super().__init__(size, (min_scale, 1.0), (min_ratio, 1.0 / min_ratio), antialias=True)
+        # Numbers rather than a tensor, which torch would make numbers of for each clip.
+        self._log_ratio: Any = torch.log(torch.tensor(self.ratio)).tolist()
 
 
 class CornerCrop:

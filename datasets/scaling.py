@@ -47,7 +47,7 @@ FULL_RANGE, FULL_RANGE_FORMATS = 2, ('gray', 'yuvj')
 CHROMA_PLACE, CHROMA_STEP = 128, 256
 # Of `find_span`: so many pixels more may be taken on each side, each for so much less of a pixel
 # that an edge is off.
-MOST_MORE, COST = 60, 0.0001
+MOST_MORE, COST = 40, 0.0005
 # What is scaled twice by the exact path, bicubic and then bilinear, is nearest to that in one pass
 # by a bicubic filter of these (B, C), in the terms of Mitchell and Netravali, "Reconstruction
 # Filters in Computer Graphics" (1988).
@@ -96,9 +96,9 @@ class _FilterGraph:
     def __init__(self, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> None:
         self._graph = graph = av.filter.Graph()  # nodes do not keep it alive
         graph.threads = 1
-        nodes: list[FilterContext] = [graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format,
-            time_base=frame.time_base or Fraction(1, DEFAULT_FPS))]
+        nodes: list[FilterContext] = [graph.add('buffer', (
+            f'video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}'
+            f':time_base={frame.time_base or Fraction(1, DEFAULT_FPS)}:pixel_aspect=1/1'))]
         for name, arguments in steps:
             nodes.append(graph.add(name, arguments))
         nodes.append(graph.add('buffersink'))
