@@ -294,8 +294,8 @@ class Cropper(_Pictures):
             pixels[channel] = rows[:result.height, :result.width]
         if self._is_rounded_down:
             red_and_blue, green = pixels[::2], pixels[1]
-            red_and_blue -= red_and_blue > 0
-            green += green < 255
+            red_and_blue -= (red_and_blue > 0).view(np.uint8)
+            green += (green < 255).view(np.uint8)
         return pixels
 
     def _spans(self, frame: av.VideoFrame, turned: Orientation) -> list[Span]:
