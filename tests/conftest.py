@@ -13,7 +13,9 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime.output import be_quiet
-from tests.tiny_data import TinyData
+
+# Here and on top of this file is nothing that imports torch: of several processes the first only
+# hands out tests, and the others wait until it has begun.
 
 # What the server of forks has imported need not be imported in each of its processes; whichever
 # test starts it, tests of processes will use it.
@@ -65,10 +67,12 @@ def seed(request):
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
     """A data set of 3 classes in jpg frames; `tiny_data.argv(...)` is a command line for it."""
+    from tests.tiny_data import TinyData
     return TinyData(tmp_path_factory.mktemp('tiny'))
 
 
 @pytest.fixture
 def own_data(tiny_data, tmp_path):
     """The same, for one test alone, which may break it."""
+    from tests.tiny_data import TinyData
     return TinyData(tmp_path / 'data', tiny_data)
