@@ -1,5 +1,6 @@
 """Folders of real clips and golden numbers; tests that need one that is missing are left out."""
 
+import gc
 import multiprocessing
 import os
 import secrets
@@ -28,6 +29,11 @@ def pytest_addoption(parser):
                      help='compute recorded logits of deep networks, and export them, for minutes')
     parser.addoption('--seed', type=int, help='of tests that draw their cases; by default another '
                                               'one each time, which is printed where a test fails')
+
+
+def pytest_collection_finish():
+    """What has been imported stays; each search for garbage in it takes half a second."""
+    gc.freeze()
 
 
 def _folder(variable):
