@@ -4,7 +4,7 @@ import math
 import os
 import re
 from argparse import Namespace
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -114,7 +114,20 @@ def read_listed(path: Path, root: Path, group_of: Callable[[str], str]) -> list[
         if group_of_path.setdefault(video.path, video.group) != video.group:
             raise InputError(f'{path}: parts of {video.path} are in groups '
                              f'{group_of_path[video.path]} and {video.group}; give them one group')
+    tell_of_torn_groups(path, listed)
     return listed
+
+
+def tell_of_torn_groups(path: Path, listed: Sequence[Own]) -> None:
+    """Warn of groups, such as the parts of a video, that the subsets of a list tear apart."""
+    subsets: dict[str, set[str]] = defaultdict(set)
+    for video in listed:
+        if video.subset:
+            subsets[video.group].add(video.subset)
+    torn = [group for group, found in subsets.items() if len(found) > 1]
+    if torn:
+        warn(f'{path}: videos of one group are in several subsets, such as those of {torn[0]} in '
+             f'{" and ".join(sorted(subsets[torn[0]]))}: a network is judged on what it has seen')
 
 
 def from_line(line: Line, group_of: Callable[[str], str]) -> Own:
