@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets.annotations import usual_path
 from datasets.frame_folders import holds_frames, usual_name
-from datasets.frames import FrameError, Hdf5Flow
+from datasets.frames import FrameError, Hdf5Flow, JpgFrames
 from datasets.video import Video, VideoError, find_video
 from runtime.errors import InputError
 from runtime.output import note, to_stderr, warn, wrote
@@ -175,7 +175,7 @@ def detect_type(root: Path, paths: Sequence[str] | None = None, template: str | 
     if len(found) == 1:
         return next(iter(found))
     if not found:
-        raise nothing_found(root, paths)
+        raise nothing_found(root, paths, template)
     counts = ', '.join(f'{n} {kind}' for kind, n in found.most_common())
     if paths is None and (apart := kinds_apart(root, looked_at)):
         raise InputError(f'{root}: {counts} in it, each kind in a folder of its own; give '
@@ -196,9 +196,14 @@ def kinds_apart(root: Path, found: Sequence[tuple[str, Path]]) -> list[str]:
     return [str(root / top) for top in sorted(tops)] if is_apart and has_classes else []
 
 
-def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
+def nothing_found(root: Path, paths: Sequence[str] | None, template: str | None) -> InputError:
     """The error for folders, or the paths of a list, that hold nothing that is known."""
     kinds = 'no videos, hdf5 files or folders of frames'
+    if template is not None:
+        folders = (in_classes(root, lambda path: type_of(path) == 'jpg', []) if paths is None else
+                   (root / path for path in paths[:N_LOOKED_AT] if type_of(root / path) == 'jpg'))
+        for folder in folders:  # of frames that are called otherwise, as the reader says
+            JpgFrames(template).check(str(folder), 1, 2)
     if paths is not None:
         return InputError(f'{root}: {kinds} at the paths of the list, such as {paths[0]}; mend '
                           'the list, or give with --video_path the folder that its paths are '
