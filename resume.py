@@ -150,7 +150,7 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
     # torch's optimisers fail in any of these ways on the state of another one.
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
-                         'trained now; give the --ft_begin_module, --layer_decay, '
+                         'trained now; give the --ft_begin_module, --freeze_bn, --layer_decay, '
                          '--head_lr_factor and --no_norm_decay it was trained with') from None
 
 

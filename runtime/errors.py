@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +18,12 @@ Answer = TypeVar('Answer')
 # Environment variables of launchers that are the parent of the processes that they start.
 WATCHED_LAUNCHERS = ('TORCHELASTIC_RUN_ID', 'R3D_STARTED_BY')
 PARENT_SEC = 0.5  # how often it is looked for
+
+
+# What Python's, numpy's and torch's errors say where there is not memory enough: torch has one class
+# for GPUs alone, and passes on the errors of loader processes as texts.
+LACK_OF_MEMORY = re.compile('(?:CUDA out of memory|[Uu]nable to allocate|tried to allocate)[^.]*'
+                            '|MemoryError|OutOfMemoryError')
 
 
 class InputError(Exception):
@@ -148,3 +155,10 @@ def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answe
     except KeyboardInterrupt:
         to_stderr('interrupted')
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        lacking = LACK_OF_MEMORY.search(f'{type(error).__name__}: {error}')
+        if not lacking:
+            raise
+        to_stderr(f'error: out of memory ({" ".join(lacking[0].split())}); give smaller clips, '
+                  'batches or networks, or fewer processes')
+        sys.exit(2)
