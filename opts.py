@@ -767,8 +767,8 @@ def _augmentation_rules(opts: Options) -> Rules:
         (magnitude > 30,
          f'--rand_augment has magnitudes of 0 to 30, not {magnitude}: give a smaller M'),
         (n_operations > 100,
-         f'--rand_augment {n_operations} {magnitude} leaves nothing of a clip: give an N of at most '
-         '100'),
+         f'--rand_augment {n_operations} {magnitude} leaves nothing of a clip: give an N of at '
+         'most 100'),
         (is_flow and opts.rand_augment,
          '--rand_augment is for images, and optical flow is none: drop it'),
         (is_flow and opts.colorjitter,

@@ -20,7 +20,7 @@ WATCHED_LAUNCHERS = ('TORCHELASTIC_RUN_ID', 'R3D_STARTED_BY')
 PARENT_SEC = 0.5  # how often it is looked for
 
 
-# What Python's, numpy's and torch's errors say where there is not memory enough: torch has one class
+# What Python's, numpy's and torch's errors say where there is not memory enough: torch has a class
 # for GPUs alone, and passes on the errors of loader processes as texts.
 LACK_OF_MEMORY = re.compile('(?:CUDA out of memory|[Uu]nable to allocate|tried to allocate)[^.]*'
                             '|MemoryError|OutOfMemoryError')
