@@ -143,6 +143,10 @@ def training_state(weights: Weights) -> Mapping[str, Any]:
 
 def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
     """Load what steps the weights, `n_steps` into an epoch. Raises InputError."""
+    if not weights.goes_on_finite:
+        raise InputError(f'{weights.path}: its optimiser state holds nan or infinity; give a '
+                         'checkpoint from before the training diverged, or start a new training '
+                         'from it with --pretrain_path')
     try:
         optimization.load_state_dict(training_state(weights), n_steps,
                                      # The 2020 code saved before the schedule's step.
