@@ -590,7 +590,7 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
     left_out = {*NOT_REPEATED, *given}
     if given.get('resume_path') not in (None, Path('auto')):
         left_out.add('pretrain_path')
-    words = []
+    words, taken = [], {}
     for name, value in record.items():
         if name in left_out or value == defaults.get(name, ''):
             continue
@@ -601,7 +601,12 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
             parser.parse_args(own)
         except InputError as error:
             raise InputError(f'--opts {path}: {error}') from None
+        taken[name] = value
         words += own
+    try:
+        parsed_record(taken)  # no value is a flag
+    except InputError as error:
+        raise InputError(f'--opts {path}: {error}') from None
     return words
 
 
