@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from datasets.annotations import Annotation, usual_path
+from datasets.annotations import MAX_PATH, Annotation, usual_path
 from datasets.frames import READERS, video_path
 from datasets.video import find_video
 from opts import FILE_TYPES, NETWORK_FLAGS, Options, check, replace
@@ -113,7 +113,7 @@ def _paths(annotation: Annotation) -> Iterator[str]:
         if not annotation.is_taxonomy:
             usual = usual_path(video_id, marks.get('label') if isinstance(marks, dict) else None)
         path = entry.get('video_path', usual) if isinstance(entry, dict) else usual
-        if isinstance(path, str):
+        if isinstance(path, str) and len(path) < MAX_PATH:  # others are refused later, by name
             yield path
 
 

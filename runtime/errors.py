@@ -1,5 +1,6 @@
 """Errors whose cause is what a user gave, requests to stop, and how a command ends on either."""
 
+import errno
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -24,6 +26,11 @@ PARENT_SEC = 0.5  # how often it is looked for
 # for GPUs alone, and passes on the errors of loader processes as texts.
 LACK_OF_MEMORY = re.compile('(?:CUDA out of memory|[Uu]nable to allocate|tried to allocate)[^.]*'
                             '|MemoryError|OutOfMemoryError')
+
+
+# Why a path cannot even be looked at: Path.exists() and others raise these.
+OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+SHOWN_LENGTH = 300  # of such a path
 
 
 class InputError(Exception):
@@ -155,6 +162,14 @@ def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answe
     except KeyboardInterrupt:
         to_stderr('interrupted')
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in OF_PATHS or not isinstance(error.filename, (str, bytes, Path)):
+            raise
+        name = os.fsdecode(error.filename)
+        if len(name) > SHOWN_LENGTH:
+            name = f'{name[:SHOWN_LENGTH]}... ({len(name)} characters)'
+        to_stderr(f'error: {name}: {error.strerror}; check the path and its permissions')
+        sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         lacking = LACK_OF_MEMORY.search(f'{type(error).__name__}: {error}')
         if not lacking:

@@ -77,6 +77,8 @@ def of_all(change):
 
 ANNOTATIONS = {
     'path': (of_first(lambda entry: entry.update(video_path='a\0b')), 'no file can have the path'),
+    'long path': (of_first(lambda entry: entry.update(video_path='a/' * 3000)),
+                  'no file can have the path'),
     'path of a number': (of_first(lambda entry: entry.update(video_path=3)),
                          'is not the path of its frames; mend it'),
     'database': (lambda a: a.pop('database'), "give an annotation made by one of util_scripts' *"),

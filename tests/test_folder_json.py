@@ -326,6 +326,7 @@ WRONG_LISTS = {
                                              "column 'clip' is not known"),
     'numbers of lines': (['0,a/x0.mp4,a', '1,a/x1.mp4,a', '2,b/y0.mp4,b'], 'no line 1 names'),
     'more blanks': (['a/x0.mp4 a g1 train', 'b/y0.mp4 b g2 val'], 'line 1: .* blanks between'),
+    'a long name': (['a/x0,a', f'a/{"x" * 300}.mp4,a'], 'line 2: .* at most 255 bytes'),
     'not there': (['c/x.mp4,a'], 'such as c/x; .*--video_path'),
 }
 

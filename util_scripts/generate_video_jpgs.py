@@ -32,7 +32,7 @@ from runtime.arguments import Parser, between, command_line
 from runtime.errors import InputError, run
 from runtime.locks import lock
 from runtime.output import note, to_stderr, wrote
-from util_scripts.helpers.files import make_folder
+from util_scripts.helpers.files import existing_folder, make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.video_io import QUALITY, frames_at, jpegs
 from util_scripts.helpers.videos import REPLACEMENT, find_videos
@@ -448,6 +448,7 @@ def build_frames_parser(command: str, description: str) -> Parser:
 
 def extract_videos(args: Namespace, storage: Any) -> int:
     """Extract what the arguments name; returns the exit status."""
+    existing_folder(args.dir_path, 'the folder of the videos')
     try:
         jobs, outcomes = plan(args, storage)
     except OSError as error:

@@ -45,6 +45,7 @@ SUBSETS = {
     'testing': ('test', 'testing', 'tst', 'testset', 'test_set', 'testing_set'),
 }
 SUBSET_WORDS = {word: subset for subset, words in SUBSETS.items() for word in words}
+MAX_NAME = 255  # bytes that file systems take
 DELIMITERS = ('\t', ',', ';')
 # So many lines tell which column is which.
 N_LOOKED_AT = 50
@@ -305,6 +306,9 @@ def _posix(path: Path, number: int, name: str, root: Path) -> str:
     if re.match(r'[A-Za-z]:[\\/]', name):
         raise InputError(f'{path}, line {number}: {name!r} is a path on a drive of Windows; write '
                          'it relative to the folder of --video_path')
+    if max(len(os.fsencode(part)) for part in re.split(r'[\\/]', name)) > MAX_NAME:
+        raise malformed(path, number, f'{name[:MAX_NAME // 4]}...', 'the path of a file, whose '
+                        f'names have at most {MAX_NAME} bytes')
     if '\\' in name and not (root / name).exists() and find_video(str(root / name)) is None:
         name = name.replace('\\', '/')
     name = os.path.normpath(name)
