@@ -346,6 +346,9 @@ def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels
             counts.update((label, entry['subset'])
                           for label in (own if is_multi else [own] if own else []))
     print_classes(labels, counts)
+    if len(labels) == 1:
+        warn(f'{args.videos}: there is one class, {labels[0]}, and a network has nothing to tell '
+             'apart; check which of the folders, or which column, has the classes')
     is_validated = any(counts[label, 'validation'] for label in labels)
     more = ['--multi_label'] * is_multi + ['--no_val'] * (not is_validated)
     return training(args.video_path, dst_path, args.video_type, args.frame_template,
