@@ -348,6 +348,27 @@ def test_folders_of_the_2020_code_with_too_few_frames_are_made_again(videos, jpg
     assert not leftovers(jpgs)
 
 
+def test_folders_of_the_2020_code_of_another_size_are_made_again(videos, jpgs):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    assert extract(videos, jpgs) == 0
+    folder = jpgs / 'Run' / 'a'
+    (folder / '.extracted.json').unlink()
+    for size in (240, 48):
+        before = (folder / 'image_00001.jpg').read_bytes()
+        assert extract(videos, jpgs, '--size', size) == 0
+        with Image.open(folder / 'image_00001.jpg') as image:
+            assert min(image.size) == size
+        assert (before == (folder / 'image_00001.jpg').read_bytes()) == (size == 240)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(videos, jpgs, capsys):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    (jpgs / 'Run').mkdir(parents=True)
+    (jpgs / 'Run' / 'a').write_text('notes')
+    assert extract(videos, jpgs) == 1
+    assert 'Run/a holds files but no frames: move it away' in capsys.readouterr().err
+
+
 def longer_video(videos, folder):
     write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100, 150]))
 
