@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -521,9 +522,10 @@ def test_processes_start_without_what_is_slow_to_import():
 
 @pytest.mark.slow
 def test_ctrl_c(videos, jpgs):
-    for number in range(8):
-        noise = np.random.default_rng(number).integers(0, 255, (1, 360, 640, 3), dtype=np.uint8)
-        write_video(videos / 'Run' / f'{number}.avi', np.repeat(noise, 150, axis=0))
+    noise = np.random.default_rng(0).integers(0, 255, (1, 360, 640, 3), dtype=np.uint8)
+    first = write_video(videos / 'Run' / '0.avi', np.repeat(noise, 150, axis=0))
+    for number in range(1, 8):
+        shutil.copy(first, first.with_name(f'{number}.avi'))
     process = subprocess.Popen([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                                 str(videos), str(jpgs), 'ucf101', '--size', '720', '--n_jobs', '2'],
                                cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
