@@ -80,8 +80,11 @@ def test_loader_processes_change_nothing(tiny_data, tmp_path, pretrained, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('n_processes', [2, 3])
-def test_several_processes_train_as_one(tiny_data, tmp_path, pretrained, n_processes):
-    """But for rounding, where batch norm is frozen and nothing is dropped."""
+def test_several_processes_train_as_one(tiny_data, tmp_path, pretrained, pytestconfig, n_processes):
+    """But for rounding, where batch norm is frozen and nothing is dropped. Of the last batch one of
+    three processes has no clip."""
+    if n_processes == 2 and not pytestconfig.getoption('deep'):
+        pytest.skip('three share more unevenly; add --deep')
     flags = ('--pretrain_path', pretrained, '--freeze_bn', '--batch_size', 5, '--accumulate', 2,
              '--clip_grad_norm', 0.5, '--ema_decay', 0.5, '--teacher_path', pretrained,
              '--optimizer', 'adamw', '--learning_rate', 0.001, '--warmup_epochs', 1,
