@@ -42,6 +42,9 @@ def write_video(path, frames, *, fps=25, times=None, pixel_aspect=None, rotation
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.bit_rate = 'yuv420p', 4_000_000
         stream.gop_size = gop_size
+        if codec == 'libvpx':
+            # Its threads wait for each other by spinning: for minutes where processors are busy.
+            stream.codec_context.thread_count = 1
         if pixel_aspect is not None:
             stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect)
         if rotation is not None:
