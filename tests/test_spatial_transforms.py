@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 import spatial_transforms as S
 
@@ -139,6 +140,15 @@ def test_what_transforms_are_without_being_told():
     for strength in (jitter.brightness, jitter.contrast, jitter.saturation):
         assert strength == pytest.approx((0.6, 1.4))
     assert jitter.hue == pytest.approx((-0.1, 0.1))
+
+
+def test_a_random_crop_is_drawn_as_torchvision_draws_it(clip):
+    ours, theirs = S.RandomResizedCrop(16), v2.RandomResizedCrop(16, (0.25, 1), (0.75, 1 / 0.75))
+    draws = []
+    for crop in (ours, theirs):
+        torch.manual_seed(0)
+        draws.append([crop.make_params([clip]) for _ in range(20)])
+    assert draws[0] == draws[1]
 
 
 def test_a_square_has_a_pixel_at_least():
