@@ -54,9 +54,10 @@ SEEK_STAMPS = {'mov': 'dts', 'matroska': 'pts', 'avi': 'dts', 'm4v': 'pos', 'h26
 UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
-# Decoders that leave a part of a damaged picture as the memory was, without a word: what is shown
-# there depends on all that they have seen. In files of so many packets or more frames are sought
-# all the same, and compared with checksums of those that come from the start.
+# Decoders that leave a part of a damaged picture as the memory was, without a word: an earlier
+# frame's. Which one depends on all that they have seen, and on when the frames before were let go
+# of: see `Video.kept`. In files of so many packets or more frames are sought all the same, and
+# compared with checksums of those that come from the start.
 FORGETFUL_CODECS, MIN_CHECKED = ('vp8',), 500
 # FFmpeg decodes a part of a file for what its header does not say, and clips need little of that.
 # Options for opening a file, each of which takes longer than the one before: nothing is decoded,
@@ -314,6 +315,12 @@ class Video:
             raise VideoError(f'no frame decodes ({self.damage or "the stream is empty"})')
         shown_sec = max(end_sec - (begin_sec or 0), (n_frames - 1) / self.fps)
         self._check_length(shown_sec + 1 / self.fps)
+
+    def kept(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame that came last, to hold on to, as scaling does, while others are decoded."""
+        if self.is_forgetful:
+            frame.make_writable()  # by a copy: the decoder has not let go of it yet
+        return frame
 
     def _packets(self) -> Iterator[Any]:
         try:
@@ -699,7 +706,7 @@ def _from_start(video: Video, numbers: Sequence[int],
     for number, frame in _pick(fitted(), numbers):
         if frame.is_corrupt:
             raise VideoError(f'frame {number} is damaged')
-        yield number, _pixels(scale, frame)
+        yield number, _pixels(scale, video.kept(frame))
 
 
 def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':

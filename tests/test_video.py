@@ -23,6 +23,7 @@ from tests.helpers import cut_short, grey_frames, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import check_data, folder_json, generate_video_hdf5, generate_video_jpgs, predict
 from util_scripts.generate_video_jpgs import Job, extract
+from util_scripts.helpers.video_io import jpegs
 from util_scripts.helpers.video_sources import find_sources
 from util_scripts.helpers.videos import is_video
 
@@ -197,6 +198,43 @@ def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, m
         n_same, n_other = n_same + is_same, n_other + (not is_same)
     assert n_same > 10 and n_other <= (codec != 'libvpx')
     assert n_told > 0 or codec == 'libvpx'
+
+
+def broken_vp8(tmp_path, n_files, seed):
+    """Paths of VP8 files of 20 frames, three places of each of which are noise."""
+    data = write_video(tmp_path / 'made.webm', noise(20, 96, 128), codec='libvpx').read_bytes()
+    rng = random.Random(seed)
+    for trial in range(n_files):
+        broken = bytearray(data)
+        for at in rng.sample(range(len(data) // 5, len(data)), 3):
+            broken[at:at + 20] = rng.randbytes(len(broken[at:at + 20]))
+        path = tmp_path / f'{trial}.webm'
+        path.write_bytes(broken)
+        yield str(path)
+
+
+def test_lost_parts_of_a_picture_do_not_depend_on_which_frames_are_wanted(tmp_path, seed):
+    """Decoders that leave them as the memory was get that back when a frame is let go of."""
+    for path in broken_vp8(tmp_path, 15, seed):
+        whole = from_start(path, range(1, count_frames(path) + 1), 48)
+        for begin, step in ((1, 2), (2, 4), (3, 7)):
+            numbers = list(whole)[begin::step]
+            some = dict(read_rgb(path, numbers, size=48))
+            assert all(np.array_equal(some[number], whole[number]) for number in numbers)
+
+
+def test_nor_on_frames_that_are_kept(tmp_path, seed):
+    for path in broken_vp8(tmp_path, 15, seed):
+        with Video(path) as opened:
+            one_by_one = [frame.to_ndarray() for frame in opened.frames()]
+        with Video(path) as opened:
+            kept = [frame.to_ndarray() for frame in list(map(opened.kept, opened.frames()))]
+        assert np.array_equal(one_by_one, kept)
+        made = {}
+        for n_threads in (1, 3):
+            with Video(path) as opened:
+                made[n_threads] = list(jpegs(opened, size=96, quality=6, n_threads=n_threads))
+        assert made[1] == made[3]
 
 
 def write_damaged(path):
