@@ -26,7 +26,7 @@ from zlib import crc32
 
 import av
 
-from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler
+from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Copier, Cropper, Plan, Scaler
 from runtime.files import file_size
 
 # Processes that extract frames start without NumPy, which is slow to import.
@@ -54,10 +54,14 @@ SEEK_STAMPS = {'mov': 'dts', 'matroska': 'pts', 'avi': 'dts', 'm4v': 'pos', 'h26
 UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
-# Decoders that leave a part of a damaged picture as the memory was, without a word: an earlier
-# frame's. Which one depends on all that they have seen, and on when the frames before were let go
-# of: see `Video.kept`. In files of so many packets or more frames are sought all the same, and
-# compared with checksums of those that come from the start.
+# Decoders that show of a damaged frame what can be made out, in all files damaged at random that
+# were tried. Others leave the rest as the memory was, that is an earlier frame's; of which one
+# depends on when these were let go of: see `Video.kept`.
+STEADY_CODECS = ('h264', 'mpeg4', 'vp9', 'av1', 'libdav1d', 'flv', 'h263', 'msmpeg4', 'msmpeg4v2',
+                 'wmv2', 'gif')
+# Those that do so without a word: what is shown depends on all that they have seen. In files of so
+# many packets or more frames are sought all the same, and compared with checksums of those that
+# come from the start.
 FORGETFUL_CODECS, MIN_CHECKED = ('vp8',), 500
 # FFmpeg decodes a part of a file for what its header does not say, and clips need little of that.
 # Options for opening a file, each of which takes longer than the one before: nothing is decoded,
@@ -262,6 +266,7 @@ class Video:
         self._stream.codec_context.thread_count = 1
         self.shape = shape or self._find_shape()
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
+        self._copied = Copier()
         self._complaints: list[str] = []
         self.is_cut_short = False
 
@@ -317,10 +322,12 @@ class Video:
         self._check_length(shown_sec + 1 / self.fps)
 
     def kept(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame that came last, to hold on to, as scaling does, while others are decoded."""
-        if self.is_forgetful:
-            frame.make_writable()  # by a copy: the decoder has not let go of it yet
-        return frame
+        """What stands for a frame that is held on to, as scaling does, while others are decoded.
+
+        It is a copy, except of decoders that do not care what memory holds.
+        """
+        is_steady = self._stream.codec_context.name in STEADY_CODECS
+        return frame if is_steady else self._copied(frame)
 
     def _packets(self) -> Iterator[Any]:
         try:
@@ -570,7 +577,9 @@ class Sought:
             if frame.pts is not None and frame.pts < self._begin:
                 continue
             is_known = frame.pts is not None and (frame.width, frame.height) == self._size
-            if frame.is_corrupt or not is_known:
+            # Where an .avi file lacks its table, all packets are called key frames.
+            is_wrong = frame.pts == self._begin and not frame.key_frame
+            if frame.is_corrupt or not is_known or is_wrong:
                 raise SeekError
             shown.append(frame)
         return shown
@@ -701,12 +710,13 @@ def _from_start(video: Video, numbers: Sequence[int],
     def fitted() -> Iterator[tuple[int, av.VideoFrame]]:
         for number, frame in enumerate(video.frames(), 1):
             if number == 1:
-                scale.fit(frame)
+                scale.fit(video.kept(frame))
             yield number, frame
     for number, frame in _pick(fitted(), numbers):
         if frame.is_corrupt:
             raise VideoError(f'frame {number} is damaged')
-        yield number, _pixels(scale, video.kept(frame))
+        frame = video.kept(frame)
+        yield number, _pixels(scale, frame)
 
 
 def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':

@@ -39,9 +39,10 @@ def frames_at(video: Video, fps: float | None = None) -> Iterator[av.VideoFrame]
     Resampling repeats frames or leaves some out, by their time stamps. Raises VideoError where no
     frame decodes at all.
     """
+    frames = map(video.kept, video.frames())
     if fps is None:
-        return video.frames()
-    stamped = ((frame.time, frame) for frame in map(video.kept, video.frames()))
+        return frames
+    stamped = ((frame.time, frame) for frame in frames)
     return resample(steady_times(stamped, 1 / video.fps), fps, 1 / video.fps)
 
 
@@ -127,10 +128,10 @@ def jpegs(video: Video, *, size: int, quality: int, fps: float | None = None,
     With several threads these scale and encode beside the one that decodes; the bytes are the
     same. Raises VideoError where no frame decodes.
     """
+    frames = frames_at(video, fps)
     if n_threads > 1:
-        frames = frames_at(video, fps) if fps else map(video.kept, video.frames())
         return _jpegs_by_threads(frames, video.pixel_aspect, size, quality, n_threads)
-    return _jpegs(frames_at(video, fps), Scaler(size, video.pixel_aspect), JpegEncoder(quality))
+    return _jpegs(frames, Scaler(size, video.pixel_aspect), JpegEncoder(quality))
 
 
 def _jpegs(frames: Iterable[av.VideoFrame], scale: Scaler,
