@@ -488,6 +488,18 @@ class Sought:
                     raise SeekError
                 yield frame
 
+    def check_rest(self) -> None:
+        """Raise SeekError where a frame is damaged that was decoded and is shown later: those before
+        it may be made from it."""
+        try:
+            frames = self._stream.decode(None)
+        except av.error.EOFError:
+            return  # the file has ended: all frames came
+        except av.error.FFmpegError:
+            raise SeekError from None
+        if any(frame.is_corrupt for frame in frames):
+            raise SeekError
+
     def picked(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """(number, frame) of those that are wanted, ascending numbers.
 
@@ -775,6 +787,7 @@ def _by_jumps(video: Video, path: str, notes: Notes, numbers: Sequence[int],
             yield from sought.picked(wanted)
         else:
             yield from _pick(enumerate(sought.frames(), first), wanted)
+            sought.check_rest()
 
 
 def _runs(keys: Sequence[int], numbers: Iterable[int]) -> list[tuple[int, list[int]]]:

@@ -336,6 +336,23 @@ def test_key_frames_that_are_none(tmp_path):
     assert same_frames(str(made), [7], None, 48)
 
 
+def test_frames_that_are_made_from_a_damaged_one_that_is_shown_after_them(tmp_path, seed):
+    moving = np.stack([np.roll(noise(1, 96, 128)[0], 2 * number, axis=1) for number in range(24)])
+    made = write_video(tmp_path / 'a.mp4', moving, codec='libx264', gop_size=24,
+                       options={'bf': '3', 'x264-params': 'b-adapt=0:scenecut=0'})
+    data, rng = bytearray(made.read_bytes()), random.Random(seed)
+    with av.open(str(made)) as opened:
+        packets = [packet for packet in opened.demux(video=0) if packet.size]
+    shown = sorted(packet.pts for packet in packets)
+    # Packets after which come frames that are made from them.
+    sources = [packet for packet, after in zip(packets[1:], packets[2:]) if after.pts < packet.pts]
+    for packet in 3 * sources:
+        broken, at = data[:], packet.pos + packet.size // 3
+        broken[at:at + 20] = rng.randbytes(20)
+        made.write_bytes(broken)
+        assert same_frames(str(made), [shown.index(packet.pts)], None, 96)
+
+
 def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):
     """As extraction does; such a stream is decoded from the start."""
     small = write_video(tmp_path / 'small.mp4', noise(20), codec='mpeg4', gop_size=5)
