@@ -489,8 +489,8 @@ class Sought:
                 yield frame
 
     def check_rest(self) -> None:
-        """Raise SeekError where a frame is damaged that was decoded and is shown later: those before
-        it may be made from it."""
+        """Raise SeekError where a frame is damaged that was decoded and is shown later: those that
+        came before may be made from it."""
         try:
             frames = self._stream.decode(None)
         except av.error.EOFError:
