@@ -102,12 +102,13 @@ def load_pretrained(opts: Options, weights: Weights, warn: Callable[[str], None]
     network = _network_for(opts, weights)
     _check_finite(weights)
     state_dict = {**weights.state_dict, **_classifier(opts, network, weights, class_names, warn)}
-    added = {name: value for name, value in network.state_dict().items()
+    own = network.state_dict()
+    added = {name: value for name, value in own.items()
              if is_attention(name) and name not in state_dict}
     if added and weights.network.get('attention', 'none') == 'none':
         warn(f'{weights.path}: has no attention: {len(added)} tensors are new ({_first([*added])})')
         state_dict.update(added)
-    extra = [name for name in state_dict if name not in network.state_dict()]
+    extra = [name for name in state_dict if name not in own]
     if extra:
         warn(f'{weights.path}: {len(extra)} tensors are not of the network and are left out '
              f'({_first(extra)})')

@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,20 @@ def precision_note(precision: str, tf32: bool, capability: tuple[int, int]) -> s
 def gflop(network: Any, shape: tuple[int, ...]) -> float:
     """10^9 operations of one clip (C, T, H, W), forward, where a multiplication and an addition are
     two; 0 where they cannot be counted."""
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import
     try:
-        with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            models.generate_model(**network.options).eval()(torch.empty(1, *shape))
+        return _counted_gflop(tuple(network.options.items()), shape)
     except (InputError, TypeError, AttributeError, NotImplementedError):
         return 0.0  # clips that the network refuses are said when it sees them
+
+
+@lru_cache
+def _counted_gflop(options: tuple[tuple[str, Any], ...], shape: tuple[int, ...]) -> float:
+    """Of the network of these options. Kept, as it takes as long as some steps of a small one."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+    with torch.device('meta'), torch.no_grad():
+        network = models.generate_model(**dict(options)).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, *shape))
     return counter.get_total_flops() / 1e9
 
 

@@ -1,5 +1,6 @@
 """Folders of real clips and golden numbers; tests that need one that is missing are left out."""
 
+import gc
 import multiprocessing
 import os
 import secrets
@@ -13,7 +14,9 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime.output import be_quiet
-from tests.tiny_data import TinyData
+
+# Here and on top of this file is nothing that imports torch: of several processes the first only
+# hands out tests, and the others wait until it has begun.
 
 # What the server of forks has imported need not be imported in each of its processes; whichever
 # test starts it, tests of processes will use it.
@@ -26,6 +29,11 @@ def pytest_addoption(parser):
                      help='compute recorded logits of deep networks, and export them, for minutes')
     parser.addoption('--seed', type=int, help='of tests that draw their cases; by default another '
                                               'one each time, which is printed where a test fails')
+
+
+def pytest_collection_finish():
+    """What has been imported stays; each search for garbage in it takes half a second."""
+    gc.freeze()
 
 
 def _folder(variable):
@@ -65,10 +73,12 @@ def seed(request):
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
     """A data set of 3 classes in jpg frames; `tiny_data.argv(...)` is a command line for it."""
+    from tests.tiny_data import TinyData
     return TinyData(tmp_path_factory.mktemp('tiny'))
 
 
 @pytest.fixture
 def own_data(tiny_data, tmp_path):
     """The same, for one test alone, which may break it."""
+    from tests.tiny_data import TinyData
     return TinyData(tmp_path / 'data', tiny_data)

@@ -132,9 +132,10 @@ def test_folds_of_a_comparison_that_is_stopped_and_goes_on(tiny_data, tmp_path, 
 
 @pytest.mark.slow
 def test_a_run_that_reads_another_waits_for_it_and_a_failure_is_named(tiny_data, tmp_path):
+    """Where it did not wait, it would fail as it finds no file."""
     folder = tmp_path / 'compared'
-    texts = {'student': f'--pretrain_path {folder}/teacher/fold_{{fold}}_seed_{{seed}}/save_1.pth',
-             'wrong': '--pretrain_path nowhere.pth',
+    texts = {'student': f'--pretrain_path {folder}/teacher/fold_{{fold}}_seed_{{seed}}/save_1.pth '
+                        '--ft_begin_module layer9',
              # It is the run that is quiet, and not the comparison.
              'teacher': '--nesterov --quiet'}
     for name, text in texts.items():
@@ -142,11 +143,10 @@ def test_a_run_that_reads_another_waits_for_it_and_a_failure_is_named(tiny_data,
     done = run_script('compare', *flags(tiny_data, folder,
                                         [tmp_path / f'{name}.txt' for name in texts]))
     assert done.returncode == 1
-    lines = [line for line in done.stdout.splitlines() if 'fold 1, seed 1: ' in line]
-    assert lines[-1].startswith('student') and len(lines) == 3
-    assert any(line.startswith('wrong, fold 1, seed 1: ended with status 2: error: ')
-               for line in lines)
-    assert [row['recipe'] for row in rows_of(folder)] == ['student', 'teacher']
+    first, last = (line for line in done.stdout.splitlines() if 'fold 1, seed 1: ' in line)
+    assert first.startswith('teacher') and last.startswith(
+        'student, fold 1, seed 1: ended with status 2: error: --ft_begin_module layer9'), last
+    assert [row['recipe'] for row in rows_of(folder)] == ['teacher']
     # Without folds the annotation says itself what is tested: its test videos have no labels.
     assert len(results_of(folder / 'teacher' / 'fold_1_seed_1')) == len(CLASSES) * N_VAL
 

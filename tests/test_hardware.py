@@ -77,9 +77,8 @@ def test_training_in_less_precision_learns_and_resumes(tiny_data, tmp_path, prec
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     flags = ['--precision', precision, '--grad_checkpointing', '--no_val', '--sample_duration', 4]
     assert run_main(tiny_data.argv(whole, '--n_epochs', 3, *flags)) == 0
-    assert run_main(tiny_data.argv(parts, '--n_epochs', 2, *flags)) == 0
     assert run_main(tiny_data.argv(parts, '--n_epochs', 3, *flags, '--resume_path',
-                                   parts / 'save_2.pth')) == 0
+                                   whole / 'save_2.pth')) == 0
     ours, other = (weights.load(folder / 'save_3.pth') for folder in (whole, parts))
     assert bool(ours['scaler']) == (precision == 'fp16') and ours['scaler'] == other['scaler']
     assert all(value.dtype != getattr(torch, {'bf16': 'bfloat16', 'fp16': 'float16'}[precision])

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import sklearn.metrics
 import torch
 
 from metrics import (Sums, average_precision, average_precisions, confusion_counts,
@@ -100,6 +99,7 @@ def draw_targets(rng):
 
 
 def test_topk_and_mean_class_accuracy_are_those_of_scikit_learn(seed):
+    import sklearn.metrics  # a second that the other processes of tests do not need
     rng = np.random.default_rng(seed)
     for _ in range(N_DRAWS):
         scores, labels = draw_labels(rng)
@@ -120,6 +120,7 @@ def test_topk_and_mean_class_accuracy_are_those_of_scikit_learn(seed):
 
 
 def test_average_precision_is_that_of_scikit_learn(seed):
+    import sklearn.metrics
     rng = np.random.default_rng(seed)
     for _ in range(N_DRAWS):
         scores, targets = draw_targets(rng)
