@@ -322,7 +322,8 @@ class Video:
         self._check_length(shown_sec + 1 / self.fps)
 
     def kept(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """What stands for a frame that is held on to, as scaling does, while others are decoded.
+        """What stands for a frame that is held on to while others are decoded, as the first one is
+        by a scaler, which asks it how it lies in memory, until garbage is collected.
 
         It is a copy, except of decoders that do not care what memory holds.
         """
@@ -727,8 +728,9 @@ def _from_start(video: Video, numbers: Sequence[int],
     for number, frame in _pick(fitted(), numbers):
         if frame.is_corrupt:
             raise VideoError(f'frame {number} is damaged')
-        frame = video.kept(frame)
-        yield number, _pixels(scale, frame)
+        picture = _pixels(scale, video.kept(frame) if number == numbers[0] else frame)
+        del frame  # the next ones are decoded before another one takes its place
+        yield number, picture
 
 
 def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':
