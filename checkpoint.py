@@ -118,7 +118,7 @@ def newest(folder: str | Path, warn: Callable[[str], object]) -> Path | None:
         except InputError as error:
             warn(f'passed over: {error}')
             continue
-        if weights.training is None or weights.not_finite:
+        if weights.training is None or weights.not_finite or not weights.goes_on_finite:
             held = 'no state of a training' if weights.training is None else 'nan or infinity'
             warn(f'passed over: {path}: holds {held}')
             continue

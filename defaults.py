@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from datasets.annotations import Annotation, usual_path
+from datasets.annotations import MAX_PATH, Annotation, usual_path
 from datasets.frames import READERS, video_path
 from datasets.video import find_video
 from opts import FILE_TYPES, NETWORK_FLAGS, Options, check, replace
@@ -50,12 +50,47 @@ def without_effect(opts: Options) -> Iterator[str]:
     """A line for each flag that was given and does nothing, as of another family of networks."""
     if opts.accimage:
         yield '--accimage has no effect: that image library is no longer kept'
+    for is_so, names, why in _idle_flags(opts):
+        given = [f'--{name}' for name in names if is_so and name in opts.given]
+        if given:
+            yield f'{", ".join(given)} {"has" if len(given) == 1 else "have"} no effect {why}'
     if opts.resume_path or opts.pretrain_path:
         return  # the file says which family it is
     taken = {*models.options_of(opts.model), 'attention'}  # that one is an error
     for name in NETWORK_FLAGS:
         if name in opts.given and name not in taken:
             yield f'--{name} has no effect: {opts.model} has no such option'
+
+
+def _idle_flags(opts: Options) -> list[tuple[bool, tuple[str, ...], str]]:
+    """[(is it so, flags that then do nothing, why)]
+
+    A training that is gone on with has its own schedule, and flags that scripts of 2020 have beside
+    --no_train speak for themselves.
+    """
+    is_new = opts.resume_path is None and not opts.no_train
+    return [
+        (opts.no_train, ('ema_decay', 'early_stopping', 'teacher_path', 'mixup', 'cutmix',
+                         'rand_augment', 'random_erasing', 'speed_jitter', 'repeated_aug',
+                         'class_weights', 'balanced_sampling', 'label_smoothing', 'accumulate',
+                         'clip_grad_norm', 'layer_decay', 'head_lr_factor', 'warmup_epochs',
+                         'unfreeze_epoch'), 'with --no_train'),
+        (not opts.inference, ('inference_subset', 'inference_stride', 'inference_crop',
+                              'inference_views', 'inference_no_average', 'inference_batch_size',
+                              'output_topk'), 'without --inference'),
+        (opts.no_val, ('n_val_samples',), 'with --no_val'),
+        (opts.pretrain_path is None, ('n_pretrain_classes',), 'without --pretrain_path'),
+        (opts.resume_path is None, ('overwrite_milestones',), 'without --resume_path'),
+        (is_new and opts.lr_scheduler != 'plateau', ('plateau_patience',),
+         f'with --lr_scheduler {opts.lr_scheduler}'),
+        (is_new and opts.lr_scheduler == 'plateau', ('multistep_milestones',),
+         'with --lr_scheduler plateau'),
+        (is_new and opts.train_crop != 'random', ('train_crop_min_scale', 'train_crop_min_ratio'),
+         f'with --train_crop {opts.train_crop}'),
+        (opts.no_mean_norm, ('mean',), 'with --no_mean_norm'),
+        (opts.no_std_norm, ('std',), 'with --no_std_norm'),
+        (bool(opts.mean and opts.std), ('mean_dataset',), 'with --mean and --std'),
+    ]
 
 
 def stored_as(opts: Options, annotation: Annotation) -> str | None:
@@ -78,7 +113,7 @@ def _paths(annotation: Annotation) -> Iterator[str]:
         if not annotation.is_taxonomy:
             usual = usual_path(video_id, marks.get('label') if isinstance(marks, dict) else None)
         path = entry.get('video_path', usual) if isinstance(entry, dict) else usual
-        if isinstance(path, str):
+        if isinstance(path, str) and len(path) < MAX_PATH:  # others are refused later, by name
             yield path
 
 

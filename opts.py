@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models import ARCHITECTURES, INPUT_CHANNELS
-from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, POSITIVE, POSITIVE_RATE,
-                               RATE, Parser, SwitchOrValues, add_frame_template, between, name_of,
-                               opposite, with_files)
+from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, N_PROCESSES, POSITIVE,
+                               POSITIVE_RATE, RATE, SEED, Parser, SwitchOrValues,
+                               add_frame_template, between, name_of, opposite, with_files)
 from runtime.errors import InputError
-from runtime.files import parse_json, read_file
+from runtime.files import is_special, parse_json, read_file
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
 DATASET_STATISTICS = {
@@ -63,6 +63,9 @@ NOT_REPEATED = ('opts', 'resume_path', 'root_path')
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
             'video': ('video', 'rgb')}
 FILE_TYPES = tuple(dict.fromkeys(file_type for file_type, _ in STORAGES.values()))
+
+# What the names of HDF5 files end with.
+HDF5_ENDINGS = ('.h5', '.hdf5', '.hdf', '')
 
 # Values of one flag that a file may record.
 MAX_RECORDED = 1000
@@ -433,7 +436,7 @@ def _add_run_flags(parser: Parser) -> None:
         help='skip steps whose loss is not finite, and count them, instead of stopping')
     add('--tensorboard', action='store_true',
         help='write TensorBoard events beside the logs')
-    add('--manual_seed', '--seed', type=COUNT, default=1, metavar='N',
+    add('--manual_seed', '--seed', type=SEED, default=1, metavar='N',
         help='seed of everything random: weights, order, crops')
 
 
@@ -467,7 +470,7 @@ def _add_inference_flags(parser: Parser) -> None:
 def _add_hardware_flags(parser: Parser) -> None:
     add = parser.add_argument_group('hardware').add_argument
     add('--no_cuda', action='store_true', help='run on the CPU')
-    add('--n_threads', '--num_workers', type=COUNT, default=4, metavar='N',
+    add('--n_threads', '--num_workers', type=N_PROCESSES, default=4, metavar='N',
         help='loader processes of a node; 0: load in the main process')
     add('--fast_decode', action='store_true',
         help='decode jpg and hdf5 frames faster and less exactly: colours are rounded more '
@@ -506,7 +509,7 @@ def _add_distributed_flags(parser: Parser) -> None:
         help='start one process per GPU on this node; torchrun, srun and mpirun need no flag')
     add('--dist_url', default='tcp://127.0.0.1:23456', metavar='URL',
         help='tcp://HOST:PORT of the first node')
-    add('--world_size', type=int, default=-1, metavar='NODES',
+    add('--world_size', type=between(int, 1, 2 ** 20, also=-1), default=-1, metavar='NODES',
         help='number of nodes, for --distributed; -1: one')
 
 
@@ -587,7 +590,7 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
     left_out = {*NOT_REPEATED, *given}
     if given.get('resume_path') not in (None, Path('auto')):
         left_out.add('pretrain_path')
-    words = []
+    words, taken = [], {}
     for name, value in record.items():
         if name in left_out or value == defaults.get(name, ''):
             continue
@@ -598,7 +601,12 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
             parser.parse_args(own)
         except InputError as error:
             raise InputError(f'--opts {path}: {error}') from None
+        taken[name] = value
         words += own
+    try:
+        parsed_record(taken)  # no value is a flag
+    except InputError as error:
+        raise InputError(f'--opts {path}: {error}') from None
     return words
 
 
@@ -754,7 +762,7 @@ def _frame_rules(opts: Options) -> Rules:
 
 
 def _augmentation_rules(opts: Options) -> Rules:
-    _, magnitude = opts.rand_augment or (0, 0)
+    n_operations, magnitude = opts.rand_augment or (0, 0)
     low, high = opts.speed_jitter or (1, 1)
     jitter = [] if isinstance(opts.colorjitter, bool) else opts.colorjitter
     mixes = '--mixup' if opts.mixup else '--cutmix'
@@ -763,6 +771,9 @@ def _augmentation_rules(opts: Options) -> Rules:
     return [
         (magnitude > 30,
          f'--rand_augment has magnitudes of 0 to 30, not {magnitude}: give a smaller M'),
+        (n_operations > 100,
+         f'--rand_augment {n_operations} {magnitude} leaves nothing of a clip: give an N of at '
+         'most 100'),
         (is_flow and opts.rand_augment,
          '--rand_augment is for images, and optical flow is none: drop it'),
         (is_flow and opts.colorjitter,
@@ -774,6 +785,11 @@ def _augmentation_rules(opts: Options) -> Rules:
          '--colorjitter turns hue by at most 0.5, half of the colour circle: give a smaller '
          'fourth number'),
         (low > high, f'--speed_jitter {low:g} {high:g} has LOW above HIGH: swap them'),
+        (not 0.01 <= low <= high <= 100,
+         f'--speed_jitter {low:g} {high:g} is no change of speed: give 0.01 to 100'),
+        *((not 0.001 <= alpha <= 1000,
+           f'--{name} {alpha:g} is a proportion that is always the same: give 0.001 to 1000, or 0')
+          for name, alpha in (('mixup', opts.mixup), ('cutmix', opts.cutmix)) if alpha),
         (opts.batch_size % n_draws,
          f'--batch_size {opts.batch_size} is no multiple of --repeated_aug {n_draws}: give '
          f'--batch_size {(opts.batch_size // n_draws + 1) * n_draws}, say'),
@@ -796,6 +812,11 @@ def _inference_rules(opts: Options) -> Rules:
          'drop one'),
         (opts.output_features is not None and opts.output_features.is_dir(),
          f'--output_features {opts.output_features}: is a folder; give a file in it'),
+        (is_special(opts.output_features),
+         f'--output_features {opts.output_features}: is a pipe, socket or device; give a file'),
+        (opts.output_features is not None and opts.output_features.suffix not in HDF5_ENDINGS,
+         f'--output_features {opts.output_features}: it is an HDF5 file that is written; let its '
+         'name end with .h5'),
         (opts.output_features is not None and not opts.inference,
          '--output_features are those of an inference: add --inference'),
         (opts.feature_module and opts.output_features is None,

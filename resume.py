@@ -143,6 +143,10 @@ def training_state(weights: Weights) -> Mapping[str, Any]:
 
 def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
     """Load what steps the weights, `n_steps` into an epoch. Raises InputError."""
+    if not weights.goes_on_finite:
+        raise InputError(f'{weights.path}: its optimiser state holds nan or infinity; give a '
+                         'checkpoint from before the training diverged, or start a new training '
+                         'from it with --pretrain_path')
     try:
         optimization.load_state_dict(training_state(weights), n_steps,
                                      # The 2020 code saved before the schedule's step.
@@ -150,7 +154,7 @@ def restore(optimization: Optimization, weights: Weights, n_steps: int) -> None:
     # torch's optimisers fail in any of these ways on the state of another one.
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError):
         raise InputError(f'{weights.path}: its optimiser state is of other parameters than those '
-                         'trained now; give the --ft_begin_module, --layer_decay, '
+                         'trained now; give the --ft_begin_module, --freeze_bn, --layer_decay, '
                          '--head_lr_factor and --no_norm_decay it was trained with') from None
 
 

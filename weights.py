@@ -129,6 +129,13 @@ class Weights:
         return self.origin == OURS
 
     @property
+    def goes_on_finite(self) -> bool:
+        """True if no number that an optimiser keeps of the steps so far is nan or infinity."""
+        states = (self.training or {}).get('optimizer', {}).get('state', {})
+        return all(_is_finite(value) for state in states.values() for value in state.values()
+                   if isinstance(value, torch.Tensor) and value.is_floating_point())
+
+    @property
     def network_name(self) -> str:
         """Such as resnet-50."""
         return models.network_name(self.network)

@@ -19,13 +19,14 @@ import torch
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file
 from runtime.names import meant_file
-from runtime.schema import NAME, TEXT, fields, is_number, list_of, plain
+from runtime.schema import NAME, TEXT, fields, is_number, list_of, plain, shown
 
 # Names of the subsets on the command line and in the files.
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 # ActivityNet marks segments in seconds; one shorter than this many frames is widened.
 MIN_SEGMENT_FRAMES = 8
 MAX_FRAME = 2 ** 31 - 1  # what fits into a column of the records
+MAX_PATH = 4096  # bytes of a path, with the one that ends it
 # A node of a taxonomy, which has a number or a text; the topmost one has no parent.
 ID = plain(lambda value: value is None or isinstance(value, (int, str)), 'a number or a text')
 NO_LABEL = -1  # the class number of a sample without label
@@ -346,11 +347,11 @@ def _path(entry: dict[str, Any], usual: str, where: str) -> str:
         raise AnnotationError(f'{where}: "video_path" {path!r} is not the path of its frames; '
                               'mend it')
     try:
-        if b'\0' not in os.fsencode(path):
+        if b'\0' not in os.fsencode(path) and len(os.fsencode(path)) < MAX_PATH:
             return path
     except UnicodeEncodeError:
         pass
-    raise AnnotationError(f'{where}: no file can have the path {path!r}; mend it')
+    raise AnnotationError(f'{where}: no file can have the path {shown(path)}; mend it')
 
 
 def _class_numbers(label: Any, numbers: dict[str, int], where: str, subset: str,

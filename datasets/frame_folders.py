@@ -122,7 +122,7 @@ def chosen(names: Sequence[str], template: str | None = None) -> FrameFolder:
         match = _match(name, template)
         if match:
             kinds[_kind_of(match)][int(match[1])].append(name)
-    kind = _pick(kinds, template)
+    kind = _pick(_joined(kinds), template)
     for number, same in kind.items():
         if len(same) > 1:
             raise FolderError(f'{" and ".join(same[:2])} are both frame {number}; remove one of '
@@ -162,6 +162,34 @@ def pattern_of(template: str) -> re.Pattern[str]:
     return re.compile(f'{head}(?<![0-9])([0-9]+)(?![0-9]){tail}', re.IGNORECASE)
 
 
+def _joined(kinds: dict[str, Kind]) -> dict[str, Kind]:
+    """The kinds, of which those are one that differ in the extension alone, as after some of the
+    frames were converted, if no two have an image of one number."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(kinds, key=lambda kind: (kind != USUAL_KIND, -len(kinds[kind]))):
+        by_stem[os.path.splitext(name)[0]].append(name)
+    joined: dict[str, Kind] = {}
+    for first, *others in by_stem.values():
+        own = [kinds[name] for name in (first, *others)]
+        whole = {number: same for kind in own for number, same in kind.items()}
+        if len(whole) == sum(map(len, own)):
+            joined[first] = whole
+        else:
+            joined |= {name: kinds[name] for name in (first, *others)}
+    return joined
+
+
+def _of_width(names: list[str], number: int, template: str) -> list[str]:
+    """Of several names for one number, that in which it is written as %d or %05d writes it."""
+    if len(names) == 1:
+        return names
+    width = re.search('%[0-9]*d', template)
+    assert width is not None  # a template has one
+    match = pattern_of(template).fullmatch
+    exact = [name for name in names if (found := match(name)) and found[1] == width[0] % number]
+    return exact or names
+
+
 def _pick(kinds: dict[str, Kind], template: str | None) -> Kind:
     """The kind that is the frames: most images by far."""
     if template is not None:  # what * stands for may differ
@@ -169,7 +197,7 @@ def _pick(kinds: dict[str, Kind], template: str | None) -> Kind:
         for kind in kinds.values():
             for number, same in kind.items():
                 merged[number] += same
-        return merged
+        return {number: _of_width(same, number, template) for number, same in merged.items()}
     if USUAL_KIND in kinds or not kinds:
         return kinds.get(USUAL_KIND, {})
     first, *others = sorted(kinds, key=lambda kind: -len(kinds[kind]))

@@ -289,13 +289,22 @@ class JpgFrames(_JpegFrames):
             raise FrameError(f'{path}: the folder has no frames ({wanted}){_found(folder)}; '
                              'extract the video again, or say with --frame_template what they are '
                              'called', EMPTY)
+        if end - 1 <= len(folder.names) and folder.missing:
+            raise _gap(f'{path}/{folder.missing[0]}')
         raise FrameError(f'{path}: the annotation names frames {begin} to {end - 1} and the '
                          f'folder has {folder}; extract the video or make the annotation again',
                          WRONG_COUNT)
 
     def load(self, path: str, frames: Sequence[int]) -> tuple[list[list[bytes]], list[str]]:
         names = self.files(path, frames)
-        return [[self._load(name) for name in names]], names
+        try:
+            return [[self._load(name) for name in names]], names
+        except FileNotFoundError as error:
+            missing = str(error.filename)
+            if (os.path.basename(missing), GAP) in self.left_out(path):
+                raise _gap(missing) from None
+            raise FrameError(f'{missing}: no such frame; extract the video or make the annotation '
+                             'again') from None
 
     def files(self, path: str, frames: Sequence[int]) -> list[str]:
         """Paths of the images of these frames. Raises FrameError."""
@@ -317,12 +326,18 @@ class JpgFrames(_JpegFrames):
     def _load(name: str) -> bytes:
         try:
             return read_file(name)
-        except FileNotFoundError:
-            raise FrameError(f'{name}: no such frame; extract the video or make the annotation '
-                             'again') from None
         except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
             raise FrameError(f'{name}: cannot be read: {error.strerror}; extract the video again',
                              UNDECODABLE) from None
+
+
+def _gap(name: str) -> FrameError:
+    """The error for a frame that is missing between others: an annotation made again does not help.
+    """
+    return FrameError(f'{name}: no such frame, and there are later ones; extract the video again, '
+                      'or rename the frames to numbers without gaps')
 
 
 def _kind_of_stray(name: str) -> str:

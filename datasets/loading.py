@@ -360,6 +360,9 @@ def notes_on_data(opts: Options, split: str, loader: ClipLoader) -> Iterator[str
     records, n_clips = loader.dataset.records, loader.dataset.n_clips()
     if split == 'train':
         yield _steps_note(opts, loader.batch_sampler)
+    if split == 'train' and not opts.multi_label and int((records.class_counts() > 0).sum()) == 1:
+        yield ('all videos for training are of one class: there is nothing to learn, and any '
+               'network is right; check the labels of the annotation')
     if split == 'train' and opts.balanced_sampling:
         yield _balance_note(loader.batch_sampler)
     n_frames = (records.n_frames() - 1) // opts.sample_t_stride + 1

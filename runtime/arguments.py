@@ -140,6 +140,8 @@ def add_subset(add: Callable[..., Any]) -> None:
 
 POSITIVE = at_least(1)
 COUNT = at_least(0)
+N_PROCESSES = between(int, 0, 1024)
+SEED = number(int, lambda n: 0 <= n < 2 ** 63, 'a whole number of at least 0 and below 2 ** 63')
 INTEGER = number(int, lambda n: True, 'a whole number')
 FLOAT = number(float, math.isfinite, 'a number')
 RATE = number(float, lambda x: 0 <= x < math.inf, 'a number of at least 0')
@@ -229,11 +231,15 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         # Of the recipes, what most is alike is said, from wherever the command runs.
         recipes = {recipe.stem: os.path.relpath(recipe) for recipe in RECIPES.glob('*.txt')}
-        near = [recipes[stem] for stem in nearest(path.stem, recipes, n=1)]
+        near = did_you_mean([recipes[stem] for stem in nearest(path.stem, recipes, n=1)])
         reason = getattr(error, 'strerror', None) or 'not a text file'
-        raise InputError(f'{path}: no file of flags can be read there ({reason}); '
-                         + (meant_file(path if path.suffix else Path(f'{path}.txt'))
-                            or did_you_mean(near) or 'check the path after @')) from None
+        if isinstance(error, FileNotFoundError):
+            meant = meant_file(path if path.suffix else Path(f'{path}.txt'))
+            cure = ((near or meant if path.stem in recipes else meant or near)
+                    or 'check the path after @')
+        else:
+            cure = 'give a text file with flags as a command line has them'
+        raise InputError(f'{path}: no file of flags can be read there ({reason}); {cure}') from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:

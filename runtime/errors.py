@@ -1,13 +1,16 @@
 """Errors whose cause is what a user gave, requests to stop, and how a command ends on either."""
 
+import errno
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -17,6 +20,17 @@ Answer = TypeVar('Answer')
 # Environment variables of launchers that are the parent of the processes that they start.
 WATCHED_LAUNCHERS = ('TORCHELASTIC_RUN_ID', 'R3D_STARTED_BY')
 PARENT_SEC = 0.5  # how often it is looked for
+
+
+# What Python's, numpy's and torch's errors say where there is not memory enough: torch has a class
+# for GPUs alone, and passes on the errors of loader processes as texts.
+LACK_OF_MEMORY = re.compile('(?:CUDA out of memory|[Uu]nable to allocate|tried to allocate)[^.]*'
+                            '|MemoryError|OutOfMemoryError')
+
+
+# Why a path cannot even be looked at: Path.exists() and others raise these.
+OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+SHOWN_LENGTH = 300  # of such a path
 
 
 class InputError(Exception):
@@ -148,3 +162,18 @@ def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answe
     except KeyboardInterrupt:
         to_stderr('interrupted')
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in OF_PATHS or not isinstance(error.filename, (str, bytes, Path)):
+            raise
+        name = os.fsdecode(error.filename)
+        if len(name) > SHOWN_LENGTH:
+            name = f'{name[:SHOWN_LENGTH]}... ({len(name)} characters)'
+        to_stderr(f'error: {name}: {error.strerror}; check the path and its permissions')
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        lacking = LACK_OF_MEMORY.search(f'{type(error).__name__}: {error}')
+        if not lacking:
+            raise
+        to_stderr(f'error: out of memory ({" ".join(lacking[0].split())}); give smaller clips, '
+                  'batches or networks, or fewer processes')
+        sys.exit(2)

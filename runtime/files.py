@@ -51,6 +51,11 @@ def file_size(file: str | Path | int) -> int:
     return status.st_size
 
 
+def is_special(path: Path | None) -> bool:
+    """True for the path of a pipe, socket or device."""
+    return path is not None and path.exists() and not (path.is_file() or path.is_dir())
+
+
 def read_file(path: str | Path) -> bytes:
     """The bytes of a file. Raises OSError as `file_size` does."""
     try:

@@ -62,6 +62,14 @@ def talking():
 
 
 @pytest.fixture
+def forked(monkeypatch):
+    """Processes that the code spawns are forked from a server that has torch imported, instead."""
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda method=None: get_context(
+        'forkserver' if method == 'spawn' else method))
+
+
+@pytest.fixture
 def seed(request):
     """The seed of a test that draws its cases: that of --seed, or a new one."""
     given = request.config.getoption('--seed')

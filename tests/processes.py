@@ -122,6 +122,20 @@ def start_main(argv, output, **options):
     return start_command('main', argv, output, **options)
 
 
+class ForkedCommand:
+    """What subprocess.Popen is for `python main.py ...`, begun at once."""
+
+    def __init__(self, words, *, stdin, stdout, stderr, env):
+        assert Path(words[1]) == ROOT / 'main.py'
+        self._process = start_main(words[2:], stdout.name, variables=env)
+
+    def poll(self):
+        return self._process.exitcode
+
+    def send_signal(self, signum):
+        os.kill(self._process.pid, signum)
+
+
 def torchrun(n_processes, argv, output, *flags):
     """Start torchrun at once, which starts main.py in n new interpreters, as it always does."""
     flags = flags or ('--master_port', free_port())

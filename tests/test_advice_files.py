@@ -77,6 +77,8 @@ def of_all(change):
 
 ANNOTATIONS = {
     'path': (of_first(lambda entry: entry.update(video_path='a\0b')), 'no file can have the path'),
+    'long path': (of_first(lambda entry: entry.update(video_path='a/' * 3000)),
+                  'no file can have the path'),
     'path of a number': (of_first(lambda entry: entry.update(video_path=3)),
                          'is not the path of its frames; mend it'),
     'database': (lambda a: a.pop('database'), "give an annotation made by one of util_scripts' *"),
@@ -492,6 +494,10 @@ def without(*names):
                                   if name not in names})
 
 
+def with_nan_in_optimizer(content):
+    content['optimizer']['state'][0]['momentum_buffer'][0] = torch.nan
+
+
 FLOW = torch.zeros(8, 2, 7, 7, 7)
 # What is saved, flags with FILE for it, words of the error, and the flags that it asks for.
 ON_WEIGHTS = {
@@ -528,6 +534,13 @@ ON_WEIGHTS = {
                   '--resume_path FILE --n_epochs 2 --ft_begin_module fc',
                   '--head_lr_factor and --no_norm_decay it was trained with',
                   '--resume_path FILE --n_epochs 2'),
+    'optimiser of nan': (saved(with_nan_in_optimizer), '--resume_path FILE --n_epochs 2',
+                         'or start a new training from it with --pretrain_path',
+                         '--pretrain_path FILE --n_epochs 2'),
+    'optimiser, batch norm': (saved(lambda content: None),
+                              '--resume_path FILE --n_epochs 2 --freeze_bn',
+                              'give the --ft_begin_module, --freeze_bn, --layer_decay',
+                              '--resume_path FILE --n_epochs 2'),
     'other training': (saved(lambda content: None),
                        '--resume_path FILE --n_epochs 2 --optimizer adamw',
                        'give the one it was trained with', '--resume_path FILE --n_epochs 2'),

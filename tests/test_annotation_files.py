@@ -218,7 +218,7 @@ MIRRORED = {
 
 
 @pytest.mark.parametrize('video_type', STORED)
-def test_kinetics_as_its_mirror_has_it(tmp_path, video_type):
+def test_kinetics_as_its_mirror_has_it(tmp_path, video_type, capsys):
     """All videos of a subset in a folder; replacements come first; labels for testing are kept."""
     first, make_stored = STORED[video_type]
     frames = make_stored(tmp_path / 'frames', {
@@ -226,7 +226,9 @@ def test_kinetics_as_its_mirror_has_it(tmp_path, video_type):
         'replacement/of_broken/b_000000_000010': 4, 'val/c_000000_000010': 2,
         'test/d_000001_000011': 3, 'test/e_000001_000011': 2})
     lists = write_files(tmp_path / 'lists', MIRRORED)
+    (frames / 'train' / 'notes.txt').touch()
     make('kinetics', lists, frames, tmp_path, video_type)
+    assert 'frames: not taken: 1 with extension .txt (notes.txt)' in capsys.readouterr().err
     made = load(tmp_path / 'kinetics.json')
 
     def at(path, *entry):

@@ -129,6 +129,12 @@ BAD_FLAGS = {
     'no checkpoint': (['--resume_path', 'gone.pth'], ['gone.pth', 'no such checkpoint']),
     'single clips': (['--batch_size', '1'], ['single clip', '--batch_size']),
     'unknown module': (['--ft_begin_module', 'layer9'], ['layer9', 'layer4', 'fc']),
+    'a seed beyond 64 bits': (['--manual_seed', str(10 ** 20)], ['--manual_seed', '2 ** 63']),
+    'a process for each video': (['--n_threads', '100000'], ['--n_threads', '1024']),
+    'no nodes': (['--world_size', '0'], ['--world_size', "'0'"]),
+    'another format': (['--inference', '--output_features', 'f.npy'], ['f.npy', 'HDF5', '.h5']),
+    'a device': (['--inference', '--output_features', '/dev/null'], ['/dev/null', 'give a file']),
+    'no memory': (['--resnet_widen_factor', '1e9'], ['out of memory', 'networks']),
 }
 
 

@@ -317,10 +317,10 @@ def test_every_flag_wrong(parsers):
 
 # ---------------------------------------------------------------- every path of every command
 
-# What no command reads or replaces: nothing, what is no file, and one of the last two.
+# What no command reads or replaces: nothing, what is no file, one of folder and file, and no path.
 NO_FILES = {'missing': lambda path: None, 'a pipe': _mkfifo, 'a device': _link('/dev/zero'),
             'a socket': _socket, 'a folder': lambda path: path.mkdir(),
-            'a file': lambda path: path.write_text('a')}
+            'a file': lambda path: path.write_text('a'), 'a name too long': lambda path: None}
 # A name that would clear a terminal, forge a line, and change a title.
 ODD_NAME = 'odd\33[2J\nerror: forged\33]0;b\7'
 # Commands that make what they are about, and calls in which other paths count.
@@ -346,6 +346,7 @@ def _is_written(action):
 
 def _wrong_kinds(action):
     """The NO_FILES that an argument does not take, by what its help says that it is."""
+    yield 'a name too long'
     if _is_written(action):
         yield 'a pipe'
     else:
@@ -380,15 +381,17 @@ def _hangs(signum, frame):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['main', *COMMANDS])
 def test_paths_that_are_no_files(good, parsers, tmp_path, monkeypatch, name):
-    """Each path of each command is nothing, a pipe, a device, a socket, and a folder for a file or
-    a file for a folder, under a name that would drive a terminal: it is named in one sentence."""
+    """Each path of each command is nothing, a pipe, a device, a socket, a folder for a file or a
+    file for a folder, and too long, under a name that would drive a terminal: it is named in one
+    sentence."""
     monkeypatch.chdir(tmp_path)
     before = signal.signal(signal.SIGALRM, _hangs)
     for action in _paths(name, parsers):
         call = {**CALLS, **OWN_CALLS}[name] + WITH.get((name, action.dest), ())
         suffix = next(iter(re.findall(r'\.[a-z]\w+', f'{action.metavar} {action.help}')), '')
         for kind in _wrong_kinds(action):
-            path = tmp_path / action.dest / kind / (ODD_NAME + suffix)
+            name_of_file = ODD_NAME + 'x' * 300 * (kind == 'a name too long') + suffix
+            path = tmp_path / action.dest / kind / name_of_file
             path.parent.mkdir(parents=True)
             NO_FILES[kind](path)
             words = _words(call, good, tmp_path)
@@ -406,12 +409,14 @@ def test_paths_that_are_no_files(good, parsers, tmp_path, monkeypatch, name):
 # ---------------------------------------------------------------- streams that fail
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('name', ['main', *COMMANDS])
 def test_streams_that_fail(good, tmp_path, monkeypatch, name):
     """A pipe that nobody reads ends a command quietly, a full disk or a closed stream in one
     sentence, a training not at all; what cannot be said on stderr is not said."""
     monkeypatch.chdir(tmp_path)
-    call = {**CALLS, **OWN_CALLS}[name]
+    # Nothing is downloaded here.
+    call = {**CALLS, **OWN_CALLS, 'get_weights': ('--list',)}[name]
     for error, status in FAILURES[:1] if name == 'main' else FAILURES:
         words = _words(call, good, tmp_path / str(error))
         ended, _, err = called(name, words, Broken(error))

@@ -22,6 +22,7 @@ def _benchmark(*argv):
     return ended.value.code or 0
 
 
+@pytest.mark.usefixtures('forked')
 def test_on_frames_of_its_own_against_the_plain_version(tmp_path, capsys):
     path = tmp_path / 'numbers.json'
     assert _benchmark('--seconds', 0.01, '--no_cuda', '--resnet_widen_factor', 0.125,

@@ -204,6 +204,7 @@ def test_hdf5_files(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('forked')
 def test_video_files_with_processes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
     videos = tmp_path / 'videos'

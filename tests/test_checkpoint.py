@@ -83,6 +83,15 @@ def test_the_newest_that_can_be_gone_on_with(tmp_path):
     assert len(told) == 6 and all(any(word in line for line in told) for word in words)
 
 
+def test_a_state_of_nan_is_passed_over(tmp_path):
+    write_all(tmp_path, 'save_1.pth', 'save_2.pth')
+    optimizer = {**TRAINING['optimizer'], 'state': {0: {'exp_avg': torch.tensor([torch.nan])}}}
+    checkpoint.save(tmp_path / 'save_2.pth', {**TRAINING, 'optimizer': optimizer})
+    told = []
+    assert checkpoint.newest(tmp_path, told.append).name == 'save_1.pth'
+    assert told == [f'passed over: {tmp_path / "save_2.pth"}: holds nan or infinity']
+
+
 def flip(path, content):
     """Change one bit of some content of a file."""
     data = bytearray(path.read_bytes())

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,9 @@ from PIL import Image
 
 from runtime.errors import InputError, StopSignals
 from tests.helpers import run_script
+from tests.processes import ForkedCommand
 from tests.tiny_data import CLASSES, N_TRAIN, N_VAL, run_main
+from util_scripts.helpers import side_by_side
 from util_scripts.helpers.comparison import read_recipes
 from util_scripts.helpers.comparison_tables import Found, report, summarise
 from util_scripts.helpers.side_by_side import Job, run_side_by_side
@@ -85,7 +88,11 @@ def stopped(path, *argv):
 
 
 @pytest.mark.slow
-def test_folds_of_a_comparison_that_is_stopped_and_goes_on(tiny_data, tmp_path, recipes, groups):
+def test_folds_of_a_comparison_that_is_stopped_and_goes_on(tiny_data, tmp_path, recipes, groups,
+                                                           monkeypatch):
+    # Runs in new interpreters are in the next test.
+    monkeypatch.setattr(side_by_side, 'subprocess', Namespace(
+        Popen=ForkedCommand, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT))
     folder = tmp_path / 'compared'
 
     def argv(*recipes):

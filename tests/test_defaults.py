@@ -150,6 +150,20 @@ def test_a_checkpoint_says_depth_and_classes(tiny_data, tmp_path, capsys):
 
 @pytest.mark.parametrize('flags, said', [
     ('--accimage', ['--accimage has no effect: that image library is no longer kept']),
+    ('--no_train --resume_path x.pth --ema_decay .9 --mixup 1 --learning_rate 1',
+     ['--ema_decay, --mixup have no effect with --no_train']),
+    ('--inference_crop nocrop --no_val --n_val_samples 2',
+     ['--inference_crop has no effect without --inference',
+      '--n_val_samples has no effect with --no_val']),
+    ('--n_pretrain_classes 400 --overwrite_milestones',
+     ['--n_pretrain_classes has no effect without --pretrain_path',
+      '--overwrite_milestones has no effect without --resume_path']),
+    ('--lr_scheduler plateau --multistep_milestones 5',
+     ['--multistep_milestones has no effect with --lr_scheduler plateau']),
+    ('--resume_path x.pth --plateau_patience 5', []),
+    ('--train_crop center --train_crop_min_scale .5 --mean 0 0 0 --no_mean_norm',
+     ['--train_crop_min_scale has no effect with --train_crop center',
+      '--mean has no effect with --no_mean_norm']),
     ('--model i3d --model_depth 50', ['--model_depth has no effect: i3d has no such option']),
     ('--model_depth 50', []),
     # The family is that of the file.

@@ -7,6 +7,7 @@ import pytest
 from runtime.errors import InputError
 from tests.helpers import run_script
 from util_scripts.eval_accuracy import main
+from util_scripts.helpers.evaluation import read_results
 
 LABELS = ['jump', 'run', 'swim', 'walk']
 
@@ -245,3 +246,12 @@ def test_labels_that_are_json_numbers(evaluate):
                      'c': ranked('0', '2.5', '1')},
                     {'a': ranked(0, 1, 2.5), 'b': ranked(1, 0, 2.5), 'c': ranked(0, 2.5, 1)}):
         assert '(2 of 3 videos)' in evaluate(truth, {'results': results})
+
+
+@pytest.mark.parametrize('entries', [[{'label': 'red', 'score': True}],
+                                     [{'label': 'red', 'score': 0.5}] * 2])
+def test_scores_are_numbers_and_one_per_label(tmp_path, entries):
+    path = tmp_path / 'val.json'
+    path.write_text(json.dumps({'results': {'a': entries}}))
+    with pytest.raises(InputError, match='not lists of label and score'):
+        read_results(path, {'a'}, 3, 1)

@@ -223,7 +223,7 @@ def test_a_check_that_would_see_nothing_fails(tmp_path):
     file = torch.load(source, weights_only=True)
     file['state_dict']['fc.weight'].zero_()
     torch.save(file, source)
-    done = run_script('export', source, tmp_path / 'a.onnx')
+    done = run_script('export', source, tmp_path / 'a.pt2')
     assert done.returncode == 2 and 'so that a check would see nothing' in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
 

@@ -84,7 +84,7 @@ def test_the_demos_network_gets_the_names_of_its_motions_back(tmp_path, command)
             '--dataset', 'ucf101', '--model_depth', 10, '--resnet_widen_factor', 0.25,
             '--sample_size', 32, '--sample_duration', 16, '--n_threads', 0, '--no_cuda',
             '--no_val', '--result_path']
-    n_epochs = 25
+    n_epochs = 16
     assert run_main([*argv, 'trained', '--train_crop', 'center', '--train_t_crop', 'center',
                      '--no_hflip', '--batch_size', 8, '--learning_rate', 0.02, '--checkpoint',
                      n_epochs, '--n_epochs', n_epochs]) == 0

@@ -208,6 +208,9 @@ LISTS = {
     'label first': ('l.csv', 'one,a/x0.mp4\ntwo,b/y0.mp4\n'),
     'of Windows': ('l.csv', 'a\\x0.mp4,one\nb\\y0.mp4,two\n'),
     'a byte order mark': ('l.csv', '\ufeffpath,label\na/x0,one\nb/y0,two\n'),
+    'a comment': ('l.csv', '# mine, of May\npath,label\na/x0,one\nb/y0,two\n'),
+    'dots and slashes': ('l.csv', './a/x0.mp4,one\nb//../b/y0,two\n'),
+    'spaces around quotes': ('l.csv', '"a/x0.mp4" , "one"\n"b/y0.mp4" , "two"\n'),
 }
 
 
@@ -219,6 +222,27 @@ def test_dialects(jpgs, tmp_path, name, text):
             for video_id, entry in made['database'].items()} == {
         'x0': ('a/x0', {'label': 'one', 'segment': [1, 4]}),
         'y0': ('b/y0', {'label': 'two', 'segment': [1, 4]})}
+
+
+def test_unicode_text_of_excel(jpgs, tmp_path):
+    path = jpgs / 'l.txt'
+    path.write_text('path\tlabel\r\na/x0\tcafé\r\nb/y0\ttwo\r\n', encoding='utf-16')
+    assert call(path, tmp_path / 'own.json')['labels'] == ['café', 'two']
+
+
+def test_blanks_before_a_label_and_a_subset(jpgs, tmp_path):
+    path = write_csv(jpgs / 'l.txt', 'a/x0.mp4 a train', 'a/x1.mp4 a val', 'b/y 0.mp4 b test')
+    make_frames(jpgs, {'b/y 0': 2})
+    made = call(path, tmp_path / 'own.json')
+    assert subsets(made) == {'x0': 'training', 'x1': 'validation', 'y 0': 'testing'}
+    assert made['labels'] == ['a', 'b']
+
+
+def test_groups_that_a_list_tears_apart_are_named(jpgs, tmp_path, capsys):
+    path = write_csv(jpgs / 'l.csv', 'path,label,subset,group', 'a/x0,a,train,g', 'a/x1,a,val,g',
+                     'b/y0,b,val,h')
+    call(path, tmp_path / 'own.json')
+    assert 'such as those of g in training and validation' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('header', ['path,label,subset', 'video,class,split', None])
@@ -296,8 +320,22 @@ WRONG_LISTS = {
     'groups': (['path,label,group,start_frame,end_frame', 'a/x0,a,1,1,1', 'a/x0,a,2,2,2'],
                'groups 1 and 2'),
     'part twice': (['path,label,start_frame,end_frame', 'a/x0,a,1,1', 'a/x0,b,1,1'], 'twice'),
+    'open quote': (['path,label', 'a/x0,"a', 'a/x1,a', 'b/y0,b"'], 'line 2: .* not closed'),
+    'twice by other names': (['a/x0.mp4,a', './a//x0,a'], 'lists a/x0 twice'),
+    'unknown over names without extension': (['clip,action', 'a/x0,a', 'a/x1,a'],
+                                             "column 'clip' is not known"),
+    'numbers of lines': (['0,a/x0.mp4,a', '1,a/x1.mp4,a', '2,b/y0.mp4,b'], 'no line 1 names'),
+    'more blanks': (['a/x0.mp4 a g1 train', 'b/y0.mp4 b g2 val'], 'line 1: .* blanks between'),
+    'a long name': (['a/x0,a', f'a/{"x" * 300}.mp4,a'], 'line 2: .* at most 255 bytes'),
     'not there': (['c/x.mp4,a'], 'such as c/x; .*--video_path'),
 }
+
+
+def test_the_whole_path_is_one_below_the_folder(jpgs, tmp_path):
+    path = write_csv(jpgs / 'l.csv', f'{jpgs}/a/x0,a', 'b/y0,b')
+    assert call(path, tmp_path / 'own.json')['database'].keys() == {'x0', 'y0'}
+    with pytest.raises(InputError, match='lists a/x0 twice'):
+        call(write_csv(jpgs / 'l.csv', f'{jpgs}/a/x0,a', 'a/x0,a'), tmp_path / 'own.json')
 
 
 @pytest.mark.parametrize('lines, match', WRONG_LISTS.values(), ids=WRONG_LISTS)

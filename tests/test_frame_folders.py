@@ -169,6 +169,19 @@ def test_two_images_for_a_frame_are_named(names):
         chosen(sorted(names))
 
 
+def test_of_two_images_for_a_frame_a_template_means_the_one_it_would_write():
+    names = sorted([f'i{n}.jpg' for n in range(1, 12)] + [f'i{n:03d}.jpg' for n in range(1, 12)])
+    for template in ('i%03d.jpg', 'i%d.jpg'):
+        assert chosen(names, template).names == [f'{template[:-4]}.jpg' % n for n in range(1, 12)]
+
+
+def test_frames_of_several_extensions_are_one_kind_if_no_number_is_there_twice():
+    names = [f'image_{n:05d}.{"png" if n % 3 else "jpg"}' for n in range(1, 12)]
+    assert chosen(sorted(names)) == (names, (), ())
+    twice = chosen(sorted([*names, 'image_00001.jpg']))
+    assert len(twice.strays) == sum('png' in name for name in names)
+
+
 @pytest.mark.parametrize('wrong', ['frame.png', 'a%d_%d.png', 'a/%d.png', '%s.png'])
 def test_wrong_templates_are_refused(tiny_data, wrong):
     with pytest.raises(InputError, match='is not a file name with one %d'):
@@ -192,6 +205,25 @@ def test_names_that_were_wanted_and_found_are_said(tmp_path):
         reader.check(str(tmp_path), 1, 4)
     with pytest.raises(FrameError, match=r'no frames \(x%d.png\), but f0.png, f1.png, notes.txt'):
         JpgFrames('x%d.png').check(str(tmp_path), 1, 3)
+
+
+@pytest.mark.parametrize('missing', [(3,), (4, 6)])
+def test_what_is_said_of_gaps_helps(tmp_path, missing):
+    """An annotation that is made again names frames that are not there, too."""
+    folder = tmp_path / 'f' / 'a' / 'x'
+    write_frames(folder, [f'image_{n:05d}.jpg' for n in range(1, 9) if n not in missing])
+    n_frames = JpgFrames().count(str(folder))
+    with pytest.raises(FrameError, match='later ones; .* rename the frames') as refused:
+        JpgFrames().check(str(folder), 1, n_frames + 1)
+        JpgFrames().read(str(folder), range(1, n_frames + 1))
+    assert f'image_{missing[0]:05d}.jpg: no such frame' in str(refused.value)
+
+
+def test_a_template_that_matches_nothing_is_told_what_is_there(tmp_path):
+    write_frames(tmp_path / 'f' / 'a' / 'x', ['f_1.png', 'f_2.png'])
+    with pytest.raises(InputError, match=r'a/x: the folder has no frames \(x%d.png\), but f_1.png'):
+        folder_json.main([str(tmp_path / 'f'), str(tmp_path / 'a.json'), '--frame_template',
+                          'x%d.png'])
 
 
 # ---------------------------------------------------------------- pixels

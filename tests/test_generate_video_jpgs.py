@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,6 +349,27 @@ def test_folders_of_the_2020_code_with_too_few_frames_are_made_again(videos, jpg
     assert not leftovers(jpgs)
 
 
+def test_folders_of_the_2020_code_of_another_size_are_made_again(videos, jpgs):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    assert extract(videos, jpgs) == 0
+    folder = jpgs / 'Run' / 'a'
+    (folder / '.extracted.json').unlink()
+    for size in (240, 48):
+        before = (folder / 'image_00001.jpg').read_bytes()
+        assert extract(videos, jpgs, '--size', size) == 0
+        with Image.open(folder / 'image_00001.jpg') as image:
+            assert min(image.size) == size
+        assert (before == (folder / 'image_00001.jpg').read_bytes()) == (size == 240)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(videos, jpgs, capsys):
+    write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    (jpgs / 'Run').mkdir(parents=True)
+    (jpgs / 'Run' / 'a').write_text('notes')
+    assert extract(videos, jpgs) == 1
+    assert 'Run/a holds files but no frames: move it away' in capsys.readouterr().err
+
+
 def longer_video(videos, folder):
     write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100, 150]))
 
@@ -500,9 +522,10 @@ def test_processes_start_without_what_is_slow_to_import():
 
 @pytest.mark.slow
 def test_ctrl_c(videos, jpgs):
-    for number in range(8):
-        noise = np.random.default_rng(number).integers(0, 255, (1, 360, 640, 3), dtype=np.uint8)
-        write_video(videos / 'Run' / f'{number}.avi', np.repeat(noise, 150, axis=0))
+    noise = np.random.default_rng(0).integers(0, 255, (1, 360, 640, 3), dtype=np.uint8)
+    first = write_video(videos / 'Run' / '0.avi', np.repeat(noise, 150, axis=0))
+    for number in range(1, 8):
+        shutil.copy(first, first.with_name(f'{number}.avi'))
     process = subprocess.Popen([sys.executable, '-m', 'util_scripts.generate_video_jpgs',
                                 str(videos), str(jpgs), 'ucf101', '--size', '720', '--n_jobs', '2'],
                                cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,

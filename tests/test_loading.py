@@ -235,6 +235,17 @@ def test_the_rarest_class_of_a_balanced_training_is_told(own_data):
                          'comes up to 3 times')
 
 
+def test_a_training_of_one_class_is_told(own_data):
+    annotation = own_data.read()
+    for entry in annotation['database'].values():
+        if entry['annotations'].get('label') != 'red' and entry['subset'] == 'training':
+            entry['subset'] = 'unused'
+    own_data.write(annotation)
+    notes = notes_on_data(parse_opts(own_data.argv('unused')), 'train',
+                          loader_of(own_data, 'train'))
+    assert 'all videos for training are of one class' in list(notes)[1]
+
+
 def test_steps_of_several_nodes_are_counted_together(tiny_data):
     """--batch_size is for one node: the batch of all is twice as large."""
     loader = loader_of(tiny_data, 'train', '--batch_size', 12)

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from runtime.errors import InputError
+from tests.helpers import grey_frames, write_video
 from tests.tiny_data import TinyData, run_main
 from util_scripts.helpers.motion_clips import windows
 from util_scripts.motion_tasks import main
@@ -93,3 +94,9 @@ def test_a_task_can_be_trained(tmp_path):
                         ('--n_classes', '2')):
         argv[argv.index(flag) + 1] = value
     assert run_main(argv) == 0
+
+
+def test_videos_that_are_not_extracted(tmp_path):
+    write_video(tmp_path / 'v' / 'a' / 'x.mp4', grey_frames([50, 100]))
+    with pytest.raises(InputError, match='no folder of frames in it; extract the videos with'):
+        main([str(tmp_path / 'v'), str(tmp_path / 'task')])

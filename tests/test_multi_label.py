@@ -43,7 +43,7 @@ def own(tmp_path):
 def trained(data):
     """Result folder of a training that has learned its colours, with all scores."""
     argv = data.argv('trained', '--n_epochs', 16, '--multistep_milestones', 12, '--checkpoint', 8,
-                     '--inference', '--output_topk', 0, '--tensorboard')
+                     '--inference', '--output_topk', 0)
     assert run_main(argv) == 0
     return data.root / 'trained'
 
@@ -202,9 +202,10 @@ def test_no_video_for_validation_has_a_label(own, tmp_path, capsys):
     assert 'has a label' not in capsys.readouterr().err
 
 
-def test_tensorboard_has_map_and_no_confusion(trained):
+def test_tensorboard_has_map_and_no_confusion(data, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    events = EventAccumulator(str(trained))
+    assert run_main(data.argv(tmp_path, '--n_epochs', 1, '--tensorboard')) == 0
+    events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert {'val/clip_map', 'val/video_map', 'val/video_top1'} <= set(events.Tags()['scalars'])
     assert events.Tags()['images'] == ['train/clips']

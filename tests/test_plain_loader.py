@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def argv(tmp_path_factory):
     """Flags of frames as large as real ones."""
     folder = tmp_path_factory.mktemp('frames')
-    return [*make_data(folder, n_videos=3, n_frames=20), '--result_path', str(folder),
+    return [*make_data(folder, n_videos=3, n_frames=20, batch_size=2), '--result_path', str(folder),
             '--dataset', 'ucf101', '--batch_size', '6', '--no_cuda', '--manual_seed', '3']
 
 

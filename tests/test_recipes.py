@@ -116,6 +116,8 @@ def test_switches_of_a_recipe_or_a_run_can_be_turned_off(tmp_path, write):
 @pytest.mark.parametrize('record, sentence', [
     ({'lerning_rate': 1}, 'unknown argument --lerning_rate; did you mean --learning_rate?'),
     ({'n_epochs': 'x'}, "argument --n_epochs/--epochs: 'x' is not a whole number"),
+    ({'tf32': '--no_cuda'}, 'argument --tf32: a str is no value of a flag'),
+    ({'optimizer': ['sgd']}, "argument --optimizer: ['sgd'] is not a value of it"),
     ([], 'holds no options by name; give the opts.json in the result folder of a run')])
 def test_a_record_that_is_none(tmp_path, record, sentence):
     (tmp_path / 'opts.json').write_text(json.dumps(record))
@@ -129,6 +131,17 @@ def test_a_pipe_is_no_file_of_options(tmp_path, given):
     os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(InputError, match='it is a pipe, not a file'):
         parse_opts(given.format(tmp_path / 'pipe').split())
+
+
+def test_what_is_said_of_files_of_flags_that_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'bytes.txt').write_bytes(b'\xff\xfe')
+    (tmp_path / 'h.txt').write_text('')
+    for name, cure in (('bytes.txt', 'give a text file with flags'), ('.', 'give a text file'),
+                       ('/dev/zero', 'give a text file'), ('scratch', 'recipes/scratch.txt?')):
+        with pytest.raises(InputError) as refused:
+            parse_opts([f'@{name}'])
+        assert cure in str(refused.value) and 'mean h.txt' not in str(refused.value)
 
 
 def test_a_record_that_is_nested_without_end(tmp_path):

@@ -130,6 +130,11 @@ def test_a_file_of_groups_that_lacks_something(tmp_path):
     for video in ('a/y', 'b/z'):
         with pytest.raises(InputError, match=f'groups.csv: says no group of {video}; add a line'):
             group_reader(path)(video)
+    path.write_text('sep=;\nVideo;Group\n./a\\x.mp4;1\na/x;1\n')
+    assert group_reader(path)('a/x') == '1'
+    path.write_text('path,group\na/x.mp4,1\na/x,2\n')
+    with pytest.raises(InputError, match="line 3: a/x is in groups '1' and '2'; remove a line"):
+        group_reader(path)
     path.write_text('path,recording\n')
     with pytest.raises(InputError, match='groups.csv: no column group in line 1; a CSV file'):
         group_reader(path)

@@ -64,6 +64,13 @@ class Hdf5File:
             raise OSError(str(error)) from None
         return {'n_frames': min(n_frames.values()), 'checksum': checksum}
 
+    @classmethod
+    def first_image(cls, destination: Path) -> bytes:
+        """Bytes of the first frame. Raises OSError."""
+        import h5py
+        with h5py.File(destination, 'r') as file:
+            return bytes(file[cls.datasets[0]][0])
+
     @staticmethod
     def read_record(destination: Path) -> dict[str, Any] | None:
         """What `write_record` left there, or None. Raises OSError."""

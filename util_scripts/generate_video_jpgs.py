@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import simplejpeg
 
 from datasets.scaling import SHORT_SIDE
 from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, reason
@@ -31,7 +32,7 @@ from runtime.arguments import Parser, between, command_line
 from runtime.errors import InputError, run
 from runtime.locks import lock
 from runtime.output import note, to_stderr, wrote
-from util_scripts.helpers.files import make_folder
+from util_scripts.helpers.files import existing_folder, make_folder
 from util_scripts.helpers.jobs import n_processors, run_jobs
 from util_scripts.helpers.video_io import QUALITY, frames_at, jpegs
 from util_scripts.helpers.videos import REPLACEMENT, find_videos
@@ -74,6 +75,11 @@ class JpgFolders:
         sizes = [entry.stat().st_size for entry in os.scandir(destination)
                  if FRAME.fullmatch(entry.name)]
         return {'n_frames': sum(size > 0 for size in sizes), 'n_bytes': sum(sizes)}
+
+    @staticmethod
+    def first_image(destination: Path) -> bytes:
+        """Bytes of the first frame. Raises OSError."""
+        return (destination / 'image_00001.jpg').read_bytes()
 
     @staticmethod
     def read_record(destination: Path) -> dict[str, Any] | None:
@@ -215,7 +221,8 @@ def extract(job: Job) -> Outcome:
 def outcome_there(job: Job) -> Outcome | None:
     """What the frames that there are came to, skipped or damaged; None where they are to be made.
 
-    Frames without a record, as those of the 2020 code, are as many as the video has.
+    Frames without a record, as those of the 2020 code, are as many as the video has, and of the
+    size that is wanted.
     """
     try:
         contents = job.storage.contents(job.destination)
@@ -227,7 +234,8 @@ def outcome_there(job: Job) -> Outcome | None:
             is_current = (source.keys() <= record.keys()
                           and record.items() <= (source | contents).items())
         else:
-            is_current = contents['n_frames'] == expected_count(job)
+            is_current = (contents['n_frames'] == expected_count(job)
+                          and short_side(job) in (None, job.size))
     except (OSError, VideoError, av.error.FFmpegError):
         return None  # the extraction tells why
     if not is_current:
@@ -243,8 +251,16 @@ def expected_count(job: Job) -> int:
         return sum(1 for _ in frames_at(video, job.fps))
 
 
+def short_side(job: Job) -> int | None:
+    """Of the first frame that is there, in pixels; None where it does not say. Raises OSError."""
+    try:
+        return min(simplejpeg.decode_jpeg_header(job.storage.first_image(job.destination))[:2])
+    except ValueError:
+        return None
+
+
 def write_failure(error: OSError, destination: Path) -> str:
-    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
         return f'{destination} holds files but no frames: move it away'
     return reason(error)
 
@@ -432,6 +448,7 @@ def build_frames_parser(command: str, description: str) -> Parser:
 
 def extract_videos(args: Namespace, storage: Any) -> int:
     """Extract what the arguments name; returns the exit status."""
+    existing_folder(args.dir_path, 'the folder of the videos')
     try:
         jobs, outcomes = plan(args, storage)
     except OSError as error:

@@ -12,7 +12,7 @@ from runtime.arguments import INTEGER, Parser, add_frame_template
 from runtime.errors import InputError, run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES, Listed, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_text
-from util_scripts.helpers.videos import REPLACEMENT, below
+from util_scripts.helpers.videos import REPLACEMENT, LeftOut, below, report_left_out
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
 FILES = ('the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv, or train.csv, '
@@ -55,19 +55,23 @@ def with_paths(listed: Iterable[Listed], root: Path, video_type: str) -> list[Li
     """The same with the paths of videos that lie in no folder of their label, but as the mirror has
     them: all of a subset in root/train, val or test, or anywhere in root/replacement, which comes
     first."""
-    replaced = stored_in(root, REPLACEMENT, video_type)
-    flat = {subset: stored_in(root, name, video_type) for name, subset in SUBSETS.items()}
+    left_out: LeftOut = []
+    replaced = stored_in(root, REPLACEMENT, video_type, left_out)
+    flat = {subset: stored_in(root, name, video_type, left_out)
+            for name, subset in SUBSETS.items()}
+    report_left_out(root, left_out)
     return [video._replace(path=replaced.get(video.video_id) or
                            flat[video.subset].get(video.video_id)) for video in listed]
 
 
-def stored_in(root: Path, name: str, video_type: str) -> dict[str, str]:
-    """{video id: path below root, without suffix} of the videos stored in root/name."""
+def stored_in(root: Path, name: str, video_type: str, left_out: LeftOut) -> dict[str, str]:
+    """{video id: path below root, without suffix} of the videos stored in root/name; what else is
+    there is added to `left_out`."""
     from util_scripts.helpers.own_videos import IS_VIDEO, stem_of
     if not (root / name).is_dir():
         return {}
     stems = (stem_of(path.relative_to(root), video_type)
-             for path in below(root / name, IS_VIDEO[video_type], []))
+             for path in below(root / name, IS_VIDEO[video_type], left_out))
     return {stem.name: stem.as_posix() for stem in stems}
 
 

@@ -129,12 +129,18 @@ def windows_of(entries: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def mean_scores(entries: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean over the `windows_of` a video, {label: score}, best first."""
+    """The mean over the `windows_of` a video, {label: score}, best first. Raises TypeError where a
+    score is no number, and LookupError where a window has a label twice."""
     windows = windows_of(entries)
     scores: dict[str, float] = defaultdict(float)
     for window in windows:
-        for entry in window:
-            scores[label_name(entry['label'])] += entry['score'] / len(windows)
+        labels = [label_name(entry['label']) for entry in window]
+        if len({*labels}) < len(labels):
+            raise LookupError
+        for label, entry in zip(labels, window):
+            if isinstance(entry['score'], bool):
+                raise TypeError
+            scores[label] += entry['score'] / len(windows)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 

@@ -1,6 +1,7 @@
 """Folders and files that a user names: found, made and read, or an InputError."""
 
 import io
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,13 +43,17 @@ def make_place(path: Path) -> None:
 
 
 def read_text(path: Path | str, what: str) -> str:
-    """A text file, UTF-8 with or without byte order mark. Raises InputError."""
+    """A text file, UTF-8 with or without byte order mark, or UTF-16 with one, as Excel's Unicode
+    text has. Raises InputError."""
     try:
-        return io.TextIOWrapper(io.BytesIO(read_file(path)), encoding='utf-8-sig').read()
+        data = read_file(path)
+        encoding = 'utf-16' if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else 'utf-8-sig'
+        return io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
     except FileNotFoundError:
         raise InputError(f'{path}: no such file; {what} is needed there') from None
     except UnicodeDecodeError:
-        raise InputError(f'{path}: not a UTF-8 text file; {what} is needed there') from None
+        raise InputError(f'{path}: not a UTF-8 text file; {what} is needed there, saved as '
+                         'UTF-8') from None
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror}; {what} is needed there'
                          ) from None

@@ -95,6 +95,9 @@ def make_task(args: Namespace) -> None:
     group_of = group_reader(args.groups) if args.groups else grouping(args.by_group)
     listed = find_listed(args.videos, 'jpg', group_of)
     counts = count_frames(args.videos, 'jpg', (video.path for video in listed))
+    if not any(counts.values()):
+        raise InputError(f'{args.videos}: no folder of frames in it; extract the videos with '
+                         'util_scripts.generate_video_jpgs, and give the folder that they go to')
     clips = list(draw_clips(listed, counts, args))
     n_used = len({clip.source.path for clip in clips})
     if not n_used:

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from argparse import Namespace
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets.annotations import usual_path
 from datasets.frame_folders import holds_frames, usual_name
-from datasets.frames import FrameError, Hdf5Flow
+from datasets.frames import FrameError, Hdf5Flow, JpgFrames
 from datasets.video import Video, VideoError, find_video
 from runtime.errors import InputError
 from runtime.output import note, to_stderr, warn, wrote
@@ -114,7 +114,20 @@ def read_listed(path: Path, root: Path, group_of: Callable[[str], str]) -> list[
         if group_of_path.setdefault(video.path, video.group) != video.group:
             raise InputError(f'{path}: parts of {video.path} are in groups '
                              f'{group_of_path[video.path]} and {video.group}; give them one group')
+    tell_of_torn_groups(path, listed)
     return listed
+
+
+def tell_of_torn_groups(path: Path, listed: Sequence[Own]) -> None:
+    """Warn of groups, such as the parts of a video, that the subsets of a list tear apart."""
+    subsets: dict[str, set[str]] = defaultdict(set)
+    for video in listed:
+        if video.subset:
+            subsets[video.group].add(video.subset)
+    torn = [group for group, found in subsets.items() if len(found) > 1]
+    if torn:
+        warn(f'{path}: videos of one group are in several subsets, such as those of {torn[0]} in '
+             f'{" and ".join(sorted(subsets[torn[0]]))}: a network is judged on what it has seen')
 
 
 def from_line(line: Line, group_of: Callable[[str], str]) -> Own:
@@ -162,7 +175,7 @@ def detect_type(root: Path, paths: Sequence[str] | None = None, template: str | 
     if len(found) == 1:
         return next(iter(found))
     if not found:
-        raise nothing_found(root, paths)
+        raise nothing_found(root, paths, template)
     counts = ', '.join(f'{n} {kind}' for kind, n in found.most_common())
     if paths is None and (apart := kinds_apart(root, looked_at)):
         raise InputError(f'{root}: {counts} in it, each kind in a folder of its own; give '
@@ -183,9 +196,14 @@ def kinds_apart(root: Path, found: Sequence[tuple[str, Path]]) -> list[str]:
     return [str(root / top) for top in sorted(tops)] if is_apart and has_classes else []
 
 
-def nothing_found(root: Path, paths: Sequence[str] | None) -> InputError:
+def nothing_found(root: Path, paths: Sequence[str] | None, template: str | None) -> InputError:
     """The error for folders, or the paths of a list, that hold nothing that is known."""
     kinds = 'no videos, hdf5 files or folders of frames'
+    if template is not None:
+        folders = (in_classes(root, lambda path: type_of(path) == 'jpg', []) if paths is None else
+                   (root / path for path in paths[:N_LOOKED_AT] if type_of(root / path) == 'jpg'))
+        for folder in folders:  # of frames that are called otherwise, as the reader says
+            JpgFrames(template).check(str(folder), 1, 2)
     if paths is not None:
         return InputError(f'{root}: {kinds} at the paths of the list, such as {paths[0]}; mend '
                           'the list, or give with --video_path the folder that its paths are '
@@ -328,6 +346,9 @@ def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels
             counts.update((label, entry['subset'])
                           for label in (own if is_multi else [own] if own else []))
     print_classes(labels, counts)
+    if len(labels) == 1:
+        warn(f'{args.videos}: there is one class, {labels[0]}, and a network has nothing to tell '
+             'apart; check which of the folders, or which column, has the classes')
     is_validated = any(counts[label, 'validation'] for label in labels)
     more = ['--multi_label'] * is_multi + ['--no_val'] * (not is_validated)
     return training(args.video_path, dst_path, args.video_type, args.frame_template,

@@ -1,6 +1,6 @@
 """Splits of videos: into training, validation and test, or into folds, by whole groups."""
 
-import csv
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import InputError
-from util_scripts.helpers.files import read_text
-from util_scripts.helpers.video_lists import Part
+from util_scripts.helpers.video_lists import MEANINGS, Part, plain_name, read_rows
 from util_scripts.helpers.videos import video_stem
 
 # So many random splits are tried, fewer for large sets, and the one nearest to the wanted share in
@@ -184,16 +183,20 @@ def fold_path(path: Path, number: int, n_folds: int | None) -> Path:
 def group_reader(path: Path) -> Callable[[str], str]:
     """A function: path of a video, without suffix -> its group, of a CSV file with the columns path
     and group among others. Raises InputError, as that does for a video that is not listed."""
-    rows = csv.DictReader(read_text(path, 'a CSV file with the columns path and group'
-                                    ).splitlines())
-    names = {(name or '').strip().lower(): name for name in rows.fieldnames or ()}
+    what = 'a CSV file with the columns path and group'
+    rows = read_rows(path, path.parent, what)
+    header = [MEANINGS.get(plain_name(name)) for name in rows[0][1]] if rows else []
     for name in ('path', 'group'):
-        if name not in names:
-            raise InputError(f'{path}: no column {name} in line 1; a CSV file with the columns '
-                             'path and group is needed there')
-    groups = {video_stem((row[names['path']] or '').strip().replace('\\', '/').rstrip('/')
-                         .removesuffix('.hdf5')): (row[names['group']] or '').strip()
-              for row in rows}
+        if name not in header:
+            raise InputError(f'{path}: no column {name} in line 1; {what} is needed there')
+    places = header.index('path'), header.index('group')
+    groups: dict[str, str] = {}
+    for number, row in rows[1:]:
+        name, group = (row[place] if place < len(row) else '' for place in places)
+        video = video_stem(os.path.normpath(name.replace('\\', '/')).removesuffix('.hdf5'))
+        if groups.setdefault(video, group) != group:
+            raise InputError(f'{path}, line {number}: {video} is in groups {groups[video]!r} and '
+                             f'{group!r}; remove a line')
 
     def group_of(video: str) -> str:
         if not groups.get(video):

@@ -6,8 +6,9 @@ them, and the label and the group follow in this order.
 """
 
 import csv
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ SUBSETS = {
     'testing': ('test', 'testing', 'tst', 'testset', 'test_set', 'testing_set'),
 }
 SUBSET_WORDS = {word: subset for subset, words in SUBSETS.items() for word in words}
+MAX_NAME = 255  # bytes that file systems take
 DELIMITERS = ('\t', ',', ';')
 # So many lines tell which column is which.
 N_LOOKED_AT = 50
@@ -77,16 +79,10 @@ Row = tuple[int, list[str]]
 
 def read_list(path: Path, root: Path) -> list[Line]:
     """The lines of a list of videos, which lie below the folder `root`. Raises InputError."""
-    lines = [(number, line) for number, line in
-             enumerate(read_text(path, f'a CSV file of {FORM}').splitlines(), 1)
-             if line.strip() and not re.fullmatch('sep=.', line)]  # sep=; is Excel's
-    if not lines:
+    rows = read_rows(path, root, f'a CSV file of {FORM}')
+    if not rows:
         raise InputError(f'{path}: the list is empty; write a line for each video, as {FORM}')
-    try:
-        rows = _rows(lines, root)
-    except csv.Error as error:
-        raise InputError(f'{path}: not a CSV file ({error}); save it as CSV again') from None
-    if _has_header(path, rows, root):
+    if _has_header(rows, root):
         header, body = _named_columns(path, rows[0][1]), rows[1:]
     else:
         header, body = _guessed_columns(path, rows, root), rows
@@ -95,31 +91,74 @@ def read_list(path: Path, root: Path) -> list[Line]:
 
 # ---------------------------------------------------------------- how it is written
 
-def _rows(lines: Sequence[tuple[int, str]], root: Path) -> list[Row]:
-    """The fields of each line that has any: between tabs, commas, semicolons or else blanks."""
-    def parse(delimiter: str) -> list[Row]:
-        parsed = csv.reader((line for _, line in lines), delimiter=delimiter,
-                            skipinitialspace=True)
-        # A quoted line break would be one too many; such fields are no names or numbers.
-        return [(number, [field.strip() for field in row])
-                for (number, _), row in zip(lines, parsed) if any(map(str.strip, row))]
-    choices = [rows for rows in map(parse, DELIMITERS) if rows and len(rows[0][1]) > 1]
-    if choices:
-        return max(choices, key=lambda rows: (
-            sum(_plain(name) in MEANINGS for name in rows[0][1]),
-            any(_names_video(field, root) for _, row in rows[:2] for field in row)))
-    return _blank_rows(lines)
+def read_rows(path: Path, root: Path, what: str) -> list[Row]:
+    """The fields of each line of a CSV file that has any: between tabs, commas, semicolons or else
+    blanks; # begins a comment. Raises InputError.
+
+    root: what paths in it are relative to
+    what: what the file is to be
+    """
+    # sep=; is Excel's
+    lines = [(number, line) for number, line in enumerate(read_text(path, what).splitlines(), 1)
+             if line.strip() and not re.fullmatch('sep=.|#[# ].*', line)]
+    try:
+        parsed = {delimiter: [(number, _fields(line, delimiter)) for number, line in lines]
+                  for delimiter in DELIMITERS}
+    except csv.Error as error:
+        raise InputError(f'{path}: not a CSV file ({error}); save it as CSV again') from None
+    choices = {delimiter: rows for delimiter, rows in parsed.items()
+               if lines and len(rows[0][1]) > 1}
+    if not choices:
+        return _blank_rows(path, lines)
+    chosen = max(choices, key=lambda delimiter: (
+        sum(plain_name(name) in MEANINGS for name in choices[delimiter][0][1]),
+        any(_names_video(field, root) for _, row in choices[delimiter][:2] for field in row)))
+    for number, line in lines:
+        if _is_open(line, chosen):
+            raise InputError(f'{path}, line {number}: {line!r} has a quotation mark that is not '
+                             'closed; close it or remove it')
+    return [(number, row) for number, row in choices[chosen] if any(row)]
 
 
-def _blank_rows(lines: Sequence[tuple[int, str]]) -> list[Row]:
-    """The same of lines with blanks between fields, where a path may hold blanks too."""
-    first = lines[0][1].split()
-    is_header = any(_plain(name) in MEANINGS for name in first)
-    n_fields = len(first) if is_header else 2
-    return [(number, line.strip().rsplit(None, n_fields - 1)) for number, line in lines]
+def _reader(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
 
 
-def _plain(name: str) -> str:
+def _fields(line: str, delimiter: str) -> list[str]:
+    """The fields of a line, by itself: a quotation mark that is not closed takes no other lines."""
+    return [field.strip() for field in next(_reader([line], delimiter))]
+
+
+def _is_open(line: str, delimiter: str) -> bool:
+    """True where a quoted field goes on into the next line."""
+    return len(list(_reader([line, ''], delimiter))) == 1
+
+
+def _blank_rows(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
+    """The same of lines with blanks between fields, where a path may hold blanks too.
+
+    Without a header, what follows the name of a video is its label, and a subset if that is one.
+    """
+    first = lines[0][1].split() if lines else []
+    if any(plain_name(name) in MEANINGS for name in first):
+        return [(number, line.strip().rsplit(None, len(first) - 1)) for number, line in lines]
+    return [(number, _blank_fields(path, number, line.strip())) for number, line in lines]
+
+
+def _blank_fields(path: Path, number: int, line: str) -> list[str]:
+    words = re.split(r'(\s+)', line)
+    ends = [place for place, word in enumerate(words) if is_video(word.rpartition('/')[2])]
+    if not ends:
+        return line.rsplit(None, 1)
+    rest = words[ends[-1] + 2::2]
+    if len(rest) > 1 + (bool(rest) and rest[-1].lower() in SUBSET_WORDS):
+        raise malformed(path, number, line, 'a path, a label and perhaps a subset (train, val, '
+                        'test) with blanks between; with commas, and a line 1 that names the '
+                        'columns, there may be more')
+    return [''.join(words[:ends[-1] + 1]), *rest]
+
+
+def plain_name(name: str) -> str:
     """`Start (sec)` -> `start_sec`"""
     return '_'.join(re.findall(r'[^\W_]+', name.lower()))
 
@@ -133,24 +172,38 @@ def _names_video(field: str, root: Path) -> bool:
 
 # ---------------------------------------------------------------- what its columns are
 
-def _has_header(path: Path, rows: Sequence[Row], root: Path) -> bool:
+def _has_header(rows: Sequence[Row], root: Path) -> bool:
     first = rows[0][1]
     if any(_names_video(field, root) for field in first):
         return False
-    names = [_plain(field) for field in first]
+    names = [plain_name(field) for field in first]
     if any('/' in field for field in first):
         return False
     if any(name in MEANINGS or name in VAGUE for name in names):
         return True
     # Names that are not known, over a column of videos: _named_columns says which.
-    return len(rows) > 1 and any(_names_video(field, root) for field in rows[1][1])
+    body = [row for _, row in rows[1:N_LOOKED_AT]]
+    if body and any(_names_video(field, root) for field in body[0]):
+        return True
+    is_repeated = any(row[place:place + 1] == [field] for row in body
+                      for place, field in enumerate(first))
+    return not is_repeated and not any(_is_there(field, root) for field in first) and any(
+        all(len(row) > place and _is_there(row[place], root) for row in body)
+        for place in range(len(first)) if body)
+
+
+def _is_there(field: str, root: Path) -> bool:
+    """True where something of this name is stored below `root`, whatever its extension."""
+    field = field.replace('\\', '/')
+    return bool(field) and ((root / field).exists() or (root / f'{field}.hdf5').exists()
+                            or find_video(str(root / field)) is not None)
 
 
 def _named_columns(path: Path, names: Sequence[str]) -> dict[str, int]:
     """{meaning: place} of the columns that a header names. Raises InputError."""
     columns: dict[str, int] = {}
     for place, name in enumerate(names):
-        plain = _plain(name)
+        plain = plain_name(name)
         if not plain:
             raise InputError(f'{path}: column {place + 1} has no name; name it in line 1 or remove '
                              'it')
@@ -212,7 +265,14 @@ def _guessed_columns(path: Path, rows: Sequence[Row], root: Path) -> dict[str, i
         raise InputError(f'{path}: {n_fields} columns, and no line 1 that names them; write one '
                          f'with the names, such as path,label,subset (known are '
                          f'{", ".join(COLUMNS)})')
-    return columns | dict(zip(('label', 'group'), left))
+    columns |= dict(zip(('label', 'group'), left))
+    if len(left) > 1 and len(looked_at) > 2:
+        labels, groups = ({row[place] for row in looked_at if len(row) > place} for place in left)
+        if len(labels) == len(looked_at) > len(groups):
+            raise InputError(f'{path}: no line 1 names its columns, and column {left[0] + 1}, '
+                             'which would be the label, is another in each line; write a line 1, '
+                             'such as path,label,group')
+    return columns
 
 
 # ---------------------------------------------------------------- what a line says
@@ -230,7 +290,7 @@ def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
         raise malformed(path, number, text, f'of the {len(columns)} columns that the list has')
     subset = None
     if 'subset' in columns:
-        subset = SUBSET_WORDS.get(_plain(values.get('subset', '')))
+        subset = SUBSET_WORDS.get(plain_name(values.get('subset', '')))
         if subset is None:
             raise malformed(path, number, text, 'of subset train, val or test')
     # Test videos may have no label.
@@ -241,13 +301,19 @@ def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
 
 
 def _posix(path: Path, number: int, name: str, root: Path) -> str:
-    r"""`class\name.mp4` -> `class/name.mp4`, unless there is a file of that very name."""
+    r"""`class\name.mp4` -> `class/name.mp4`, unless there is a file of that very name; and one name
+    for what has several: `./a/x.mp4`, `a//x.mp4`, the whole path below `root`."""
     if re.match(r'[A-Za-z]:[\\/]', name):
         raise InputError(f'{path}, line {number}: {name!r} is a path on a drive of Windows; write '
                          'it relative to the folder of --video_path')
+    if max(len(os.fsencode(part)) for part in re.split(r'[\\/]', name)) > MAX_NAME:
+        raise malformed(path, number, f'{name[:MAX_NAME // 4]}...', 'the path of a file, whose '
+                        f'names have at most {MAX_NAME} bytes')
     if '\\' in name and not (root / name).exists() and find_video(str(root / name)) is None:
         name = name.replace('\\', '/')
-    return name
+    name = os.path.normpath(name)
+    below = os.path.join(os.path.abspath(root), '')
+    return name.removeprefix(below) if os.path.isabs(name) else name
 
 
 def _part(path: Path, number: int, values: dict[str, str]) -> Part | None:
