@@ -112,6 +112,19 @@ class _FilterGraph:
         return cast(av.VideoFrame, self._sink.pull())
 
 
+class Copier:
+    """Frames of a stream -> the same ones in memory of their own."""
+
+    def __init__(self) -> None:
+        self._kind: tuple | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        kind = frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace
+        if kind != self._kind:
+            self._graph, self._kind = _FilterGraph(frame, [('copy', '')]), kind
+        return self._graph(frame)
+
+
 class _Pictures:
     """Frames of a stream -> upright frames of one size, even where the stream changes its own.
 

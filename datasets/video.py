@@ -28,7 +28,8 @@ from zlib import crc32
 
 import av
 
-from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Cropper, Plan, Scaler, orientation
+from datasets.scaling import (DEFAULT_FPS, SHORT_SIDE, Copier, Cropper, Plan, Scaler,
+                              orientation)
 from runtime.files import file_size
 
 # Processes that extract frames start without NumPy, which is slow to import.
@@ -56,9 +57,14 @@ SEEK_STAMPS = {'mov': 'dts', 'matroska': 'pts', 'avi': 'dts', 'm4v': 'pos', 'h26
 UNSTAMPED = ('avi', 'm4v', 'h264', 'hevc', 'mpegvideo')
 # Decoders that can pass over a frame that no other frame is made from.
 SKIPPING_CODECS = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'mpeg1video')
-# Decoders that leave a part of a damaged picture as the memory was, without a word: what is shown
-# there depends on all that they have seen. In files of so many packets or more frames are sought
-# all the same, and compared with checksums of those that come from the start.
+# Decoders that show of a damaged frame what can be made out, in all files damaged at random that
+# were tried. Others leave the rest as the memory was, that is an earlier frame's; of which one
+# depends on when these were let go of: see `Video.kept`.
+STEADY_CODECS = ('h264', 'mpeg4', 'vp9', 'av1', 'libdav1d', 'flv', 'h263', 'msmpeg4', 'msmpeg4v2',
+                 'wmv2', 'gif')
+# Those that do so without a word: what is shown depends on all that they have seen. In files of so
+# many packets or more frames are sought all the same, and compared with checksums of those that
+# come from the start.
 FORGETFUL_CODECS, MIN_CHECKED = ('vp8',), 500
 # FFmpeg decodes a part of a file for what its header does not say, and clips need little of that.
 # Options for opening a file, each of which takes longer than the one before: nothing is decoded,
@@ -311,6 +317,7 @@ class Video:
         self._stream.codec_context.thread_count = 1
         self.shape = shape or self._find_shape()
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
+        self._copied = Copier()
         self._complaints: list[str] = []
         self.is_cut_short = False
 
@@ -361,6 +368,15 @@ class Video:
             raise VideoError(f'no frame decodes ({self.damage or "the stream is empty"})')
         shown_sec = max(end_sec - (begin_sec or 0), (n_frames - 1) / self.fps)
         self._check_length(shown_sec + 1 / self.fps)
+
+    def kept(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """What stands for a frame that is held on to while others are decoded, as the first one is
+        by a scaler, which asks it how it lies in memory, until garbage is collected.
+
+        It is a copy, except of decoders that do not care what memory holds.
+        """
+        is_steady = self._stream.codec_context.name in STEADY_CODECS
+        return frame if is_steady else self._copied(frame)
 
     def _packets(self) -> Iterator[Any]:
         try:
@@ -612,6 +628,18 @@ class Sought:
                     raise SeekError
                 yield frame
 
+    def check_rest(self) -> None:
+        """Raise SeekError where a frame is damaged that was decoded and is shown later: those that
+        came before may be made from it."""
+        try:
+            frames = self._stream.decode(None)
+        except av.error.EOFError:
+            return  # the file has ended: all frames came
+        except av.error.FFmpegError:
+            raise SeekError from None
+        if any(frame.is_corrupt for frame in frames):
+            raise SeekError
+
     def picked(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """(number, frame) of those that are wanted, ascending numbers.
 
@@ -701,7 +729,9 @@ class Sought:
             if frame.pts is not None and frame.pts < self._begin:
                 continue
             is_known = frame.pts is not None and (frame.width, frame.height) == self._size
-            if frame.is_corrupt or not is_known:
+            # Where an .avi file lacks its table, all packets are called key frames.
+            is_wrong = frame.pts == self._begin and not frame.key_frame
+            if frame.is_corrupt or not is_known or is_wrong:
                 raise SeekError
             shown.append(frame)
         return shown
@@ -837,12 +867,14 @@ def _from_start(video: Video, numbers: Sequence[int],
     def fitted() -> Iterator[tuple[int, av.VideoFrame]]:
         for number, frame in enumerate(video.frames(), 1):
             if number == 1:
-                scale.fit(frame)
+                scale.fit(video.kept(frame))
             yield number, frame
     for number, frame in _pick(fitted(), numbers):
         if frame.is_corrupt:
             raise VideoError(f'frame {number} is damaged')
-        yield number, _pixels(scale, frame)
+        picture = _pixels(scale, video.kept(frame) if number == numbers[0] else frame)
+        del frame  # the next ones are decoded before another one takes its place
+        yield number, picture
 
 
 def _pixels(scale: Scaler | Cropper, frame: av.VideoFrame) -> 'np.ndarray':
@@ -933,6 +965,7 @@ def _by_jumps(video: 'Video | PlacedVideo', path: str, notes: Notes, numbers: Se
             yield from sought.picked(wanted)
         else:
             yield from _pick(enumerate(sought.frames(), first), wanted)
+            sought.check_rest()
 
 
 def _runs(keys: Sequence[int], numbers: Iterable[int]) -> list[tuple[int, list[int]]]:

@@ -4,9 +4,9 @@
 
 Real files of every kind that is read (jpg, HDF5, JSON, CSV, .pth, .safetensors, .mp4, .webm, .avi)
 are changed at random. A file is to be read, or to be refused by InputError in one sentence: a
-crash, a traceback, a hang or the memory of the limit is a failure. Files that fail are made as
-small as they can be and kept in --keep; the exit status is 1 then. tests/test_fuzz.py runs it for
-some seconds.
+crash, a traceback, a hang or the memory of the limit is a failure, and so are frames of a video
+that are others than those of decoding it from the start. Files that fail are made as small as they
+can be and kept in --keep; the exit status is 1 then. tests/test_fuzz.py runs it for some seconds.
 """
 
 import argparse
@@ -29,10 +29,12 @@ from safetensors.torch import save_file
 
 from datasets.annotations import label_list_records, read_annotation
 from datasets.frames import Hdf5Frames, JpgFrames, VideoFrames
+from datasets.scaling import Scaler
+from datasets.video import Video
 from features import read_features
 from models import generate_model
 from runtime.errors import InputError
-from tests.helpers import grey_frames, write_video
+from tests.helpers import write_video
 from util_scripts.helpers.evaluation import read_results
 from util_scripts.helpers.video_lists import read_list
 from weights import read
@@ -103,15 +105,23 @@ def make_safetensors(path, rng):
 
 def make_video(codec):
     def make(path, rng):
-        write_video(path, grey_frames(range(0, 120, 8), 48, 64), codec=codec)
+        ground = rng.integers(0, 255, (3, 4, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        moving = np.stack([np.roll(ground, 2 * number, axis=1) for number in range(15)])
+        write_video(path, moving, codec=codec, gop_size=5)
     return make
 
 
 def _read_videos(path):
-    frames = VideoFrames()
-    name = str(path.with_suffix(''))
+    """What is decoded from a key frame on has to be what is decoded from the start."""
+    frames, name = VideoFrames(48), str(path.with_suffix(''))
     n = frames.count(name)
-    return frames.read(name, range(1, min(n, 4) + 1)) if n else None
+    numbers = range(max(1, n - 4), n + 1, 2)
+    clip = frames.read(name, numbers, n).permute(0, 2, 3, 1).numpy()
+    with Video(path) as video:
+        scale = Scaler(48, video.pixel_aspect, 'rgb24')
+        whole = [scale.pixels(frame) for frame in map(video.kept, video.frames())]
+    if not np.array_equal(clip, [whole[number - 1] for number in numbers]):
+        raise ValueError(f'frames {list(numbers)} of {n} are others than from the start')
 
 
 def _read_annotation(path):

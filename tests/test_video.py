@@ -23,6 +23,7 @@ from tests.helpers import cut_short, grey_frames, write_sound, write_video
 from tests.tiny_data import run_main
 from util_scripts import check_data, folder_json, generate_video_hdf5, generate_video_jpgs, predict
 from util_scripts.generate_video_jpgs import Job, extract
+from util_scripts.helpers.video_io import jpegs
 from util_scripts.helpers.video_sources import find_sources
 from util_scripts.helpers.videos import is_video
 
@@ -222,6 +223,56 @@ def test_damaged_files_give_the_same_frames_wherever_decoding_begins(tmp_path, m
     assert n_told > 0 or codec == 'libvpx'
 
 
+# Encoder, file, what ends a picture.
+SILENT = [('libvpx', 'a.webm', b''), ('mjpeg', 'a.avi', b'\xff\xd9')]
+
+
+@pytest.fixture(scope='module', params=SILENT, ids=lambda param: param[0])
+def cut_packets(request, tmp_path_factory):
+    """A file of 20 frames, of which every fourth lacks half of its data: its decoder shows there
+    what the memory holds, and says nothing."""
+    codec, name, end = request.param
+    folder = tmp_path_factory.mktemp('cut')
+    made = write_video(folder / f'made.{name}', noise(20, 96, 128), codec=codec, gop_size=20,
+                       options={'deadline': 'realtime', 'strict': 'unofficial'})
+    path = str(folder / name)
+    with av.open(str(made)) as original, av.open(path, 'w') as cut:
+        stream = cut.add_stream_from_template(original.streams.video[0])
+        for number, packet in enumerate(original.demux(video=0), 1):
+            data = bytes(packet)
+            if data:
+                data = data if number % 4 else data[:len(data) // 2] + end
+                part = av.Packet(data)
+                part.stream, part.time_base = stream, packet.time_base
+                part.pts, part.dts, part.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+                cut.mux(part)
+    with Video(path) as opened:
+        assert sum(1 for _ in opened.frames()) == 20 and opened.damage is None
+    return path
+
+
+def test_lost_parts_of_a_picture_do_not_depend_on_which_frames_are_wanted(cut_packets):
+    whole = from_start(cut_packets, range(1, 21), 48)
+    for step in (2, 3, 4, 7):
+        some = from_start(cut_packets, list(whole)[1::step], 48)
+        assert all(np.array_equal(some[number], whole[number]) for number in some)
+
+
+def test_nor_on_frames_that_are_kept(cut_packets):
+    with Video(cut_packets) as opened:
+        one_by_one = [frame.to_ndarray() for frame in opened.frames()]
+    with Video(cut_packets) as opened:
+        kept = [frame.to_ndarray() for frame in list(map(opened.kept, opened.frames()))]
+    assert np.array_equal(one_by_one, kept)
+    for fps in (None, 30):
+        made = {}
+        for n_threads in (1, 3):
+            with Video(cut_packets) as opened:
+                made[n_threads] = list(jpegs(opened, size=48, quality=6, fps=fps,
+                                             n_threads=n_threads))
+        assert made[1] == made[3]
+
+
 def write_damaged(path):
     """Number of a frame that FFmpeg flags in a video whose every packet decodes."""
     write_video(path, noise(40, 96, 128), codec='mpeg4', gop_size=10)
@@ -294,6 +345,42 @@ def extracted(path, folder, storage=generate_video_jpgs.JpgFolders, quality=1):
     outcome = extract(Job(path, folder, storage, SHORT_SIDE, quality, None))
     assert outcome.kind in ('done', 'damaged')
     return sorted(folder.glob('*.jpg')) if folder.is_dir() else [folder]
+
+
+def test_key_frames_that_are_none(tmp_path):
+    """Without the table at the end of an .avi each packet is said to be a key frame."""
+    moving = np.stack([np.roll(noise(1)[0], 2 * number, axis=1) for number in range(40)])
+    made = write_video(tmp_path / 'a.avi', moving, codec='msmpeg4', gop_size=10)
+    cut_short(made, 0.7)
+    with Video(str(made)) as opened:
+        assert len(opened.packets().keys) > 4
+    n_frames = count_frames(str(made))
+    assert same_frames(str(made), [15, 16], n_frames, 48)
+    assert same_frames(str(made), [7], None, 48)
+
+
+def test_frames_that_are_made_from_a_damaged_one_that_is_shown_after_them(tmp_path, monkeypatch):
+    """What is made up for it is not the same everywhere: they are decoded from the start."""
+    made = write_video(tmp_path / 'a.mp4', noise(12, 96, 128), codec='libx264',
+                       options={'bf': '3', 'x264-params': 'b-adapt=0:scenecut=0'})
+    whole = made.read_bytes()
+    with av.open(str(made)) as opened:
+        packets = [packet for packet in opened.demux(video=0) if packet.size]
+    source = packets[1]
+    before = sorted(packet.pts for packet in packets).index(source.pts)
+    starts, from_start, n_flagged = [], video._from_start, 0
+    monkeypatch.setattr(video, '_from_start', lambda *args: starts.append(1) or from_start(*args))
+    for trial in range(30):
+        rng, data = random.Random(trial), bytearray(whole)
+        at = source.pos + rng.randrange(source.size // 4, source.size - 8)
+        data[at:at + 4] = rng.randbytes(4)
+        made.write_bytes(data)
+        with Video(str(made)) as opened:
+            flagged = [n for n, frame in enumerate(opened.frames(), 1) if frame.is_corrupt]
+        if flagged[:1] == [before + 1]:
+            n_flagged += 1
+            assert list(read_rgb(str(made), [before])) and len(starts) == n_flagged
+    assert n_flagged > 10
 
 
 def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):

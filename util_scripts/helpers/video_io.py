@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import av
@@ -33,15 +33,22 @@ CHUNK = 4
 
 # ---------------------------------------------------------------- frame rates
 
-def frames_at(video: Video, fps: float | None = None) -> Iterator[av.VideoFrame]:
+def frames_at(video: Video, fps: float | None = None,
+              are_held: bool = False) -> Iterator[av.VideoFrame]:
     """Frames of a Video: each once, or resampled to `fps` a second.
+
+    are_held: whether they are held on to while others are decoded
 
     Resampling repeats frames or leaves some out, by their time stamps. Raises VideoError where no
     frame decodes at all.
     """
+    frames = video.frames()
+    if fps is None and not are_held:
+        return chain(map(video.kept, islice(frames, 1)), frames)
+    kept = map(video.kept, frames)
     if fps is None:
-        return video.frames()
-    stamped = ((frame.time, frame) for frame in video.frames())
+        return kept
+    stamped = ((frame.time, frame) for frame in kept)
     return resample(steady_times(stamped, 1 / video.fps), fps, 1 / video.fps)
 
 
@@ -127,7 +134,7 @@ def jpegs(video: Video, *, size: int, quality: int, fps: float | None = None,
     With several threads these scale and encode beside the one that decodes; the bytes are the
     same. Raises VideoError where no frame decodes.
     """
-    frames = frames_at(video, fps)
+    frames = frames_at(video, fps, are_held=n_threads > 1)
     if n_threads > 1:
         return _jpegs_by_threads(frames, video.pixel_aspect, size, quality, n_threads)
     return _jpegs(frames, Scaler(size, video.pixel_aspect), JpegEncoder(quality))

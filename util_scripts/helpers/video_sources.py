@@ -78,7 +78,7 @@ def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
             first_sec = frame.time if first_sec is None else first_sec
             begin_sec = max(begin_sec, frame.time - first_sec)
         if number % every == 1 % every:
-            yield Frame(number, begin_sec, pixels(frame))
+            yield Frame(number, begin_sec, pixels(video.kept(frame)))
         begin_sec += 1 / video.fps  # where the next has no time stamp
 
 
