@@ -140,7 +140,7 @@ def add_subset(add: Callable[..., Any]) -> None:
 
 POSITIVE = at_least(1)
 COUNT = at_least(0)
-N_PROCESSES = between(int, 0, 1024)
+N_PROCESSES = number(int, lambda n: 0 <= n <= 1024, 'a whole number of at least 0 and at most 1024')
 SEED = number(int, lambda n: 0 <= n < 2 ** 63, 'a whole number of at least 0 and below 2 ** 63')
 INTEGER = number(int, lambda n: True, 'a whole number')
 FLOAT = number(float, math.isfinite, 'a number')
