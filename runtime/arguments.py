@@ -140,7 +140,7 @@ def add_subset(add: Callable[..., Any]) -> None:
 
 POSITIVE = at_least(1)
 COUNT = at_least(0)
-N_PROCESSES = between(int, 0, 1024)
+N_PROCESSES = number(int, lambda n: 0 <= n <= 1024, 'a whole number of at least 0 and at most 1024')
 SEED = number(int, lambda n: 0 <= n < 2 ** 63, 'a whole number of at least 0 and below 2 ** 63')
 INTEGER = number(int, lambda n: True, 'a whole number')
 FLOAT = number(float, math.isfinite, 'a number')
@@ -265,6 +265,13 @@ def with_files(args: Sequence[str], parser: 'Parser') -> list[str]:
 
 # ---------------------------------------------------------------- the parser
 
+# What names of files end with that are of one format each; and, by metavar or name of a flag, that
+# of files which commands write in one alone.
+FORMATS = ('.json', '.csv', '.html', '.md', '.pdf', '.png', '.jpg', '.npy', '.npz', '.h5', '.hdf5',
+           '.pth', '.mp4', '.xlsx', '.zip')
+WRITTEN = {'FILE.html': '.html', 'FILE.md': '.md', 'json': '.json', 'csv': '.csv'}
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """Adds the default to each help text, unless it is a switch's, says nothing or is told, leaves
     out the opposites of switches, and keeps words with hyphens whole: names of packages and ranges
@@ -330,7 +337,18 @@ class Parser(argparse.ArgumentParser):
         if left:
             self._refuse_value_of_switch(args, left)
             self.error(f'unknown argument {left[0]}')
+        self._refuse_other_endings(namespace)
         return namespace
+
+    def _refuse_other_endings(self, namespace: Any) -> None:
+        """Raise InputError where what is to be written has the ending of another format."""
+        for action in self._actions:
+            written = WRITTEN.get(str(action.metavar)) or WRITTEN.get(action.dest)
+            path = getattr(namespace, action.dest, None)
+            if written and isinstance(path, Path) and (
+                    path.suffix.lower() in set(FORMATS) - {written}):
+                self.error(f'{action.option_strings[0]} {path}: what is written is {written[1:]}, '
+                           f'not {path.suffix[1:]}; let its name end with {written}')
 
     def refuse_files(self, words: Sequence[str]) -> None:
         """Raise InputError where a file of flags names another one, or asks for help."""

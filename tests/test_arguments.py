@@ -1,6 +1,7 @@
 """Kinds of arguments, help with defaults, and what is said of a flag that does not exist."""
 
 import argparse
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -239,3 +240,14 @@ def test_what_a_number_should_be_is_said():
         with pytest.raises(argparse.ArgumentTypeError) as refused:
             kind('100.5x')
         assert str(refused.value) == f"'100.5x' is not {said}"
+
+
+@pytest.mark.parametrize('name, words, ending', [
+    ('predict', ['a.mp4', '--weights', 'w.pth', '--json', 'p.csv'], '.json'),
+    ('predict', ['a.mp4', '--weights', 'w.pth', '--csv', 'p.json'], '.csv'),
+    ('report', ['r', '--output', 'r.PDF'], '.html')])
+def test_the_ending_of_another_format_is_refused(name, words, ending):
+    parser = importlib.import_module(f'util_scripts.{name}').build_parser()
+    with pytest.raises(InputError, match=f'let its name end with {ending}'):
+        parser.parse_args(words)
+    parser.parse_args([*words[:-1], 'p'])

@@ -52,7 +52,7 @@ CALLS = {
     'plot_results': ('{results}', '{annotation}', '--output', '{out}'),
     'gradcam': ('{video}', '--weights', '{weights}', '--no_cuda', '--output', '{out}'),
     'eval_events': ('{events}', '{in seconds}', '--subset', 'validation'),
-    'report': ('{run}', '--output', '{out}', '--annotation_path', '{annotation}'),
+    'report': ('{run}', '--output', '{page}', '--annotation_path', '{annotation}'),
     'show_augmentations': ('{video}',),
     'compare': (*MAIN, '--recipes', 'scratch', '--folds', '2', '--warmup_epochs',
                 '0'),
@@ -118,7 +118,7 @@ BAD_FILES = {
     'escapes': lambda path: path.write_text('\33[2J\n\33]0;x\7,a\n'),
 }
 BAD_FOLDERS = {'empty': lambda path: path.mkdir(), 'a loop': _link('file')}
-OUTPUTS = {'out', 'exported', 'picture'}
+OUTPUTS = {'out', 'exported', 'picture', 'page'}
 BAD_OUTPUTS = {'below a file': '/dev/null/a', 'too long': 'x' * 300, 'in proc': '/proc/nowhere/a'}
 DATA_SETS = ('ucf101', 'hmdb51', 'kinetics', 'mit')
 FOLDERS = {'videos', 'run', 'video folder', 'flat folder',
@@ -170,7 +170,7 @@ def called(name, argv, out=None, err=None):
 def _words(call, good, folder, **bad):
     """The words of a call, with paths for what is in brackets."""
     paths = {**good, 'out': folder / 'out' / 'o.json', 'exported': folder / 'o.pt2',
-             'picture': folder / 'o.png', **bad}
+             'picture': folder / 'o.png', 'page': folder / 'o.html', **bad}
     return [str(paths[word[1:-1]]) if word.startswith('{') else word for word in call]
 
 

@@ -68,6 +68,7 @@ def test_a_folder_of_frames_and_a_vector_picture(tiny_data, tmp_path):
     (['{video}', '--file_type', 'hdf5'], ['--file_type hdf5', 'drop']),
     (['{video}', '--file_type', 'hdf5', '--input_type', 'flow'], ['optical flow', 'drop']),
     (['{video}', '--mixup', '-1'], ['--mixup', 'at least 0']),
+    (['{video}', '--n_draws', '100000'], ['--n_draws', '1 to 100']),
     (['{text}'], ['{text}', 'cannot be decoded']),
     ([], ['VIDEO'])])
 def test_bad_input(video, tmp_path, argv, words):

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import simplejpeg
 
 from datasets.scaling import SHORT_SIDE
 from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, reason
@@ -253,6 +252,7 @@ def expected_count(job: Job) -> int:
 
 def short_side(job: Job) -> int | None:
     """Of the first frame that is there, in pixels; None where it does not say. Raises OSError."""
+    import simplejpeg  # here, because it takes a while: worker processes import this module too
     try:
         return min(simplejpeg.decode_jpeg_header(job.storage.first_image(job.destination))[:2])
     except ValueError:

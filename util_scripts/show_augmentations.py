@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import build_parser, parse_opts
-from runtime.arguments import POSITIVE, Parser
+from runtime.arguments import Parser, between
 from runtime.errors import run
 
 
@@ -24,7 +24,7 @@ def build_show_parser() -> Parser:
     add('videos', nargs='+', type=Path, metavar='VIDEO',
         help='video, or folder of frames (image_00001.jpg ...); with --mixup and --cutmix each is '
              'mixed with the one before, and a single one with another clip of its own')
-    add('--n_draws', type=POSITIVE, default=3, metavar='N',
+    add('--n_draws', type=between(int, 1, 100), default=3, metavar='N',
         help='rows after augmentation, each drawn anew')
     add('--output', type=Path, default=Path('augmentations.png'), metavar='FILE',
         help='picture to write, .png, .pdf or .svg')
