@@ -28,8 +28,7 @@ from zlib import crc32
 
 import av
 
-from datasets.scaling import (DEFAULT_FPS, SHORT_SIDE, Copier, Cropper, Plan, Scaler,
-                              orientation)
+from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Copier, Cropper, Plan, Scaler, orientation
 from runtime.files import file_size
 
 # Processes that extract frames start without NumPy, which is slow to import.
