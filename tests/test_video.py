@@ -479,7 +479,8 @@ def test_a_file_that_is_cut_short_gives_the_frames_it_has(tmp_path, extension):
     cut_short(path, 0.6)
     n_frames = count_frames(str(path))
     assert n_frames == len(extracted(path, tmp_path / 'jpg')) < 70
-    assert same_frames(str(path), [n_frames - 1, n_frames], n_frames)
+    # The last one may be cut itself, which newer versions of FFmpeg call damaged.
+    assert same_frames(str(path), [n_frames - 2, n_frames - 1], n_frames)
 
 
 # ---------------------------------------------------------------- crops while decoding
