@@ -278,8 +278,12 @@ class _IgnoreStops:
         Finalize(None, self._main_ends.set, exitpriority=100)
 
     def __call__(self, _worker: int) -> None:
+        # What was asked for before is known by the event alone, whose lock the handler takes too.
+        signal.pthread_sigmask(signal.SIG_BLOCK, StopSignals.SIGNALS)
         for number in StopSignals.SIGNALS:
             signal.signal(number, self._on_signal)
+        self._on_signal()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.SIGNALS)
 
     def _on_signal(self, *_: object) -> None:
         if self._main_ends.is_set():

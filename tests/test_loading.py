@@ -2,6 +2,7 @@
 
 import gc
 import json
+import multiprocessing
 import os
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets import loading
 from datasets.annotations import read_annotation
 from datasets.frames import FrameError, JpgFrames
 from datasets.loading import build_loader, notes_on_data
@@ -253,6 +255,18 @@ def test_steps_of_several_nodes_are_counted_together(tiny_data):
     note, = notes_on_data(opts, 'train', loader)
     assert note.endswith('in 1 step; with fewer than 10 a network learns slowly, give '
                          '--batch_size 4')
+
+
+def test_a_loader_process_that_begins_as_the_main_process_ends():
+    """What that asks for may come before the process knows what to do then."""
+    context = multiprocessing.get_context('forkserver')
+    begin = loading._IgnoreStops(context)
+    begin._main_ends.set()
+    process = context.Process(target=exec, daemon=True, args=(
+        f'import time\nbegin(0)\ntime.sleep({LIMIT_SEC})\nraise SystemExit(1)', {'begin': begin}))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 # ---------------------------------------------------------------- shared memory
