@@ -250,6 +250,10 @@ FRAMES = {
     'other size': ('jpg', second(jpeg(40)), 'image_00002.jpg: the frame is 40x36 and'),
     'grey': ('jpg', second(jpeg(colours='GRAY')), 'the frame is grey among frames in colour'),
     'short': ('jpg', lambda root: (root / 'x/image_00003.jpg').unlink(), 'and the folder has 2'),
+    'gap': ('jpg', all_of(*(lambda root, n=n: (root / f'x/image_{n:05d}.jpg').write_bytes(jpeg())
+                            for n in range(4, 8)),
+                          lambda root: (root / 'x/image_00002.jpg').unlink()),
+            'and there are later ones; extract the video again'),
     'other names': ('jpg', rename('a{}.txt'), 'say with --frame_template what they are'),
     'gone': ('jpg', lambda root: shutil.rmtree(root / 'x'), 'no such folder of frames; extract'),
     'a video': ('jpg', all_of(lambda root: shutil.rmtree(root / 'x'), make_file),

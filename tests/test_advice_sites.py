@@ -29,7 +29,7 @@ IN_SHORT = (
     'no videos in the list; write a', 'in it; check the path, which is',
     'are looked for as class/video:', 'none of its videos has a label', ' twice; remove a line',
     'no weights are called', ' yet; give the --result_path',
-    'in line 1; a CSV file with the', 'has no name; name it in line 1 or',
+    'has no name; name it in line 1 or',
     'does not say whether it is in', 'rename it to one of', ' are both the ',
     'name it in line 1, which is', 'and parts of videos need start and',
     ') in it or below; give another', 'line 1: names no column', 'this code reads formats up to',
@@ -56,6 +56,8 @@ MOSTLY_VALUES = (
     '{}: its tensor {} is {}; give a file of plain weights',
     '{}: its {} are no record of flags; give an unchanged file',
     '{}: is a folder; give a file in it', '--output_features {}: is a folder; give a file in it',
+    '--output_features {}: is a pipe, socket or device; give a file',
+    '{}: no column {} in line 1; {} is needed there',
     # What other code said.
     '', 'error: ')
 # Why sentences have no case, and words of them.
