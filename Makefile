@@ -17,18 +17,18 @@ test quick: export MALLOC_TRIM_THRESHOLD_ = 1073741824
 demo: $(VENV)/installed
 	$(RUN) -m util_scripts.demo
 
-# Export has a process of its own: one that had run most other tests ended in it without a word.
-# Beside it there is one process more than processors, since some tests wait for others. The shell
-# keeps Ctrl-C from what runs behind, which is therefore ended by hand. Files are made in memory where
-# there is room: on a disk that takes a minute of system time.
-EXPORT := $(wildcard tests/test_*export*.py)
-SAID := $(VENV)/test_export.log
+# Export has a process of its own: one that had run most other tests ended in it without a word. It then
+# runs tests that wait more than they work. The shell keeps Ctrl-C from what runs behind, which is
+# therefore ended by hand. Files are made in memory where there is room: on a disk that takes a minute of
+# system time.
+BESIDE := $(wildcard tests/test_*export*.py) tests/test_distributed.py tests/test_live.py
+SAID := $(VENV)/test_beside.log
 test: $(VENV)/installed
 	@if $(RUN) -c 'import shutil; assert shutil.disk_usage("/dev/shm").free > 8e9' 2>/dev/null; \
 	then TMPDIR=$$(mktemp -d /dev/shm/tests-XXXXXX); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; fi; \
-	$(RUN) -m pytest -q $(EXPORT) > $(SAID) 2>&1 & export=$$!; trap "kill $$export" INT TERM; \
-	$(PYTEST) -n $$($(RUN) -c 'import os; print(os.cpu_count() + 1)') $(addprefix --ignore ,$(EXPORT)); status=$$?; \
-	wait $$export || status=1; cat $(SAID); exit $$status
+	$(RUN) -m pytest -q $(BESIDE) > $(SAID) 2>&1 & beside=$$!; trap "kill $$beside" INT TERM; \
+	$(PYTEST) $(addprefix --ignore ,$(BESIDE)); status=$$?; \
+	wait $$beside || status=1; cat $(SAID); exit $$status
 
 quick: $(VENV)/installed
 	$(PYTEST) -m "not slow and not golden and not videos"
