@@ -74,8 +74,9 @@ OPENINGS: tuple[dict[str, str], ...] = ({**ONE_FRAME, 'codec_whitelist': 'none'}
 MAX_PLACES, BLOCK_BYTES = 2000, 1 << 16
 # FFmpeg wants so many bytes of zero behind what decoders read.
 PADDING = 64
-# What a decoder makes up for lost parts depends on all it has seen: after a jump errors end it.
-STRICT = {'err_detect': 'explode'}
+# What a decoder makes up for lost parts depends on all it has seen: after a jump errors end it, and
+# so do bytes that a picture leaves over.
+STRICT = {'err_detect': 'explode+buffer'}
 # Where cameras are: FFmpeg's name of the driver, and of a camera, by its number.
 WEBCAMS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
 

