@@ -143,7 +143,7 @@ def find_video(path: str) -> str | None:
     try:
         with os.scandir(folder or '.') as entries:
             names = [entry.name for entry in entries if entry.name.startswith(f'{stem}.')]
-    except OSError:
+    except (OSError, ValueError):  # a NUL, or half a character
         return None
     names = [name for name in names if name[len(stem):].lower() in VIDEO_EXTENSIONS]
     return os.path.join(folder, min(names)) if names else None

@@ -455,6 +455,8 @@ OF_SPLITS = {
               {'l.csv': LIST}),
     'bytes': ({'l.csv': b'\xff\xfe\x80'}, 'folder_json l.csv o.json', 'not a UTF-8 text file',
               {'l.csv': LIST}),
+    'nul': ({'l.csv': b'\0\\\0'}, 'folder_json l.csv o.json', 'since it has NUL characters',
+            {'l.csv': LIST}),
     'short videos': ({}, 'motion_tasks jpg o', 'give a smaller --n_frames, or slower --speeds',
                      'motion_tasks jpg o --n_frames 2 --speeds 1'),
     'no place': ({'o/speed/1x/a_x_1_1x/image_00001.jpg/in_the_way': ''},

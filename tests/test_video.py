@@ -454,6 +454,9 @@ def test_other_files_are_not_taken_for_it(tmp_path):
     for name in ('a.txt', 'ab.mp4', 'a.x.mp4'):
         (tmp_path / name).touch()
     assert find_video(str(tmp_path / 'a')) is None
+    # Names that no file can have, as annotations may hold them.
+    assert find_video(f'{tmp_path}/a\0') is None and find_video('\0/\0') is None
+    assert find_video('\ud800/a') is None
     assert VideoFrames().count(str(tmp_path / 'a')) == VideoFrames().announced('gone/a') == 0
 
 

@@ -44,11 +44,11 @@ def make_place(path: Path) -> None:
 
 def read_text(path: Path | str, what: str) -> str:
     """A text file, UTF-8 with or without byte order mark, or UTF-16 with one, as Excel's Unicode
-    text has. Raises InputError."""
+    text has. Raises InputError, also where a character is NUL, which no text has and no path."""
     try:
         data = read_file(path)
         encoding = 'utf-16' if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else 'utf-8-sig'
-        return io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
+        text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
     except FileNotFoundError:
         raise InputError(f'{path}: no such file; {what} is needed there') from None
     except UnicodeDecodeError:
@@ -57,6 +57,10 @@ def read_text(path: Path | str, what: str) -> str:
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror}; {what} is needed there'
                          ) from None
+    if '\0' in text:
+        raise InputError(f'{path}: not a text file, since it has NUL characters; {what} is needed '
+                         'there, saved as UTF-8')
+    return text
 
 
 def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
