@@ -19,7 +19,8 @@ from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, N_PRO
                                POSITIVE_RATE, RATE, SEED, Parser, SwitchOrValues,
                                add_frame_template, between, name_of, opposite, with_files)
 from runtime.errors import InputError
-from runtime.files import is_special, parse_json, read_file
+from runtime.files import is_path, is_special, parse_json, read_file
+from runtime.schema import is_number, whole_number
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
 DATASET_STATISTICS = {
@@ -129,10 +130,10 @@ def to_json(opts: Options) -> str:
 
 def _views(text: str) -> tuple[int, int]:
     """10x3 -> (10, 3)"""
-    windows, _, crops = text.partition('x')
-    if not (windows.isdecimal() and crops.isdecimal() and int(windows) and int(crops)):
+    windows, crops = map(whole_number, text.partition('x')[::2])
+    if not windows or not crops:
         raise argparse.ArgumentTypeError(f'{text!r} is not WINDOWSxCROPS, such as 10x3')
-    return int(windows), int(crops)
+    return windows, crops
 
 
 class ClipPhase(NamedTuple):
@@ -152,7 +153,7 @@ def clip_phases(opts: Options) -> list[ClipPhase]:
 
 def _clip_phase(text: str) -> str:
     """8x64@40: as it is, since checkpoints hold texts and numbers alone."""
-    if not re.fullmatch('[1-9][0-9]*x[1-9][0-9]*@[1-9][0-9]*', text):
+    if not re.fullmatch('[1-9][0-9]{0,8}x[1-9][0-9]{0,8}@[1-9][0-9]{0,8}', text):
         raise argparse.ArgumentTypeError(f'{text!r} is not FRAMESxPIXELS@EPOCHS, such as 8x64@40')
     return text
 
@@ -594,7 +595,7 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
     for name, value in record.items():
         if name in left_out or value == defaults.get(name, ''):
             continue
-        if name in PATH_FLAGS and 'root_path' in given:
+        if name in PATH_FLAGS and 'root_path' in given and isinstance(value, str):
             value = os.path.abspath(value)
         try:
             own = as_words(name, value)
@@ -616,7 +617,7 @@ def as_words(name: str, value: Any) -> list[str]:
         return []
     if value is False:
         return ['--no-check_paths' if name == 'check_paths' else opposite(f'--{name}')]
-    if name == 'inference_views':
+    if name == 'inference_views' and isinstance(value, (list, tuple)):
         value = 'x'.join(map(str, value))
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return [f'--{name}', *(str(value) for value in values if value is not True)]
@@ -628,9 +629,7 @@ def parsed_record(record: Mapping[str, Any]) -> dict[str, Any]:
     argv = []
     for name, value in record.items():
         values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if len(values) > MAX_RECORDED or not all(
-                item is None or type(item) in (bool, int, float) or type(item) is str
-                and not item.startswith('--') for item in values):
+        if len(values) > MAX_RECORDED or not all(map(_may_be_flag, values)):
             raise InputError(f'argument --{name}: a {type(value).__name__} is no value of a flag')
         argv += as_words(name, value)
     parsed = vars(build_parser().parse_args(argv))
@@ -640,6 +639,14 @@ def parsed_record(record: Mapping[str, Any]) -> dict[str, Any]:
                 (value is None or isinstance(value, bool)) and value is not parsed[name]):
             raise InputError(f'argument --{name}: {value} is not a value of it')
     return {name: parsed[name] for name in record}
+
+
+def _may_be_flag(value: Any) -> bool:
+    """True for what a value of a flag may be in a file: no text that is a flag itself, or that no
+    command line can have, and no number that cannot be written as one."""
+    if isinstance(value, str):
+        return type(value) is str and not value.startswith('--') and is_path(value)
+    return value is None or type(value) in (bool, float) or is_number(value)
 
 
 def check(opts: Options) -> None:

@@ -23,6 +23,8 @@ from runtime.output import WIDTH, wrapped
 FEW_VIDEOS = 10_000
 # Bytes of an extracted frame, about: 320x240 at the quality that is the default.
 FRAME_SIZE = 7000
+# Of an end beyond a century no day is said.
+FAR_SEC = 100 * 365 * 86400
 PURPOSES = {'train': 'training', 'val': 'validation', 'inference': 'inference'}
 # The first GPUs with products in TF32, of the Ampere generation.
 TF32_CAPABILITY = (8, 0)
@@ -96,6 +98,8 @@ def _counted_gflop(options: tuple[tuple[str, Any], ...], shape: tuple[int, ...])
 
 def end_line(sec_left: float, now: datetime) -> str:
     """When a training will end, at its pace so far."""
+    if sec_left > FAR_SEC:  # calendars end, too
+        return f'at this pace the training takes {duration(sec_left)} more'
     end = now + timedelta(seconds=sec_left)
     day = '' if end.date() == now.date() else f' on {end:%A, %d %B}'
     return (f'at this pace the training takes {duration(sec_left)} more, until about {end:%H:%M}'

@@ -85,8 +85,15 @@ def number(kind: Callable[[str], Any], accepts: Callable[[Any], bool], wanted: s
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: a whole number, not below `low`."""
-    return number(int, lambda n: n >= low, f'a whole number of at least {low}')
+    """An argparse type: a whole number, not below `low`, and small enough to count with."""
+    convert = number(int, lambda n: n >= low, f'a whole number of at least {low}')
+
+    def bounded(text: str) -> int:
+        if (value := convert(text)) >= 2 ** 31:
+            raise argparse.ArgumentTypeError(f'{text} is too large: a whole number below 2 ** 31 '
+                                             'is needed')
+        return value
+    return bounded
 
 
 def between(kind: Callable[[str], Any], low: float, high: float, *, also: float | None = None
@@ -99,7 +106,9 @@ def between(kind: Callable[[str], Any], low: float, high: float, *, also: float 
 
 def frame_template(text: str) -> str:
     """An argparse type: a file name with one %d, or %05d, for the number of a frame."""
-    if len(re.findall('%[0-9]*d', text)) != 1 or '/' in text:
+    # Fewer of each: the width of a number is written, and each * is looked for everywhere.
+    if (len(re.findall('%[0-9]*d', text)) != 1 or '/' in text or text.count('*') > 3
+            or not re.search('%[0-9]{0,3}d', text)):
         raise argparse.ArgumentTypeError(f'{text!r} is not a file name with one %d for the number, '
                                          'such as frame_%05d.png')
     return text
@@ -228,7 +237,9 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     """
     try:
         text = read_file(path).decode('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
+        if '\0' in text:  # which no command line has
+            raise ValueError('a NUL')
+    except (OSError, ValueError) as error:
         # Of the recipes, what most is alike is said, from wherever the command runs.
         recipes = {recipe.stem: os.path.relpath(recipe) for recipe in RECIPES.glob('*.txt')}
         near = did_you_mean([recipes[stem] for stem in nearest(path.stem, recipes, n=1)])
@@ -241,7 +252,7 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
             cure = 'give a text file with flags as a command line has them'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); {cure}') from None
     lines = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split('\r\n?|\n', text), 1):
         try:
             words = shlex.split(line, comments=True)
             parser.refuse_files(words)

@@ -125,6 +125,7 @@ def test_when_it_ends():
     now = datetime(2024, 5, 3, 22, 0)
     assert end_line(3600, now) == 'at this pace the training takes 60 min more, until about 23:00'
     assert end_line(3 * 3600, now).endswith('until about 01:00 on Saturday, 04 May')
+    assert end_line(1e15, now).endswith(' more')  # beyond all calendars
 
 
 def test_the_end_is_said_after_the_first_steps(tiny_data, tmp_path, capsys, monkeypatch):

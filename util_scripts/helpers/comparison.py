@@ -1,6 +1,5 @@
 """Comparisons of recipes: which runs there are, what each does, and what it found."""
 
-import json
 import math
 import os
 from collections import Counter
@@ -16,11 +15,12 @@ from runtime.errors import InputError
 from runtime.files import make_result_folder, write_json
 from runtime.locks import sole_writer
 from runtime.output import be_quiet, note
+from runtime.schema import NUMBER, optional, whole
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
 from util_scripts.helpers.downloads import sha256_of
 from util_scripts.helpers.evaluation import count_right, mean_class, rank, read_results, read_truth
-from util_scripts.helpers.files import make_folder
+from util_scripts.helpers.files import make_folder, read_json
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.side_by_side import STOPPED, Job, run_side_by_side
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
@@ -29,6 +29,9 @@ from util_scripts.helpers.text import printable
 ROOT = Path(__file__).resolve().parents[2]
 # In the folder of a run: what it is made with, and what came of it.
 RECORD = 'run.json'
+# What is measured of it, where it has ended.
+MEASURES = {'minutes': optional(NUMBER), 'n_videos': optional(whole(1)),
+            'video_accuracy': optional(NUMBER), 'mean_class_accuracy': optional(NUMBER)}
 # Flags of compare itself, and those that each run is given its own value of.
 OWN_FLAGS = ('recipes', 'leave_out', 'seeds', 'folds', 'groups', 'val_fraction', 'n_jobs',
              'minutes', 'opts', 'root_path', 'video_path', 'annotation_path', 'result_path',
@@ -205,11 +208,12 @@ def read_record(run: Run) -> dict[str, Any]:
     path = run.folder / RECORD
     if not path.exists():
         return {}
-    record = json.loads(path.read_text())
-    for name, value in run.record().items():
-        if record.get(name) != value:
-            raise InputError(f'{run.folder}: holds a run with other {name}; give another '
-                             '--result_path, or remove that folder')
+    record = read_json(path, 'what compare wrote of a run')
+    others = [name for name, value in run.record().items() if record.get(name) != value]
+    others += [name for name, check in MEASURES.items() if check(record.get(name))]
+    if others:
+        raise InputError(f'{run.folder}: holds a run with other {others[0]}; give another '
+                         '--result_path, or remove that folder')
     return record
 
 

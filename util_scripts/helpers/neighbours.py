@@ -3,7 +3,6 @@
 Features are centred on the examples and compared by the cosine (Wang et al., "SimpleShot", 2019).
 """
 
-import csv
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ import torch
 from features import read_features
 from metrics import confusion_of_pairs
 from runtime.errors import InputError
-from util_scripts.helpers.files import read_text
+from util_scripts.helpers.video_lists import read_rows
 
 Array = np.ndarray
 ALL = 'all'
@@ -57,14 +56,17 @@ def videos_of(content: Any) -> tuple[Array, Array, Array]:
 
 def read_groups(path: Path, video_ids: Array) -> Array:
     """(n,) group numbers of the videos, from a table with columns group and path (or video_id)."""
-    rows = list(csv.DictReader(read_text(path, 'a table with columns path and group').splitlines()))
-    name = next((name for name in ('video_id', 'path') if rows and name in rows[0]), None)
-    if name is None or 'group' not in rows[0]:
+    (_, header), *rows = (read_rows(path, path.parent, 'a table with columns path and group')
+                          or [(1, [])])
+    name = next((name for name in ('video_id', 'path') if name in header), None)
+    if name is None or 'group' not in header:
         raise InputError(f'{path}: has no columns path (or video_id) and group; add a line with '
                          'their names')
     groups: dict[str, str] = {}
-    for row in rows:
-        groups[row[name]] = groups[PurePosixPath(row[name] or '').stem] = row['group']
+    for _, fields in rows:
+        row = dict(zip(header, fields))
+        if row.get(name) and row.get('group'):
+            groups[row[name]] = groups[PurePosixPath(row[name]).stem] = row['group']
     missing = [video_id for video_id in video_ids if video_id not in groups]
     if missing:
         raise InputError(f'{path}: has no group for {len(missing)} of {len(video_ids)} videos, '
@@ -176,6 +178,9 @@ def report(args: Namespace) -> None:
             raise InputError(f'{args.test}: is of other classes or another module than '
                              f'{args.features}; write both with the same network')
         test = videos_of(other)[:2]
+    elif len(labels) < 2:
+        raise InputError(f'{args.features}: has one video with a label, and others are needed to '
+                         'compare it with; write the features of more')
     elif groups is not None and len(np.unique(groups)) < 2:
         raise InputError(f'{args.groups}: all videos are of one group; without --groups, random '
                          'parts take their place')
