@@ -160,6 +160,14 @@ def test_an_early_stop(tiny_data, tmp_path, capsys):
     assert len(log_rows(tmp_path, 'train.log')) == n_done + 1
 
 
+def test_epochs_without_a_validation_are_no_worse(tiny_data, tmp_path):
+    """A training went no further, as its best was that of epoch 0."""
+    argv = tiny_data.argv(tmp_path, '--sample_duration', 4)
+    assert run_main([*argv, '--no_val']) == 0
+    assert run_main([*argv, '--resume_path', 'auto', '--n_epochs', 3, '--early_stopping', 2]) == 0
+    assert len(log_rows(tmp_path, 'val.log')) == 1 and state_of(tmp_path, 3)['best_epoch'] == 3
+
+
 # ---------------------------------------------------------------- frozen, unfrozen, dropped
 
 def test_frozen_norms_stay_as_they_are(tiny_data, tmp_path, pretrained):
