@@ -88,6 +88,11 @@ class Schedule:
     def __init__(self) -> None:
         self.last_epoch = 0
 
+    def begin_epoch(self, rates: Rates, base: Rates, progress: float) -> Rates:
+        """Returns the rates of an epoch's first step, or of the first one after a resume, which may
+        be of other epochs or other steps than those that the rates of now are for."""
+        return rates
+
     def end_step(self, rates: Rates, base: Rates, progress: float) -> Rates:
         """Returns the rates of the next step; `progress` counts epochs, the part of this one too.
         """
@@ -185,6 +190,8 @@ class Cosine(Schedule):
         done = (progress - self.warmup_epochs) / (self.n_epochs - self.warmup_epochs)
         return [rate * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2 for rate in base]
 
+    begin_epoch = end_step
+
 
 # By --lr_scheduler: options -> schedule.
 SCHEDULES: dict[str, Callable[[Namespace], Schedule]] = {
@@ -224,8 +231,7 @@ class Optimization:
         self._warmup_epochs, self._max_norm = opts.warmup_epochs, opts.clip_grad_norm
         for group in self._groups:
             group['initial_lr'] = group['lr']
-        # Of the groups' rates to --learning_rate.
-        self._factors = [rate / opts.learning_rate for rate in self._base]
+        self._factor_of_last = self._base[-1] / opts.learning_rate
         self._scheduled = self._base
         self._complete_state()
         self._set_rates()
@@ -233,7 +239,8 @@ class Optimization:
     @property
     def lr(self) -> float:
         """The learning rate that the next step uses, before the factors of parameter groups."""
-        return self._groups[0]['lr'] / self._factors[0]
+        # The classifier's: those of early stages may be too small to move, or nothing at all.
+        return self._groups[-1]['lr'] / self._factor_of_last
 
     @property
     def watches_loss(self) -> bool:
@@ -250,6 +257,7 @@ class Optimization:
         is_sgd = isinstance(self._optimizer, SGD)
         self._steps_per_epoch = steps_per_epoch
         self._factor = batch_factor if is_sgd else math.sqrt(batch_factor)
+        self._scheduled = self._schedule.begin_epoch(self._scheduled, self._base, self._progress)
         self._set_rates()
 
     def step(self, losses: torch.Tensor | Iterable[torch.Tensor],
@@ -357,8 +365,9 @@ class Optimization:
             group['lr'] = rate * factor
 
     def _complete_state(self) -> None:
-        """Where a scaled loss overflows at the first step, torch would leave momentum unset."""
-        if not self._scaler.is_enabled():
+        """Where a scaled loss overflows at the first step, torch's SGD would leave momentum unset.
+        """
+        if not (self._scaler.is_enabled() and isinstance(self._optimizer, SGD)):
             return
         for group in self._groups:
             for parameter in group['params'] if group.get('momentum') else ():
