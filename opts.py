@@ -35,23 +35,7 @@ CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_strid
               'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
 # What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
-# Flags of _add_augmentation_flags, all off by default.
-AUGMENTATION_FLAGS = ('rand_augment', 'random_erasing', 'mixup', 'cutmix', 'speed_jitter',
-                      'repeated_aug', 'class_weights', 'balanced_sampling')
-# Flags that decide, beside those, how a network is trained; a checkpoint records them.
-TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
-                  'dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
-                  'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
-                  'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
-                  'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
-                  'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
-                  'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
-                  'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
-                  'label_smoothing', 'early_stopping', 'ema_decay', 'teacher_path',
-                  'distill_temperature', 'distill_weight', 'clip_schedule',
-                  'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
-                  'tf32')
-# Flags that decide, beside those and beyond rounding, what inference finds in a video.
+# Flags that decide, beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride',
                    'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
                    'feature_module', 'multi_label', 'precision', 'tf32', 'backend')
@@ -513,15 +497,28 @@ def _add_distributed_flags(parser: Parser) -> None:
         help='number of nodes, for --distributed; -1: one')
 
 
-def _names_of(add_flags: Callable[[Any], None]) -> tuple[str, ...]:
-    """Names of the flags that a function adds."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_flags(parser.add_argument)
+def _names_of(*groups: Callable[[Parser], None]) -> tuple[str, ...]:
+    """Names of the flags that functions add."""
+    parser = Parser('', '', has_notes=False)
+    for add_flags in groups:
+        add_flags(parser)
     return tuple(vars(parser.parse_args([])))
 
 
 # Flags that define the network: a checkpoint records those that its family takes.
-NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
+NETWORK_FLAGS = ('n_classes', 'input_type',
+                 *_names_of(lambda parser: _add_architecture_flags(parser.add_argument)))
+# All off by default.
+AUGMENTATION_FLAGS = _names_of(_add_augmentation_flags)
+# Flags that decide, beside those, how a network is trained; a checkpoint records them.
+TRAINING_FLAGS = (
+    *AUGMENTATION_FLAGS,
+    *(name for name in _names_of(_add_optimisation_flags, _add_schedule_flags,
+                                 _add_regularisation_flags) if name != 'overwrite_milestones'),
+    'dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
+    'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter', 'train_t_crop',
+    'n_val_samples', 'ft_begin_module', 'unfreeze_epoch', 'freeze_bn', 'dropout', 'skip_nonfinite',
+    'manual_seed', 'precision', 'tf32')
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_augmentation_flags, _add_network_flags,
            _add_optimisation_flags, _add_schedule_flags, _add_regularisation_flags, _add_run_flags,
            _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
@@ -694,8 +691,10 @@ def _optimisation_rules(opts: Options) -> Rules:
          f'--{"".join(of_sgd[:1])} is for --optimizer sgd, and this is {opts.optimizer}: drop it'),
         (opts.optimizer != 'adamw' and 'adam_betas' in opts.given,
          '--adam_betas is for --optimizer adamw: add that, or drop it'),
-        (opts.lr_scheduler == 'cosine' and 'multistep_milestones' in opts.given,
-         '--multistep_milestones is for --lr_scheduler multistep, and this is cosine: drop one'),
+        # Scripts of 2020 have them beside plateau.
+        (opts.lr_scheduler not in ('multistep', 'plateau') and 'multistep_milestones' in opts.given,
+         '--multistep_milestones is for --lr_scheduler multistep, and this is '
+         f'{opts.lr_scheduler}: drop one'),
         (opts.warmup_epochs >= opts.n_epochs,
          f'--warmup_epochs {opts.warmup_epochs:g} leaves none of --n_epochs {opts.n_epochs}: give '
          'fewer'),
