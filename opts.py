@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, N_PROCESSES, POSITIVE,
                                POSITIVE_RATE, RATE, SEED, Parser, SwitchOrValues,
-                               add_frame_template, between, name_of, opposite, with_files)
+                               add_frame_template, between, name_of, opposite, words_of_files)
 from runtime.errors import InputError
 from runtime.files import is_special, parse_json, read_file
 
@@ -42,6 +42,11 @@ INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride
 # Options of a run that another does not take from its opts.json: one that went on with a checkpoint
 # is not repeated by going on with it, and its paths have --root_path in front already.
 NOT_REPEATED = ('opts', 'resume_path', 'root_path')
+# A flag, and those that go with one value of it: given anew it takes with it those that a file of
+# flags or an earlier run has beside another value.
+BESIDE = {'optimizer': ('momentum', 'dampening', 'nesterov', 'adam_betas'),
+          'lr_scheduler': ('multistep_milestones', 'plateau_patience'),
+          'clip_schedule': ('n_epochs', 'sample_duration', 'sample_size')}
 # How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
 # are in datasets.frames.READERS.
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
@@ -542,15 +547,19 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
     parser: one made by `build_parser` to which flags were added
 
     Words such as @recipes/scratch.txt stand for the flags in that file, and --opts for those of an
-    earlier run; what is given beside them wins.
+    earlier run; what is given beside them wins, as BESIDE has it.
     """
     parser = parser or build_parser()
-    words = with_files(list(map(str, sys.argv[1:] if argv is None else argv)), parser)
-    given = _given(parser, words)
+    of_files, typed = words_of_files(list(map(str, sys.argv[1:] if argv is None else argv)), parser)
+    given = _given(parser, [*of_files, *typed])
     if 'opts' in given:
-        words = [*_words_of_run(given['opts'], given, parser), *words]
-        given = _given(parser, words)
-    values = vars(parser.parse_args(words))
+        of_files = [*_words_of_run(given['opts'], given, parser), *of_files]
+        given = _given(parser, [*of_files, *typed])
+    overridden = _overridden(parser, of_files, typed)
+    values = vars(parser.parse_args([*of_files, *typed]))
+    for name in overridden:
+        values[name] = parser.get_default(name)
+        del given[name]
     if values['root_path'] is not None:
         for name in PATH_FLAGS:
             if values[name] not in (None, Path('auto')):
@@ -563,14 +572,22 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
 
 def _given(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     """{name: value} of the flags that stand on a command line."""
-    no_values = dict.fromkeys(vars(parser.parse_args(words)))
+    no_values = dict.fromkeys(vars(parser.parse_part(words)))
     untouched = argparse.Namespace(**no_values)  # no default replaces these Nones
-    return {name: value for name, value in vars(parser.parse_args(words, untouched)).items()
+    return {name: value for name, value in vars(parser.parse_part(words, untouched)).items()
             if value is not None}
 
 
+def _overridden(parser: Parser, of_files: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The flags of files that go with what is typed otherwise; see BESIDE."""
+    before, own = _given(parser, of_files), _given(parser, typed)
+    return [name for flag, names in BESIDE.items()
+            if flag in own and own[flag] != before.get(flag, parser.get_default(flag))
+            for name in names if name in before and name not in own]
+
+
 def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[str]:
-    """The command line of the options in an opts.json that are neither given nor defaults.
+    """The command line of the options in an opts.json that are no defaults.
 
     Its paths are taken as they are: they have its --root_path in front. Raises InputError.
     """
@@ -583,8 +600,8 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
         raise InputError(f'--opts {path}: not JSON ({error}); {cure}') from None
     if not isinstance(record, dict):
         raise InputError(f'--opts {path}: holds no options by name; {cure}')
-    defaults = json.loads(to_json(Options(**vars(parser.parse_args([])))))
-    left_out = {*NOT_REPEATED, *given}
+    defaults = json.loads(to_json(Options(**vars(parser.parse_part([])))))
+    left_out = set(NOT_REPEATED)
     if given.get('resume_path') not in (None, Path('auto')):
         left_out.add('pretrain_path')
     words, taken = [], {}
@@ -595,7 +612,7 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
             value = os.path.abspath(value)
         try:
             own = as_words(name, value)
-            parser.parse_args(own)
+            parser.parse_part(own)
         except InputError as error:
             raise InputError(f'--opts {path}: {error}') from None
         taken[name] = value
