@@ -222,7 +222,7 @@ RECIPES = Path(__file__).resolve().parents[1] / 'recipes'
 
 def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     """[(number of the line, its words)] of a file of flags, of which each line is whole: flags with
-    their values, as a shell would split them, and comments from # on. Raises InputError.
+    their values and comments, as a shell would split them. Raises InputError.
 
     parser: takes each line by itself, so that what it refuses is named with its line
     """
@@ -243,7 +243,7 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            words = shlex.split(line, comments=True)
+            words = shlex.split(without_comment(line))
             parser.refuse_files(words)
             parser.parse_part(words)
         except ValueError as error:
@@ -253,6 +253,13 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
         if words:
             lines.append((number, words))
     return lines
+
+
+def without_comment(line: str) -> str:
+    """A line up to a # that begins a word, outside of quotes: a/take#2 is a path."""
+    parts = re.match(r"""(?: \\. | "(?:\\.|[^"\\])*" | '[^']*' | (?<!\s)\# | [^\#] )*""", ' ' + line,
+                     re.VERBOSE)
+    return parts[0] if parts else line
 
 
 def words_of_files(args: Sequence[str], parser: 'Parser') -> tuple[list[str], list[str]]:

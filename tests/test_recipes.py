@@ -32,6 +32,12 @@ def test_a_file_holds_comments_and_several_words_a_line(write):
     assert opts.given >= {'learning_rate', 'nesterov', 'multistep_milestones'}
 
 
+@pytest.mark.parametrize('text, path', [
+    ('a/take#2', 'a/take#2'), ('a#b # why', 'a#b'), ('"a #b"  # it\'s', 'a #b'), ('a\t#b', 'a')])
+def test_a_comment_begins_a_word(write, text, path):
+    assert str(parse_opts([*NEEDED, write(f'--teacher_path {text}')]).teacher_path) == path
+
+
 def test_the_command_line_wins_wherever_it_stands(write):
     word = write('--learning_rate 0.01 --multistep_milestones 5 7 --n_epochs 8')
     for argv in ([word, '--lr', '1', '--multistep_milestones', '2'],
