@@ -41,20 +41,23 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Namespace], Optimizer]] = {
     'sgd': _sgd, 'adamw': _adamw}
 
 
-def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 0) -> Parameters:
+def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 0,
+                     classifier: nn.Module | None = None) -> Parameters:
     """What is to be trained of a network, in groups of one learning rate and weight decay each.
 
-    parts:  its stages, from the input to the classifier
-    n_late: so many of them are trained later than the others, and so are no group with them:
-            torch's SGD wants all parameters of a group to begin at the same step
+    parts:      its stages, from the input to the classifier
+    n_late:     so many of them are trained later than the others, and so are no group with them:
+                torch's SGD wants all parameters of a group to begin at the same step
+    classifier: a part of the last stage; all of that without it
 
     With --layer_decay each stage has the rate of the one behind it times that; a norm that is a
     stage by itself belongs to the stage before. --head_lr_factor multiplies the classifier's rate.
     With --no_norm_decay vectors, which are norms and biases, have no weight decay.
     """
-    factors = _rate_factors(parts, opts)
-    rows = [(parameter, factor, opts.no_norm_decay and parameter.ndim <= 1, number < n_late)
-            for number, (part, factor) in enumerate(zip(parts, factors))
+    own = set(map(id, (classifier or parts[-1]).parameters()))
+    rows = [(parameter, factor * (opts.head_lr_factor if id(parameter) in own else 1),
+             opts.no_norm_decay and parameter.ndim <= 1, number < n_late)
+            for number, (part, factor) in enumerate(zip(parts, _rate_factors(parts, opts)))
             for parameter in part.parameters() if parameter.requires_grad]
     kinds = dict.fromkeys(row[1:] for row in rows)
     return [{'params': [row[0] for row in rows if row[1:] == kind],
@@ -63,13 +66,12 @@ def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 
 
 
 def _rate_factors(parts: Sequence[nn.Module], opts: Namespace) -> Rates:
-    """By what the learning rate of each stage is multiplied."""
+    """By what --layer_decay multiplies the learning rate of each stage."""
     depths: list[int] = []
     for part in parts:
         has_own = bool(list(part.parameters())) and not isinstance(part, NORMS)
         depths.append((depths[-1] if depths else 0) + has_own)
-    factors = [opts.layer_decay ** (depths[-1] - depth) for depth in depths]
-    return [*factors[:-1], factors[-1] * opts.head_lr_factor]
+    return [opts.layer_decay ** (depths[-1] - depth) for depth in depths]
 
 
 # ---------------------------------------------------------------- schedules

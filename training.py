@@ -438,7 +438,8 @@ def trained_parameters(network: Classifier, opts: Options) -> Parameters:
     n_late = len(parts_before(network, opts.ft_begin_module)) if opts.unfreeze_epoch else 0
     if opts.layer_decay == opts.head_lr_factor == 1 and not (opts.no_norm_decay or n_late):
         return [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return parameter_groups(list(stages(network).values()), opts, n_late)
+    return parameter_groups(list(stages(network).values()), opts, n_late,
+                            network.get_submodule(network.classifier_name))
 
 
 def make_criterion(run: Run) -> Criterion:

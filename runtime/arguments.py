@@ -257,9 +257,9 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
 
 def without_comment(line: str) -> str:
     """A line up to a # that begins a word, outside of quotes: a/take#2 is a path."""
-    parts = re.match(r"""(?: \\. | "(?:\\.|[^"\\])*" | '[^']*' | (?<!\s)\# | [^\#] )*""", ' ' + line,
-                     re.VERBOSE)
-    return parts[0] if parts else line
+    kept = re.match(r"""(?: \\. | "(?:\\.|[^"\\])*" | '[^']*' | (?<!\s)\# | [^\#] )*""",
+                    f' {line}', re.VERBOSE)
+    return kept[0] if kept else line
 
 
 def words_of_files(args: Sequence[str], parser: 'Parser') -> tuple[list[str], list[str]]:
