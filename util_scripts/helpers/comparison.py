@@ -33,9 +33,8 @@ RECORD = 'run.json'
 OWN_FLAGS = ('recipes', 'leave_out', 'seeds', 'folds', 'groups', 'val_fraction', 'n_jobs',
              'minutes', 'opts', 'root_path', 'video_path', 'annotation_path', 'result_path',
              'manual_seed', 'no_val', 'inference', 'output_topk', 'n_threads', 'keep')
-# Flags that would change what is compared: those in a recipe, and those that its runs are given.
+# Flags that would change what is compared.
 REFUSED = ('no_train', 'random_weights', 'distributed', 'inference_no_average', 'multi_label')
-NOT_TAKEN = (*REFUSED, 'resume_path', 'inference_subset')
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,7 @@ def plan(opts: Options, recipes: Mapping[str, Sequence[str]], folds: Sequence[Fo
     """The runs in the order in which they begin: all recipes on a fold, so that a comparison that
     is stopped early has as many runs of each. Raises InputError for flags that do not go together.
     """
-    for name in NOT_TAKEN:
-        if name in opts.given:
-            raise InputError(f'--{name} is not for a comparison, which trains and tests each '
-                             'recipe itself: drop it')
+    refuse(opts, (*REFUSED, 'resume_path', 'inference_subset'))
     shared = [word for name in sorted(opts.given - {*OWN_FLAGS})
               for word in as_words(name, getattr(opts, name))]
     runs = []
@@ -206,17 +202,22 @@ def check_words(run: Run, no_val: bool) -> None:
     no_val: True if its user wants no validation
     """
     try:
-        found = parse_opts(run.words)
+        parsed = parse_opts(run.words)
     except InputError as error:
         if not run.fold.has_validation and not no_val and is_valid([*run.words, '--val']):
             error = InputError('needs a validation, and no videos are left for it: add '
                                '--val_fraction 0.2 to --folds, or give an annotation with videos '
                                'for validation beside those for testing')
         raise InputError(f'recipe {run.recipe}: {error}') from None
-    for name in REFUSED:
-        if getattr(found, name):
-            raise InputError(f'recipe {run.recipe}: --{name} is not for a comparison, which trains '
-                             'and tests each recipe itself: drop it')
+    refuse(parsed, REFUSED, f'recipe {run.recipe}: ')
+
+
+def refuse(opts: Options, names: Sequence[str], where: str = '') -> None:
+    """Raise InputError where one of some flags is given; `where` begins its sentence."""
+    for name in names:
+        if name in opts.given:
+            raise InputError(f'{where}--{name} is not for a comparison, which trains and tests '
+                             'each recipe itself: drop it')
 
 
 def is_valid(words: Sequence[str]) -> bool:
