@@ -375,6 +375,23 @@ def test_files_that_do_not_go_with_flags(tiny_data, own_data, pretrained, tmp_pa
         assert line.startswith('error: ') and words in line
 
 
+@pytest.mark.parametrize('flags, words', [
+    (('--teacher_path', 'missing.pth'), 'missing.pth: no such checkpoint'),
+    # That of epoch 2 was refused there.
+    (('--model', 'i3d', '--n_epochs', 3, '--clip_schedule', '8x32@1', '4x32@1', '8x32@1'),
+     'i3d takes clips of at least 8 frames and 32 pixels')])
+def test_what_is_refused_leaves_the_folder_alone(tiny_data, tmp_path, capsys, flags, words):
+    """It set aside what was there first."""
+    earlier = tmp_path / 'save_1.pth'
+    earlier.touch()
+    argv = tiny_data.argv(tmp_path)
+    if 'i3d' in flags:
+        place = argv.index('--model_depth')
+        del argv[place:place + 4]
+    assert run_main([*argv, *map(str, flags)]) == 2
+    assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == [earlier]
+
+
 @pytest.mark.parametrize('damage', [
     lambda state: state['ema_state_dict'].pop('fc.weight'),
     lambda state: state['ema_state_dict'].update({'fc.bias': torch.zeros(1)}),
