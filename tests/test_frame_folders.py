@@ -118,6 +118,13 @@ def test_several_kinds_need_a_template(tmp_path):
     assert levels(reader.read(str(tmp_path), [1, 5])) == [0, 4]
 
 
+def test_the_template_is_said_where_all_images_differ_in_one_number(tmp_path):
+    write_frames(tmp_path, [f'{i:04d}_cam1.jpg' for i in range(8, 12)])
+    with pytest.raises(FrameError, match='as with --frame_template "%d_cam1.jpg"'):
+        JpgFrames().count(str(tmp_path))
+    assert levels(JpgFrames('%d_cam1.jpg').read(str(tmp_path), [1, 4])) == [0, 3]
+
+
 @pytest.mark.parametrize('n_others, is_told', [(0, True), (1, True), (4, True), (5, False),
                                                (6, False)])
 def test_a_kind_of_which_there_are_twice_as_many_is_taken(n_others, is_told):

@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file, refuse_what_is_no_file
+from runtime.names import meant_file
 
 
 def existing_folder(path: Path | str, what: str) -> Path:
@@ -50,7 +51,9 @@ def read_text(path: Path | str, what: str) -> str:
         encoding = 'utf-16' if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else 'utf-8-sig'
         text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
     except FileNotFoundError:
-        raise InputError(f'{path}: no such file; {what} is needed there') from None
+        meant = meant_file(Path(path))
+        raise InputError(f'{path}: no such file; {meant}{" " if meant else ""}{what} is needed '
+                         'there') from None
     except UnicodeDecodeError:
         raise InputError(f'{path}: not a UTF-8 text file; {what} is needed there, saved as '
                          'UTF-8') from None
@@ -66,7 +69,7 @@ def read_text(path: Path | str, what: str) -> str:
 def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
     """[(number from 1, line)] of a text file, without empty lines and surrounding spaces."""
     lines = ((number, line.strip())
-             for number, line in enumerate(read_text(path, what).splitlines(), 1))
+             for number, line in enumerate(read_text(path, what).split('\n'), 1))
     return [(number, line) for number, line in lines if line]
 
 

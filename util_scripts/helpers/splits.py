@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import InputError
-from util_scripts.helpers.video_lists import MEANINGS, Part, plain_name, read_rows
+from util_scripts.helpers.video_lists import Part, meaning_of, read_rows
 from util_scripts.helpers.videos import video_stem
 
 # So many random splits are tried, fewer for large sets, and the one nearest to the wanted share in
@@ -185,7 +185,7 @@ def group_reader(path: Path) -> Callable[[str], str]:
     and group among others. Raises InputError, as that does for a video that is not listed."""
     what = 'a CSV file with the columns path and group'
     rows = read_rows(path, path.parent, what)
-    header = [MEANINGS.get(plain_name(name)) for name in rows[0][1]] if rows else []
+    header = list(map(meaning_of, rows[0][1])) if rows else []
     for name in ('path', 'group'):
         if name not in header:
             raise InputError(f'{path}: no column {name} in line 1; {what} is needed there')

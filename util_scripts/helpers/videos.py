@@ -32,8 +32,17 @@ OF_A_TRAINING = ('opts.json', 'train.log', '*.pth')
 RESULTS = 'folders of a training\'s results'
 
 
+# Folders that macOS, file servers and systems make beside what is a user's own.
+OF_SYSTEMS = ('__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information')
+
+
+def is_shown(name: str) -> bool:
+    """True unless a folder of this name is hidden, or one of a system."""
+    return not name.startswith('.') and name not in OF_SYSTEMS
+
+
 def is_shown_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith('.')
+    return path.is_dir() and is_shown(path.name)
 
 
 def holds_results(path: Path) -> bool:
@@ -74,6 +83,8 @@ def why_left_out(path: Path) -> str:
         return 'dangling links'
     if path.name.startswith('.'):
         return 'hidden'
+    if path.name in OF_SYSTEMS:
+        return 'folders of a system'
     if path.is_dir():
         return 'folders inside of others'
     if not path.is_file():
