@@ -151,8 +151,8 @@ def _open_other(data: bytes, name: str) -> Image.Image:
             image: Image.Image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             kind = 'an image' if name.lower().endswith(OTHER_EXTENSIONS) else 'a JPEG image'
-            raise FrameError(f'{name}: the frame is not {kind}; extract the video '
-                             'again', UNDECODABLE) from None
+            raise FrameError(f'{name}: the frame is not {kind}; delete the file and extract the '
+                             'video again', UNDECODABLE) from None
         try:
             image = ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError) as error:
@@ -181,7 +181,8 @@ def _check_headers(images: list[bytes], names: list[str], others: dict[int, Imag
 
 
 def _broken_frame(name: str, kind: str, reason: object) -> FrameError:
-    return FrameError(f'{name}: the frame is {kind} ({reason}); extract the video again', kind)
+    return FrameError(f'{name}: the frame is {kind} ({reason}); delete the file and extract the '
+                      'video again', kind)
 
 
 def _header(data: bytes, name: str, other: Image.Image | None) -> tuple[tuple[int, int], str]:
@@ -193,8 +194,8 @@ def _header(data: bytes, name: str, other: Image.Image | None) -> tuple[tuple[in
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        raise FrameError(f'{name}: the frame is not a JPEG image; extract the video '
-                         'again', UNDECODABLE) from None
+        raise FrameError(f'{name}: the frame is not a JPEG image; delete the file and extract the '
+                         'video again', UNDECODABLE) from None
     if height * width > MAX_PIXELS:
         raise FrameError(f'{name}: the frame claims {width}x{height} pixels, and at most '
                          f'{MAX_PIXELS} are read; extract the video again', UNDECODABLE)

@@ -36,10 +36,12 @@ IN_SHORT = (
     '); give a .pth file')
 # Sentences that are values and words that others have too; all have cases.
 MOSTLY_VALUES = (
-    '{}: not JSON ({}); make the file again', '{}: the frame is not {}; extract the video again',
+    '{}: not JSON ({}); make the file again',
+    '{}: the frame is not {}; delete the file and extract the video again',
     '{}: label {} is not in "labels"; add it there or mend the video\'s label',
     '{}: the frame is {} and {} is {}; extract the video again',
-    '{}: the frame is {} ({}); extract the video again', '{}: its {}; give an unchanged file',
+    '{}: the frame is {} ({}); delete the file and extract the video again',
+    '{}: its {}; give an unchanged file',
     '{}: {}; extract the video or make the annotation again', 'no network {}: choose one of {}',
     '{}: cannot be read: {}; extract the video again', '--teacher_path {}: {}', '--opts {}: {}',
     '{}: no such file; {}{}{} is needed there',

@@ -143,6 +143,11 @@ def find_videos(dir_path: Path, *, has_labels: bool) -> list[Path]:
                             left_out))
         left_out += [(path, why_left_out(path)) for path in videos if path.is_dir()]
         videos = list(filter(is_video_file, videos))
+    loose = sum(is_video_file(path) for path, _ in left_out)
+    if not videos and loose:
+        raise InputError(f'{dir_path}: no video in its label folders (dir_path/label/video), and '
+                         f'{loose} in the folder itself: move them to a folder in it, one for each '
+                         'label or one for all')
     if not videos:
         where = 'in its label folders (dir_path/label/video)' if has_labels else 'in it'
         raise InputError(f'{dir_path}: no video {where}; looked for {", ".join(VIDEO_EXTENSIONS)}: '
