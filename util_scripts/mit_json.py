@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from runtime.arguments import Parser
 from runtime.errors import run
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
-from util_scripts.helpers.files import existing_folder, malformed, read_lines
+from util_scripts.helpers.files import existing_folder, is_small_number, malformed, read_lines
 from util_scripts.helpers.video_lists import read_rows
 from util_scripts.helpers.videos import video_stem
 
@@ -24,7 +24,7 @@ def read_labels(path: Path) -> list[str]:
     labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
         label, _, number = line.rpartition(',')
-        if (not label or not number.strip().isdecimal() or int(number) in labels
+        if (not label or not is_small_number(number.strip()) or int(number) in labels
                 or label.strip() in labels.values()):
             raise malformed(path, line_number, line, 'CLASS,NUMBER with both of its own')
         labels[int(number)] = label.strip()

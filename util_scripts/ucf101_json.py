@@ -10,7 +10,7 @@ from runtime.arguments import Parser
 from runtime.errors import InputError, run
 from runtime.output import warn
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
-from util_scripts.helpers.files import existing_folder, malformed, read_lines
+from util_scripts.helpers.files import existing_folder, is_small_number, malformed, read_lines
 from util_scripts.helpers.videos import video_stem
 
 SPLITS = ('01', '02', '03')
@@ -24,7 +24,7 @@ def read_labels(path: Path) -> dict[str, int]:
     for line_number, line in read_lines(path, FILES):
         number, _, label = line.replace('\t', ' ').partition(' ')
         label = label.strip()
-        if (not number.isdecimal() or not label or int(number) in labels.values()
+        if (not is_small_number(number) or not label or int(number) in labels.values()
                 or label in labels):
             raise malformed(path, line_number, line, 'NUMBER CLASS with both of its own')
         labels[label] = int(number)
@@ -41,7 +41,7 @@ def read_list(path: Path, subset: str, labels: Mapping[str, int]) -> list[Listed
     listed, others = [], []
     for line_number, line in read_lines(path, FILES):
         name, *marks = line.rsplit(None, 1)
-        if not (marks and marks[0].isdecimal()):
+        if not (marks and is_small_number(marks[0])):
             name, marks = line, []
         label, _, file_name = name.replace('\\', '/').removeprefix('./').partition('/')
         if label not in labels or not file_name:

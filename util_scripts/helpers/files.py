@@ -11,6 +11,8 @@ from runtime.errors import InputError
 from runtime.files import parse_json, read_file, refuse_what_is_no_file
 from runtime.names import meant_file
 
+MAX_SHOWN = 200  # characters of a line, in messages
+
 
 def existing_folder(path: Path | str, what: str) -> Path:
     """`path` as a Path; raises InputError where it is not a folder."""
@@ -73,6 +75,11 @@ def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines if line]
 
 
+def is_small_number(text: str) -> bool:
+    """True for the digits of a number that is not too long for one of a class."""
+    return text.isdecimal() and len(text) < 10
+
+
 def malformed(path: Path | str, number: int, line: str, form: str,
               is_published: bool = True) -> InputError:
     """The InputError for a line that is not of the form it should have.
@@ -80,7 +87,8 @@ def malformed(path: Path | str, number: int, line: str, form: str,
     is_published: False for a list that the user wrote
     """
     cure = 'mend the line or take the published file' if is_published else 'mend the line'
-    return InputError(f'{path}, line {number}: {line!r} is not {form}; {cure}')
+    shown = line if len(line) <= MAX_SHOWN else f'{line[:MAX_SHOWN]}...'
+    return InputError(f'{path}, line {number}: {shown!r} is not {form}; {cure}')
 
 
 def read_json(path: Path | str, what: str) -> dict[str, Any]:

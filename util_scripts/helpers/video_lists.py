@@ -187,7 +187,7 @@ def _names_video(field: str, root: Path) -> bool:
     """True for the name of a video or HDF5 file, or the path of something below `root`."""
     field = field.replace('\\', '/')
     return (is_video(field.rpartition('/')[2]) or field.endswith('.hdf5')
-            or '/' in field and (root / field).exists())
+            or '/' in field and os.path.exists(root / field))  # a long text is no path
 
 
 # ---------------------------------------------------------------- what its columns are
@@ -214,7 +214,7 @@ def _has_header(rows: Sequence[Row], root: Path) -> bool:
 def _is_there(field: str, root: Path) -> bool:
     """True where something of this name is stored below `root`, whatever its extension."""
     field = field.replace('\\', '/')
-    return bool(field) and ((root / field).exists() or (root / f'{field}.hdf5').exists()
+    return bool(field) and (os.path.exists(root / field) or os.path.exists(root / f'{field}.hdf5')
                             or find_video(str(root / field)) is not None)
 
 
@@ -333,10 +333,10 @@ def _posix(path: Path, number: int, name: str, root: Path) -> str:
     if max(len(os.fsencode(part)) for part in re.split(r'[\\/]', name)) > MAX_NAME:
         raise malformed(path, number, f'{name[:MAX_NAME // 4]}...', 'the path of a file, whose '
                         f'names have at most {MAX_NAME} bytes')
-    if '\\' in name and not (root / name).exists() and find_video(str(root / name)) is None:
+    if '\\' in name and not os.path.exists(root / name) and find_video(str(root / name)) is None:
         name = name.replace('\\', '/')
     name = _as_stored(os.path.normpath(name), root)
-    if is_video(os.path.basename(name)) and (root / name).is_file():
+    if is_video(os.path.basename(name)) and os.path.isfile(root / name):
         stem = os.path.splitext(name)[0]
         if find_video(str(root / stem)) != str(root / name):
             raise InputError(f'{path}, line {number}: {root / name} is not the only video there '
@@ -366,7 +366,7 @@ def _part(path: Path, number: int, values: dict[str, str]) -> Part | None:
     try:
         begin, end = map(_seconds if is_sec else _whole, texts)
         fps = float(values['fps'].replace(',', '.')) if values.get('fps') else None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise malformed(path, number, ','.join(values.values()),
                         'with numbers for start, end and fps') from None
     is_right = 0 <= begin < end < 1e9 if is_sec else 1 <= begin <= end < 1e9
