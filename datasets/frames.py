@@ -158,6 +158,8 @@ def _open_other(data: bytes, name: str) -> Image.Image:
         except (OSError, SyntaxError, ValueError) as error:
             kind = TRUNCATED if 'truncated' in str(error) else UNDECODABLE
             raise _broken_frame(name, kind, error) from None
+    if image.mode == 'P' and 'transparency' in image.info:  # else Pillow advises to do so
+        return image.convert('RGBA')
     if image.mode.startswith('I'):  # 16 bits
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image

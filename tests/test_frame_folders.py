@@ -241,10 +241,11 @@ def test_images_of_other_kinds_are_those_of_pillow(tmp_path):
     Image.fromarray(pixels[..., :3]).save(tmp_path / '1.png')
     Image.fromarray(pixels).save(tmp_path / '2.png')
     Image.fromarray(pixels[..., :3]).quantize(256).save(tmp_path / '3.png')
-    clip = JpgFrames().read(str(tmp_path), [1, 2, 3])
-    assert clip.shape == (3, 3, 32, 40)
-    for i, name in enumerate(('1.png', '2.png', '3.png')):
-        wanted = np.asarray(Image.open(tmp_path / name).convert('RGB'))
+    Image.fromarray(pixels).quantize(256).save(tmp_path / '4.png')  # a palette with transparency
+    clip = JpgFrames().read(str(tmp_path), [1, 2, 3, 4])
+    assert clip.shape == (4, 3, 32, 40)
+    for i, name in enumerate(('1.png', '2.png', '3.png', '4.png')):
+        wanted = np.asarray(Image.open(tmp_path / name).convert('RGBA').convert('RGB'))
         assert np.array_equal(clip[i].permute(1, 2, 0).numpy(), wanted)
 
 
