@@ -444,6 +444,7 @@ def activitynet_videos(tmp_path):
 
 def test_fps_is_added(tmp_path, activitynet_videos, capsys):
     before = activitynet(['-a', 'b', 'gone'])
+    (activitynet_videos / 'v_b.mkv').rename(activitynet_videos / 'b.mkv')  # extracted to v_b too
     write_json(tmp_path / 'in.json', before)
     assert call(add_fps_into_activitynet_json, activitynet_videos, tmp_path / 'in.json',
                 tmp_path / 'new' / 'out.json') == 0
