@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import unicodedata
 from argparse import Namespace
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
@@ -23,7 +22,7 @@ from util_scripts.helpers.annotation_files import (check_labels, count_frames, f
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
 from util_scripts.helpers.text import n_of, printable
-from util_scripts.helpers.video_lists import Line, Part, read_list, subset_named
+from util_scripts.helpers.video_lists import Line, Part, composed, read_list, subset_named
 from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown, is_shown_folder,
                                          is_video_file, report_left_out, video_stem)
 
@@ -65,9 +64,7 @@ def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
         subset = subset_named(top) if has_subsets else None
         if subset is None:
             folders.insert(0, top)
-        # One text for what looks the same: accents are written in two ways.
-        label = (unicodedata.normalize('NFC', folders[-1 if label_from == 'parent' else 0])
-                 if folders else None)
+        label = composed(folders[-1 if label_from == 'parent' else 0]) if folders else None
         listed.append(Own(str(stem), label, group_of(str(stem)), subset))
     if label_from == 'root' and not has_subsets:
         tell_of_deep(root, sorted(stems))

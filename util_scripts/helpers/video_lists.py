@@ -173,6 +173,11 @@ def plain_name(name: str) -> str:
     return '_'.join(re.findall(r'[^\W_]+', name.lower()))
 
 
+def composed(text: str) -> str:
+    """One text for what looks the same: accents are written in two ways."""
+    return unicodedata.normalize('NFC', text)
+
+
 def meaning_of(name: str) -> str | None:
     """What a column of this name says, in whichever spelling: `File Name`, `fileName`; or None."""
     return MEANINGS.get(plain_name(name).replace('_', ''))
@@ -307,8 +312,7 @@ def malformed(path: Path, number: int, line: str, form: str) -> InputError:
 def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
     number, fields = row
     text = ','.join(fields)
-    # One text for what looks the same: accents are written in two ways.
-    values = {name: fields[place] if name == 'path' else unicodedata.normalize('NFC', fields[place])
+    values = {name: fields[place] if name == 'path' else composed(fields[place])
               for name, place in columns.items() if place < len(fields)}
     if len(fields) > max(columns.values()) + 1 and any(fields[max(columns.values()) + 1:]):
         raise malformed(path, number, text, f'of the {len(columns)} columns that the list has')
@@ -350,7 +354,7 @@ def _as_stored(name: str, root: Path) -> str:
     """The name with accents as the file has them: as letters of their own after a copy of macOS."""
     if name.isascii():
         return name
-    forms = product(*((unicodedata.normalize('NFC', part), unicodedata.normalize('NFD', part))
+    forms = product(*((composed(part), unicodedata.normalize('NFD', part))
                       for part in os.path.split(name)))
     names = (name, *(os.path.join(*form) for form in forms))
     return next((form for form in names if _is_there(video_stem(form), root)), name)
