@@ -271,7 +271,8 @@ class JpgFrames(_JpegFrames):
         except (FrameError, OSError):
             return []  # that is said when its frames are counted
         return ([(name, GAP) for name in folder.missing]
-                + [(name, _kind_of_stray(name)) for name in folder.strays])
+                + [(name, 'folders among frames' if os.path.isdir(f'{path}/{name}') else
+                    _kind_of_stray(name)) for name in folder.strays])
 
     def check(self, path: str, begin: int, end: int) -> None:
         try:

@@ -176,7 +176,8 @@ def test_folders_that_systems_make_are_no_classes(tmp_path, capsys):
     (root / 'c/z/0.png').touch()
     made = call(root, tmp_path / 'own.json')
     assert parts(made) == {'x': [1, 4], 'y': [1, 4], 'z': [1, 2]}
-    assert '2 folders of a system (@eaDir, ...)' in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert '2 folders of a system (@eaDir, ...)' in err and '2 folders among frames (@eaDir' in err
 
 
 def test_frames_of_videos_that_lie_deeper_lie_as_deep(tmp_path):

@@ -30,7 +30,8 @@ from tests.processes import finish, wait_for
 from util_scripts import generate_video_jpgs
 from util_scripts.check_data import main as check_data
 from util_scripts.folder_json import main as folder_json
-from util_scripts.generate_video_jpgs import Job, JpgFolders, main, shared_out, temporary_path
+from util_scripts.generate_video_jpgs import (Job, JpgFolders, extract_shared, main, shared_out,
+                                              temporary_path)
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.video_io import frames_at, jpegs, resample, steady_times
 
@@ -434,6 +435,16 @@ def test_frames_stay_where_the_video_is_broken_now(videos, jpgs, capsys):
     assert extract(videos, jpgs) == 1
     assert '1 failed\n' in capsys.readouterr().out
     assert levels(jpgs / 'Run' / 'a') == [50, 100]
+
+
+def test_runs_with_other_flags_do_not_undo_each_other(videos, jpgs):
+    video = write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    planned = Job(video, jpgs / 'Run' / 'a', JpgFolders, size=24, quality=6, fps=None)
+    extract(videos, jpgs, '--size', 36)  # another run, before this one comes to the video
+    assert 'another run has made its frames with other flags' in extract_shared(planned).why
+    assert JpgFrames().read(str(jpgs / 'Run' / 'a'), [1]).shape == (1, 3, 36, 48)
+    assert extract_shared(replace(planned, is_again=True)).kind == 'done'
+    assert extract_shared(planned).kind == 'skipped'
 
 
 def test_the_record_is_no_frame(videos, jpgs):

@@ -182,7 +182,12 @@ def extract_shared(job: Job) -> Outcome:
         with lock(lock_path(job.destination), waits=job.waits) as is_held:
             if not is_held:
                 return BUSY
-            there = None if job.is_overwritten else outcome_there(job)
+            if job.is_overwritten:
+                return extract(job)
+            there = outcome_there(job)
+            if there is None and not job.is_again and job.storage.holds_frames(job.destination):
+                return Outcome('failed', 'another run has made its frames with other flags; let '
+                               'one end, and give another dst_path or run again')
             return there or extract(job)
     except OSError as error:
         if error.errno in NO_PLACE:
