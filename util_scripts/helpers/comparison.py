@@ -37,8 +37,7 @@ OWN_FLAGS = ('recipes', 'leave_out', 'seeds', 'folds', 'groups', 'val_fraction',
              'minutes', 'opts', 'root_path', 'video_path', 'annotation_path', 'result_path',
              'manual_seed', 'no_val', 'inference', 'output_topk', 'n_threads', 'keep')
 # Flags that would change what is compared.
-REFUSED = ('resume_path', 'no_train', 'random_weights', 'inference_subset', 'distributed',
-           'inference_no_average', 'multi_label')
+REFUSED = ('no_train', 'random_weights', 'distributed', 'inference_no_average', 'multi_label')
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,17 @@ def read_recipes(opts: Options) -> dict[str, list[str]]:
             raise InputError(f'--leave_out {flag}: {first} has no line with it; name a flag of the '
                              'recipe as it stands there')
         recipes[f'{first.stem} without {flag[2:]}'] = [word for words in kept for word in words]
+    folders = Counter(map(folder_name, recipes))
+    for name in recipes:
+        if folders[folder_name(name)] > 1:
+            raise InputError(f'--recipes and --leave_out have two with the folder '
+                             f'{folder_name(name)}: rename a file')
     return recipes
+
+
+def folder_name(recipe: str) -> str:
+    """What the folder of a recipe's runs is called."""
+    return recipe.replace(' ', '_')
 
 
 def recipe_path(name: str) -> Path:
@@ -160,23 +169,20 @@ def plan(opts: Options, recipes: Mapping[str, Sequence[str]], folds: Sequence[Fo
     """The runs in the order in which they begin: all recipes on a fold, so that a comparison that
     is stopped early has as many runs of each. Raises InputError for flags that do not go together.
     """
-    for name in REFUSED:
-        if name in opts.given:
-            raise InputError(f'--{name} is not for a comparison, which trains and tests each '
-                             'recipe itself: drop it')
+    refuse(opts, (*REFUSED, 'resume_path', 'inference_subset'))
     shared = [word for name in sorted(opts.given - {*OWN_FLAGS})
               for word in as_words(name, getattr(opts, name))]
     runs = []
     for seed in range(opts.manual_seed, opts.manual_seed + opts.seeds):
         for fold in folds:
             for recipe, words in recipes.items():
-                folder = (opts.result_path / recipe.replace(' ', '_')
+                folder = (opts.result_path / folder_name(recipe)
                           / f'fold_{fold.number}_seed_{seed}')
                 own = [word.replace('{fold}', str(fold.number)).replace('{seed}', str(seed))
                        for word in words]
                 run = Run(recipe, (*own, *shared, *run_words(opts, fold, seed, folder)), fold,
                           seed, folder)
-                check_words(run)
+                check_words(run, opts.no_val)
                 runs.append(run)
     return runs
 
@@ -193,11 +199,36 @@ def run_words(opts: Options, fold: Fold, seed: int, folder: Path) -> list[str]:
             for word in as_words(name, value)]
 
 
-def check_words(run: Run) -> None:
+def check_words(run: Run, no_val: bool) -> None:
+    """Raise InputError for flags of a run that do not go together, or change what is compared.
+
+    no_val: True if its user wants no validation
+    """
     try:
-        parse_opts(run.words)
+        parsed = parse_opts(run.words)
     except InputError as error:
+        if not run.fold.has_validation and not no_val and is_valid([*run.words, '--val']):
+            error = InputError('needs a validation, and no videos are left for it: add '
+                               '--val_fraction 0.2 to --folds, or give an annotation with videos '
+                               'for validation beside those for testing')
         raise InputError(f'recipe {run.recipe}: {error}') from None
+    refuse(parsed, REFUSED, f'recipe {run.recipe}: ')
+
+
+def refuse(opts: Options, names: Sequence[str], where: str = '') -> None:
+    """Raise InputError where one of some flags is given; `where` begins its sentence."""
+    for name in names:
+        if name in opts.given:
+            raise InputError(f'{where}--{name} is not for a comparison, which trains and tests '
+                             'each recipe itself: drop it')
+
+
+def is_valid(words: Sequence[str]) -> bool:
+    """True for words that are a whole command line of main.py."""
+    try:
+        return bool(parse_opts(words))
+    except InputError:
+        return False
 
 
 def read_record(run: Run) -> dict[str, Any]:
