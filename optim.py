@@ -324,11 +324,7 @@ class Optimization:
         own = [{key: value for key, value in group.items() if key != 'params'}
                for group in self._groups]
         self._optimizer.load_state_dict(dict(state['optimizer']))
-        for parameter, values in self._optimizer.state.items():
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor) and value.dim() and (
-                        value.shape != parameter.shape):
-                    raise ValueError(f'{name} is of another shape than its parameter')
+        self._check_state()
         rates = state['scheduler'].get('rates', [group['lr'] for group in self._groups])
         self._scheduled = [
             _rescaled(rate, group.get('initial_lr'), settings['initial_lr'])
@@ -366,13 +362,33 @@ class Optimization:
         for group, rate in zip(self._groups, self._scheduled):
             group['lr'] = rate * factor
 
+    def _check_state(self) -> None:
+        """Raise ValueError unless what is kept of each parameter is of its shape, and of one kind
+        for all of a group: their steps are made together."""
+        for group in self._groups:
+            kinds = set()
+            for parameter in group['params']:
+                values = self._optimizer.state.get(parameter) or {}
+                for name, value in values.items():
+                    if isinstance(value, torch.Tensor) and value.dim() and (
+                            value.shape != parameter.shape):
+                        raise ValueError(f'{name} is of another shape than its parameter')
+                if values:
+                    kinds.add(frozenset((name, type(value)) for name, value in values.items()))
+            if len(kinds) > 1:
+                raise ValueError('what it keeps of some parameters it does not keep of others')
+
     def _complete_state(self) -> None:
-        """Where a scaled loss overflows at the first step, torch's SGD would leave momentum unset.
-        """
-        if not (self._scaler.is_enabled() and isinstance(self._optimizer, SGD)):
+        """Where a scaled loss overflows at the first step, torch's SGD would leave momentum unset;
+        and it makes no step where some parameters of a group have one and others have none."""
+        if not isinstance(self._optimizer, SGD):
             return
         for group in self._groups:
-            for parameter in group['params'] if group.get('momentum') else ():
+            stepped = [parameter for parameter in group['params']
+                       if parameter.requires_grad or self._scaler.is_enabled()]
+            has_any = any(self._optimizer.state.get(parameter) for parameter in group['params'])
+            is_wanted = group.get('momentum') and (self._scaler.is_enabled() or has_any)
+            for parameter in stepped if is_wanted else ():
                 state = self._optimizer.state[parameter]
                 if state.get('momentum_buffer') is None:
                     state['momentum_buffer'] = torch.zeros_like(parameter)

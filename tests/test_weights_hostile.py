@@ -146,6 +146,22 @@ def test_optimiser_states_of_another_kind_or_shape(trained, content, tmp_path, k
                                                          str(path)]))
 
 
+@pytest.mark.parametrize('odd, status', [
+    ({'momentum_buffer': None}, 2), ({'momentum_buffer': 'a'}, 2), ({'momentum_buffer': 1.5}, 2),
+    ({}, 0)])
+def test_optimiser_states_of_some_parameters(trained, content, tmp_path, odd, status):
+    """Steps of all are made together; one that has no state yet begins with its first."""
+    optimizer = copy.deepcopy(content['optimizer'])
+    optimizer['state'][3] = odd
+    path = saved(tmp_path / 'a.pth', content, optimizer=optimizer)
+    argv = [*map(str, trained[1]), '--result_path', str(tmp_path / 'results'), '--n_epochs', '2',
+            '--resume_path', str(path)]
+    if status:
+        assert 'optimi' in sentence(path, lambda path: main(argv))
+    else:
+        main(argv)
+
+
 def test_more_shared_weights_than_any_network_has(tmp_path):
     shared = torch.zeros(100_000).half()
     path = tmp_path / 'a.pth'
