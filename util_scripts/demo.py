@@ -141,14 +141,12 @@ def build_parser() -> Parser:
 def report_results(dst: Path, seconds: dict[str, float], seed: int, shown: Path) -> None:
     """Draw the pictures, write demo.json and print it."""
     from util_scripts.helpers import demo_results
-    begin, results, classes = time.monotonic(), dst / 'results', list(MOTIONS)
-    verdicts = demo_results.read_verdicts(dst / ANNOTATION, results / 'val.json')
-    counts = demo_results.count_confusions(verdicts, classes)
-    demo_results.draw_pictures(dst, verdicts, counts, classes)
+    begin, results = time.monotonic(), dst / 'results'
+    counts = demo_results.draw_pictures(dst / ANNOTATION, results, dst / 'jpg')
     seconds = {**seconds, 'draw pictures': time.monotonic() - begin}
     seconds['total'] = sum(seconds.values())
     report = {'accuracy': float(counts.trace().double() / counts.sum()),
-              'n_videos': int(counts.sum()), 'chance': 1 / len(classes), 'seed': seed,
+              'n_videos': int(counts.sum()), 'chance': 1 / len(MOTIONS), 'seed': seed,
               'seconds': {stage: round(value, 1) for stage, value in seconds.items()}}
     write_text(results / 'demo.json', json.dumps(report, indent=1) + '\n')
     print_report(report, shown / 'results')
