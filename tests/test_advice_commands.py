@@ -374,8 +374,6 @@ FEATURES = {
     'gone': ({}, 'knn gone.h5', 'no such file; make it with main.py --inference --output_features',
              'knn f.h5'),
     'no features': ({'g.h5': 'x'}, 'knn g.h5', 'not a file of features (', 'knn f.h5'),
-    'columns': ({'g.csv': 'a,b\n'}, 'knn f.h5 --groups g.csv', 'add a line with their names',
-                {'g.csv': GROUPS}),
     'no group': ({'g.csv': GROUPS[:-6]}, 'knn f.h5 --groups g.csv', 'videos, such as y; add them',
                  {'g.csv': GROUPS}),
     'one group': ({'g.csv': GROUPS.replace('2', '1')}, 'knn f.h5 --groups g.csv',

@@ -76,7 +76,7 @@ def test_no_label_is_not_a_class(tmp_path):
 
 
 @pytest.mark.parametrize('text, said', [
-    ('a,b\n1,2\n', 'no columns path'), ('path,group\nv0.mp4,1\n', 'no group for 39 of 40'),
+    ('a,b\n1,2\n', 'no column path'), ('path,group\nv0.mp4,1\n', 'no group for 39 of 40'),
     ('path,group\n' + ''.join(f'v{i}.mp4,1\n' for i in range(40)), 'of one group')])
 def test_wrong_groups(apart, tmp_path, text, said):
     (tmp_path / 'g.csv').write_text(text)

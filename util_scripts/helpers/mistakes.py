@@ -16,8 +16,7 @@ from runtime.output import warn, wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
 from util_scripts.helpers.files import existing_folder, make_folder, told_apart
-from util_scripts.helpers.neighbours import read_groups
-from util_scripts.helpers.own_videos import grouping
+from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
 from util_scripts.helpers.text import n_of, printable
 
@@ -49,16 +48,11 @@ def spread(mistakes: list[Mistake], groups_path: Path | None) -> list[Mistake]:
     """The mistakes in another order: the surest of each group of videos, then the second of each,
     and so on, so that the first few are not all of one recording.
 
-    Groups are those of the table, without one those that names such as v_Biking_g05_c02 say.
-    Raises InputError.
+    Groups are those of `group_numbers`. Raises InputError.
     """
-    video_ids = [video_id for video_id, _, _ in mistakes]
-    groups: list[Any] = list(map(grouping(None), video_ids))
-    if groups_path:
-        groups = read_groups(groups_path, np.array(video_ids)).tolist()
-    n_before: Counter[Any] = Counter()
+    n_before: Counter[int] = Counter()
     ranks = []
-    for group in groups:
+    for group in group_numbers(groups_path, [video_id for video_id, _, _ in mistakes]).tolist():
         ranks.append(n_before[group])
         n_before[group] += 1
     order = sorted(range(len(mistakes)), key=ranks.__getitem__)  # stable: the surest stay first

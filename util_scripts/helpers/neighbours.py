@@ -3,10 +3,9 @@
 Features are centred on the examples and compared by the cosine (Wang et al., "SimpleShot", 2019).
 """
 
-import csv
 from argparse import Namespace
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,9 @@ import torch
 from features import read_features
 from metrics import confusion_of_pairs
 from runtime.errors import InputError
-from util_scripts.helpers.files import read_text
+from util_scripts.helpers.own_videos import grouping
+from util_scripts.helpers.splits import read_groups
+from util_scripts.helpers.videos import video_stem
 
 Array = np.ndarray
 ALL = 'all'
@@ -55,21 +56,19 @@ def videos_of(content: Any) -> tuple[Array, Array, Array]:
     return (sums / counts[:, None])[has_label], labels[has_label], ids[has_label]
 
 
-def read_groups(path: Path, video_ids: Array) -> Array:
-    """(n,) group numbers of the videos, from a table with columns group and path (or video_id)."""
-    rows = list(csv.DictReader(read_text(path, 'a table with columns path and group').splitlines()))
-    name = next((name for name in ('video_id', 'path') if rows and name in rows[0]), None)
-    if name is None or 'group' not in rows[0]:
-        raise InputError(f'{path}: has no columns path (or video_id) and group; add a line with '
-                         'their names')
-    groups: dict[str, str] = {}
-    for row in rows:
-        groups[row[name]] = groups[PurePosixPath(row[name] or '').stem] = row['group']
-    missing = [video_id for video_id in video_ids if video_id not in groups]
+def group_numbers(path: Path | None, video_ids: Sequence[str]) -> Array:
+    """(n,) group numbers of the videos, by a table whose paths are or end with their ids, without
+    one by names such as v_Biking_g05_c02. Raises InputError."""
+    if path is None:
+        return np.unique(list(map(grouping(None), video_ids)), return_inverse=True)[1]
+    groups = read_groups(path)
+    groups = {name.rpartition('/')[2]: group for name, group in groups.items()} | groups
+    found = [groups.get(video_stem(video_id)) for video_id in video_ids]
+    missing = [video_id for video_id, group in zip(video_ids, found) if not group]
     if missing:
         raise InputError(f'{path}: has no group for {len(missing)} of {len(video_ids)} videos, '
                          f'such as {missing[0]}; add them')
-    return np.unique([groups[video_id] for video_id in video_ids], return_inverse=True)[1]
+    return np.unique(found, return_inverse=True)[1]
 
 
 # ---------------------------------------------------------------- classifying
@@ -167,7 +166,7 @@ def report(args: Namespace) -> None:
     """Print the accuracies that the flags of `knn` ask for."""
     content = read_features(args.features)
     features, labels, video_ids = videos_of(content)
-    groups = read_groups(args.groups, video_ids) if args.groups else None
+    groups = group_numbers(args.groups, video_ids.tolist()) if args.groups else None
     test = None
     if args.test:
         other = read_features(args.test)

@@ -16,8 +16,7 @@ from runtime.files import EVALUATION_NAME
 from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
 from util_scripts.helpers.files import existing_folder, read_json
 from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
-from util_scripts.helpers.neighbours import read_groups
-from util_scripts.helpers.own_videos import grouping
+from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.plotting import Clip
 from util_scripts.helpers.run_logs import LOGS, Table, read_run, run_names
 
@@ -117,10 +116,8 @@ def _read_results(path: Path, options: list[dict[str, Any]], args: Namespace) ->
 
 def _groups(video_ids: list[str], path: Path | None) -> np.ndarray | None:
     """(n,) numbers by the table, or by names; None where each video is a group by itself."""
-    if path:
-        return read_groups(path, np.array(video_ids))
-    groups = np.unique(list(map(grouping(None), video_ids)), return_inverse=True)[1]
-    return groups if 1 < len(np.unique(groups)) < len(video_ids) else None
+    groups = group_numbers(path, video_ids)
+    return groups if path or 1 < len(np.unique(groups)) < len(video_ids) else None
 
 
 # ---------------------------------------------------------------- what is shown of options

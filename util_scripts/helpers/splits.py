@@ -180,12 +180,13 @@ def fold_path(path: Path, number: int, n_folds: int | None) -> Path:
     return path.with_name(f'{path.stem}_{number}{path.suffix}') if n_folds else path
 
 
-def group_reader(path: Path) -> Callable[[str], str]:
-    """A function: path of a video, without suffix -> its group, of a CSV file with the columns path
-    and group among others. Raises InputError, as that does for a video that is not listed."""
+def read_groups(path: Path) -> dict[str, str]:
+    """{path of a video, without suffix: its group} of a CSV file with the columns path (or
+    video_id) and group among others. Raises InputError."""
     what = 'a CSV file with the columns path and group'
     rows = read_rows(path, path.parent, what)
-    header = [MEANINGS.get(plain_name(name)) for name in rows[0][1]] if rows else []
+    names = list(map(plain_name, rows[0][1])) if rows else []
+    header = ['path' if name == 'video_id' else MEANINGS.get(name) for name in names]
     for name in ('path', 'group'):
         if name not in header:
             raise InputError(f'{path}: no column {name} in line 1; {what} is needed there')
@@ -197,6 +198,13 @@ def group_reader(path: Path) -> Callable[[str], str]:
         if groups.setdefault(video, group) != group:
             raise InputError(f'{path}, line {number}: {video} is in groups {groups[video]!r} and '
                              f'{group!r}; remove a line')
+    return groups
+
+
+def group_reader(path: Path) -> Callable[[str], str]:
+    """A function: path of a video, without suffix -> its group by `read_groups`. Raises InputError,
+    as that does for a video that is not listed."""
+    groups = read_groups(path)
 
     def group_of(video: str) -> str:
         if not groups.get(video):
