@@ -19,7 +19,7 @@ FRAME_NUMBERS = list(range(1, 33, 4))  # of the 32 in a clip of the demo
 def choose_clips(truth: Truth, scores: Scores, classes: Sequence[str]) -> list[tuple[str, str]]:
     """(video id, its label) of some wrong ones, if any, then of a right one per class, each of
     another scene."""
-    labelled = sorted((video_id, *truth[video_id]) for video_id in scores)
+    labelled = sorted((video_id, label) for video_id in scores for label in truth[video_id])
     is_right = {video_id: next(iter(scores[video_id])) == label for video_id, label in labelled}
     chosen = [video for video in labelled if not is_right[video[0]]][:MAX_WRONG_CLIPS]
     for place, name in enumerate(classes):

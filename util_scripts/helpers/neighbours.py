@@ -60,7 +60,8 @@ def group_numbers(path: Path | None, video_ids: Sequence[str]) -> Array:
     """(n,) group numbers of the videos, by a table whose paths are or end with their ids, without
     one by names such as v_Biking_g05_c02. Raises InputError."""
     if path is None:
-        return np.unique(list(map(grouping(None), video_ids)), return_inverse=True)[1]
+        by_name = list(map(grouping(None), video_ids))
+        return np.unique(by_name, return_inverse=True)[1]
     groups = read_groups(path)
     groups = {name.rpartition('/')[2]: group for name, group in groups.items()} | groups
     found = [groups.get(video_stem(video_id)) for video_id in video_ids]
@@ -68,7 +69,7 @@ def group_numbers(path: Path | None, video_ids: Sequence[str]) -> Array:
     if missing:
         raise InputError(f'{path}: has no group for {len(missing)} of {len(video_ids)} videos, '
                          f'such as {missing[0]}; add them')
-    return np.unique(found, return_inverse=True)[1]
+    return np.unique(np.array(found), return_inverse=True)[1]
 
 
 # ---------------------------------------------------------------- classifying

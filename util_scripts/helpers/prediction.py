@@ -124,32 +124,55 @@ class Collected:
 
     finder:    finds the events, if there is one
     on_window: called with each entry of the windows
+    on_note:   called with what the finder notes
+    keeps_windows, keeps_events: False where a stream may go on for days, and nothing asks for them
     """
 
-    def __init__(self, prediction: Prediction, info: Any, topk: int, finder: EventFinder | None,
-                 on_window: Callable[[dict[str, Any]], None] | None) -> None:
-        self._prediction, self._info, self._topk = prediction, info, topk
-        self._finder, self._on_window = finder, on_window
+    def __init__(self, prediction: Prediction, info: Any, topk: int, finder: EventFinder | None, *,
+                 on_window: Callable[[dict[str, Any]], object] | None = None,
+                 on_note: Callable[[Note], object] | None = None, keeps_windows: bool = True,
+                 keeps_events: bool = True) -> None:
+        self._prediction, self._info, self._topk, self._finder = prediction, info, topk, finder
+        self._on_window, self._on_note = on_window, on_note
+        self._keeps_windows, self._keeps_events = keeps_windows, keeps_events
         self._total = torch.zeros(len(info.class_names), dtype=torch.float64)
         self._notes: list[Note] = []
+        self.n_windows = 0
 
     def add(self, window: Window) -> None:
+        self.n_windows += 1
         self._total += window.scores
         if self._finder:
-            self._notes += self._finder.add(window.begin_sec, window.end_sec, window.scores)
-        entry = window_entry(window, self._info, self._topk)
-        self._prediction.windows.append(entry)
+            self._hear(self._finder.add(window.begin_sec, window.end_sec, window.scores))
         self._prediction.end_sec = round(window.end_sec, 3)
+        entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
+                 'end_sec': self._prediction.end_sec,
+                 'result': ranked(window.scores, self._info.class_names, self._topk)}
+        if self._keeps_windows:
+            self._prediction.windows.append(entry)
         if self._on_window:
             self._on_window(entry)
 
+    def end_events(self) -> None:
+        """Nothing follows what was added so far, at least not soon."""
+        if self._finder:
+            self._hear(self._finder.finish())
+
     def finish(self) -> None:
         """Fill in the events, and the classes of the whole video."""
+        self.end_events()
         if self._finder:
-            self._prediction.events = in_order(finished([*self._notes, *self._finder.finish()]))
-        if n_windows := len(self._prediction.windows):
-            self._prediction.result = ranked(self._total / n_windows, self._info.class_names,
+            self._prediction.events = in_order(finished(self._notes))
+        if self.n_windows:
+            self._prediction.result = ranked(self._total / self.n_windows, self._info.class_names,
                                              self._topk)
+
+    def _hear(self, notes: Iterable[Note]) -> None:
+        for event_note in notes:
+            if self._keeps_events:
+                self._notes.append(event_note)
+            if self._on_note:
+                self._on_note(event_note)
 
 
 def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 5,
@@ -167,7 +190,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     """
     kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
-    collected = Collected(prediction, info, topk, finder, on_window)
+    collected = Collected(prediction, info, topk, finder, on_window=on_window)
     earlier, end = kept.of(source.path)
     for window in earlier:
         collected.add(window)
@@ -180,7 +203,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
                                    batch_size=batch_size, n_earlier=len(earlier),
                                    is_stopped=is_stopped):
                 check_finite(source.path, window.scores)
-                kept.add(source.path, len(prediction.windows) + 1, window)
+                kept.add(source.path, collected.n_windows + 1, window)
                 collected.add(window)
             prediction.is_whole = not is_stopped()
             if prediction.is_whole:
@@ -188,13 +211,6 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
                 kept.end(source.path, prediction.damage)
     collected.finish()
     return prediction
-
-
-def window_entry(window: Window, info: Any, topk: int) -> dict[str, Any]:
-    """A window as `Prediction.windows` has it."""
-    return {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
-            'end_sec': round(window.end_sec, 3),
-            'result': ranked(window.scores, info.class_names, topk)}
 
 
 # ---------------------------------------------------------------- what comes out
