@@ -122,6 +122,12 @@ def _label_classes(axes: Axes, class_names: Sequence[str], side_inch: float) -> 
 
 # ---------------------------------------------------------------- strips of frames
 
+def evenly(first: int, last: int, n: int) -> list[int]:
+    """At most `n` different numbers, evenly placed from first to last; none where that is less."""
+    return np.unique(np.linspace(first, last, min(n, last - first + 1)).round().astype(int)
+                     ).tolist()
+
+
 def film_strip(frames: np.ndarray, gap_share: float = 0.05) -> np.ndarray:
     """(T, H, W, 3) -> (H, T * W + gaps, 3), white between the frames."""
     n_frames, height, width, _ = frames.shape

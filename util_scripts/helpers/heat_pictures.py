@@ -23,7 +23,8 @@ from datasets.video import VideoError, reason
 from models.base import Classifier
 from models.exported import ExportedNetwork
 from runtime.errors import InputError
-from runtime.figures import film_strip, heat_over, label_frames, save_figure, strips_figure, titled
+from runtime.figures import (evenly, film_strip, heat_over, label_frames, save_figure,
+                             strips_figure, titled)
 from runtime.files import replacing
 from runtime.logs import Progress
 from runtime.output import wrote
@@ -138,8 +139,7 @@ def _heated(source: Source, heat: Heat, info: Any
 
 def write_strip(source: Source, heat: Heat, info: Any, path: Path) -> None:
     """Evenly placed frames, and below each the same with its heat. Raises InputError."""
-    wanted = set(np.linspace(0, heat.n_frames - 1, min(FRAMES_A_STRIP, heat.n_frames))
-                 .round().astype(int).tolist())
+    wanted = evenly(0, heat.n_frames - 1, FRAMES_A_STRIP)
     chosen = [entry for place, entry in enumerate(_heated(source, heat, info)) if place in wanted]
     plain = np.stack([pixels for _, pixels, _ in chosen])
     hot = np.stack([heat_over(pixels, warmth) for _, pixels, warmth in chosen])

@@ -32,7 +32,6 @@ from runtime.files import write_json
 from runtime.output import is_quiet, note
 from tasks import TASKS
 from util_scripts.helpers.exports import Exported
-from util_scripts.helpers.timing import now
 from validation import evaluate
 
 BATCH_SIZE = 8      # of the throughput, and of the data where none is given
@@ -263,15 +262,14 @@ def turns(runs: Sequence[Callable[[torch.Tensor], torch.Tensor]], clips: torch.T
     """Median seconds of each run on the clips; all take turns."""
     for run in runs:
         run(clips)  # the first is slow
-    times: list[list[float]] = []
+    times: list[np.ndarray] = []
     end = time.monotonic() + seconds
     while len(times) < 5 or time.monotonic() < end:
-        row = []
+        marks = [time.perf_counter()]
         for run in runs:
-            begin = now()
             run(clips)
-            row.append(float((now() - begin)[0]))
-        times.append(row)
+            marks.append(time.perf_counter())
+        times.append(np.diff(marks))
     return [float(value) for value in np.median(times, axis=0)]
 
 

@@ -12,6 +12,7 @@ from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_
                                   taxonomy_records)
 from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
+from runtime.figures import evenly
 from runtime.output import warn, wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
@@ -76,8 +77,7 @@ def find_records(annotation: Annotation, subset: str, root: Path, reader: Any
 def read_strip(records: Any, i: int, root: Path, reader: Any) -> tuple[np.ndarray, list[int]]:
     """(frames (T, H, W, 3), their numbers): some of a video, evenly placed. Raises FrameError."""
     frames = records.frames(i)
-    places = np.linspace(0, len(frames) - 1, min(FRAMES_A_STRIP, len(frames))).round().astype(int)
-    numbers = [frames[place] for place in places]
+    numbers = [frames[place] for place in evenly(0, len(frames) - 1, FRAMES_A_STRIP)]
     path = video_path(root, records.paths[i], reader.suffix)
     return reader.read(path, numbers).permute(0, 2, 3, 1).numpy(), numbers
 

@@ -132,14 +132,10 @@ def tell_of_torn_groups(path: Path, listed: Sequence[Own]) -> None:
 
 def from_line(line: Line, group_of: Callable[[str], str]) -> Own:
     stem = video_stem(line.path.removesuffix('.hdf5').rstrip('/'))
-    label: str | list[str] | None = (split_labels(line.label) if '|' in line.label
-                                     else line.label or None)
+    label: str | list[str] | None = line.label or None
+    if '|' in line.label:  # each once; '|' alone is none
+        label = list(dict.fromkeys(filter(None, map(str.strip, line.label.split('|')))))
     return Own(stem, label, line.group or group_of(stem), line.subset, line.part)
-
-
-def split_labels(text: str) -> list[str]:
-    """'run | jump' -> ['run', 'jump'], each once; '|' -> []"""
-    return list(dict.fromkeys(filter(None, map(str.strip, text.split('|')))))
 
 
 def grouping(regex: str | None) -> Callable[[str], str]:

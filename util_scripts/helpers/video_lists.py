@@ -114,7 +114,7 @@ def read_rows(path: Path, root: Path, what: str) -> list[Row]:
         sum(plain_name(name) in MEANINGS for name in choices[delimiter][0][1]),
         any(_names_video(field, root) for _, row in choices[delimiter][:2] for field in row)))
     for number, line in lines:
-        if _is_open(line, chosen):
+        if len(list(_reader([line, ''], chosen))) == 1:  # a field would go on in the next line
             raise InputError(f'{path}, line {number}: {line!r} has a quotation mark that is not '
                              'closed; close it or remove it')
     return [(number, row) for number, row in choices[chosen] if any(row)]
@@ -127,11 +127,6 @@ def _reader(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
 def _fields(line: str, delimiter: str) -> list[str]:
     """The fields of a line, by itself: a quotation mark that is not closed takes no other lines."""
     return [field.strip() for field in next(_reader([line], delimiter))]
-
-
-def _is_open(line: str, delimiter: str) -> bool:
-    """True where a quoted field goes on into the next line."""
-    return len(list(_reader([line, ''], delimiter))) == 1
 
 
 def _blank_rows(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
