@@ -59,9 +59,11 @@ def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = 
         raise
     except Exception as error:  # torch's exporter fails in many ways
         if free:
+            axes = ['number of frames'] * (TIME[0] in free) + ['height and width'] * (
+                SIZE[0] in free)
             raise InputError('this network takes clips of one size alone: its program cannot be '
-                             f'made for any {_axes(free)} ({_reason(error)}); drop --dynamic_time '
-                             'or --dynamic_size') from None
+                             f'made for any {" or ".join(axes)} ({_reason(error)}); drop '
+                             '--dynamic_time or --dynamic_size') from None
         raise InputError(f'torch.export cannot make a program of this network '
                          f'({_reason(error)}); write .safetensors, which hold weights '
                          'alone') from None
@@ -245,11 +247,6 @@ def _cache_folder() -> Path:
                          f'{given or "~/.cache"} ({getattr(error, "strerror", error)}); give '
                          'another folder in the variable XDG_CACHE_HOME') from None
     return folder
-
-
-def _axes(free: Collection[int]) -> str:
-    names = ['number of frames'] * (TIME[0] in free) + ['height and width'] * (SIZE[0] in free)
-    return ' or '.join(names)
 
 
 def _reason(error: BaseException) -> str:
