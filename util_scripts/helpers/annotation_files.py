@@ -34,13 +34,6 @@ class Listed(NamedTuple):
     path: str | None = None
 
 
-def add_video_type(parser: Parser) -> None:
-    """The flags of how frames are stored, for the scripts that had none in the 2020 code."""
-    parser.add_argument('--video_type', choices=list(STORAGES), default='jpg',
-                        help=VIDEO_TYPES)
-    add_frame_template(parser.add_argument)
-
-
 def lists_parser(command: str, description: str, files: str, frames: str, dst: str, dst_help: str
                  ) -> Parser:
     """The arguments of a script that makes annotation files from lists as published.
@@ -52,7 +45,9 @@ def lists_parser(command: str, description: str, files: str, frames: str, dst: s
     parser.add_argument('dir_path', type=Path, help=f'folder of {files}')
     parser.add_argument('video_path', type=Path, help=f'folder of the frames: {frames}')
     parser.add_argument(dst, type=Path, help=dst_help)
-    add_video_type(parser)
+    # The 2020 code had no flag for that here.
+    parser.add_argument('--video_type', choices=list(STORAGES), default='jpg', help=VIDEO_TYPES)
+    add_frame_template(parser.add_argument)
     return parser
 
 

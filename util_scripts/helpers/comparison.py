@@ -173,7 +173,10 @@ def plan(opts: Options, recipes: Mapping[str, Sequence[str]], folds: Sequence[Fo
                        for word in words]
                 run = Run(recipe, (*own, *shared, *run_words(opts, fold, seed, folder)), fold,
                           seed, folder)
-                check_words(run)
+                try:
+                    parse_opts(run.words)
+                except InputError as error:
+                    raise InputError(f'recipe {recipe}: {error}') from None
                 runs.append(run)
     return runs
 
@@ -188,13 +191,6 @@ def run_words(opts: Options, fold: Fold, seed: int, folder: Path) -> list[str]:
     # What is not done is left to the recipe.
     return [word for name, value in words.items() if value is not False
             for word in as_words(name, value)]
-
-
-def check_words(run: Run) -> None:
-    try:
-        parse_opts(run.words)
-    except InputError as error:
-        raise InputError(f'recipe {run.recipe}: {error}') from None
 
 
 def read_record(run: Run) -> dict[str, Any]:

@@ -118,7 +118,9 @@ def read_events(args: Namespace, video_ids: Collection[str]) -> tuple[list[Segme
         raise InputError(f'{args.result_path}: has no "events" by video; give {RESULT_FILE}')
     events, n_known = [], 0
     for name, entries in by_video.items():
-        video_id = _video_id(name, video_ids)
+        stem = PurePosixPath(name).stem
+        names = name, PurePosixPath(name).name, stem, stem.removeprefix('v_')
+        video_id = next((candidate for candidate in names if candidate in video_ids), None)
         if video_id is None:
             continue
         n_known += 1
@@ -132,12 +134,6 @@ def read_events(args: Namespace, video_ids: Collection[str]) -> tuple[list[Segme
                          f'subset {args.subset!r} of {args.ground_truth_path}; name files as the '
                          'ids there, or give --subset')
     return events, n_known
-
-
-def _video_id(name: str, video_ids: Collection[str]) -> str | None:
-    stem = PurePosixPath(name).stem
-    names = (name, PurePosixPath(name).name, stem, stem.removeprefix('v_'))
-    return next((candidate for candidate in names if candidate in video_ids), None)
 
 
 def _event(video_id: str, entry: Mapping[str, Any]) -> Segment:

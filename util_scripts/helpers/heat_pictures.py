@@ -31,8 +31,7 @@ from runtime.output import wrote
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
-from util_scripts.helpers.prediction import (Prediction, load_network, output_paths, predict_video,
-                                             say)
+from util_scripts.helpers.prediction import load_network, output_paths, predict_video, say
 from util_scripts.helpers.text import nearest_or_all
 from util_scripts.helpers.video_sources import Frame, Source, find_sources
 from util_scripts.helpers.video_writing import write_mp4
@@ -100,8 +99,10 @@ def heat_of_video(source: Source, network: Classifier, info: Any, *, class_name:
     mean = torch.stack([sums[place] / counts[place] if place in sums else none
                         for place in range(max(sums) + 1)])
     relative = mean / mean.max().clamp(min=1e-12)
-    return Heat(label, _score_of(prediction.result, label), relative.numpy(),
-                list(_scores(prediction, label)), prediction.end_sec, cam.module_name, len(mean))
+    scores = [((window['begin_sec'] + window['end_sec']) / 2, _score_of(window['result'], label))
+              for window in prediction.windows]
+    return Heat(label, _score_of(prediction.result, label), relative.numpy(), scores,
+                prediction.end_sec, cam.module_name, len(mean))
 
 
 def _maps_of_windows(frames: Iterable[Frame], cam: GradCam, info: Any, size: int, stride: int
@@ -118,11 +119,6 @@ def _maps_of_windows(frames: Iterable[Frame], cam: GradCam, info: Any, size: int
 
 def _score_of(result: list[dict[str, Any]], label: str) -> float:
     return next(entry['score'] for entry in result if entry['label'] == label)
-
-
-def _scores(prediction: Prediction, label: str) -> Iterator[tuple[float, float]]:
-    for window in prediction.windows:
-        yield (window['begin_sec'] + window['end_sec']) / 2, _score_of(window['result'], label)
 
 
 # ---------------------------------------------------------------- pictures

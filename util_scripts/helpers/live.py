@@ -72,25 +72,21 @@ class Live:
         print(json.dumps(line), flush=True)
 
 
-def _opener(args: Namespace) -> tuple[Callable[[], Video], str]:
-    """What opens the stream, and what it is called."""
-    if args.webcam is not None:
-        return (lambda: Webcam(args.webcam)), f'camera {args.webcam}'
-    address = args.files[0]
-    return (lambda: LiveVideo(address)), shown_address(address)
-
-
 def predict_stream(args: Namespace) -> int:
     """Predict on an address, the pipe or a camera; the exit status. Raises InputError."""
-    opener, name = _opener(args)
+    is_camera = args.webcam is not None
+    name = f'camera {args.webcam}' if is_camera else shown_address(args.files[0])
+
+    def opener() -> Video:
+        return Webcam(args.webcam) if is_camera else LiveVideo(args.files[0])
     network, info = load_network(args)
     prepare_outputs(args, info)
     opts = info.opts
-    is_pipe = args.files == [PIPE]
+    is_sent_once = is_camera or args.files == [PIPE]
     n_held = max(2 * opts.sample_duration, HELD_SEC * USUAL_FPS // opts.sample_t_stride)
     stream = Stream(opener, name, spatial_transform(opts, 'inference'), every=opts.sample_t_stride,
                     n_held=n_held, keeps_all=args.keep_all,
-                    reconnect_sec=0 if is_pipe or args.webcam is not None else args.reconnect,
+                    reconnect_sec=0 if is_sent_once else args.reconnect,
                     say=lambda line: say(line, sys.stderr))
     live = Live(stream, network, info, args)
     # Ctrl-C is the end of its video.

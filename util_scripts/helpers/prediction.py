@@ -246,12 +246,6 @@ def csv_rows(prediction: Prediction, timeline: bool) -> Iterator[tuple[Any, ...]
                    f'{entry["score"]:.6f}')
 
 
-def event_rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
-    """Rows of EVENT_COLUMNS."""
-    for event in prediction.events or ():
-        yield (prediction.path, *event.as_json().values())
-
-
 def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool,
               has_events: bool = False) -> None:
     """One row per label, or with `has_events` per event; control characters of names, and bytes
@@ -261,7 +255,8 @@ def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool,
             writer = csv.writer(file)
             writer.writerow(EVENT_COLUMNS if has_events else CSV_COLUMNS)
             for prediction in predictions:
-                rows = event_rows(prediction) if has_events else csv_rows(prediction, timeline)
+                rows = ((prediction.path, *event.as_json().values()) for event in
+                        prediction.events or ()) if has_events else csv_rows(prediction, timeline)
                 writer.writerows(map(one_line, row) for row in rows)
 
 
