@@ -184,21 +184,6 @@ def test_lists_of_labels(tmp_path):
     assert 'Average precision by class' in words and 'Confusion' not in words
 
 
-@pytest.mark.parametrize('make, said', [
-    (lambda folder: None, 'holds no train.log'),
-    (lambda folder: (folder / 'val.json').write_text('{"results": {}}'), 'give --annotation_path'),
-])
-def test_nothing_to_report(tmp_path, make, said):
-    make(tmp_path)
-    done = run_script('report', tmp_path)
-    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_no_such_folder(tmp_path):
-    done = run_script('report', tmp_path / 'none')
-    assert done.returncode == 2 and 'no such folder' in done.stderr
-
-
 # ---------------------------------------------------------------- numbers
 
 @pytest.mark.parametrize('n_right, n', [(0, 5), (3, 7), (159, 160), (5, 5), (500, 1000)])
