@@ -19,9 +19,9 @@ from runtime.output import note, to_stderr, warn, wrote
 from util_scripts.helpers.annotation_files import (count_frames, first_frame, missing_note,
                                                    training, write_json)
 from util_scripts.helpers.files import existing_folder
-from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
+from util_scripts.helpers.splits import draw_subsets, fold_path, group_reader
 from util_scripts.helpers.text import n_of, printable
-from util_scripts.helpers.video_lists import Line, Part, read_list
+from util_scripts.helpers.video_lists import Own, Part, read_list
 from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown_folder, is_video_file,
                                          report_left_out, video_stem)
 
@@ -101,8 +101,11 @@ def stem_of(path: Path, video_type: str) -> Path:
 
 
 def read_listed(path: Path, root: Path, group_of: Callable[[str], str]) -> list[Own]:
-    """Videos, or parts of videos, of a list; see video_lists. A label with | in it is a list."""
-    listed = [from_line(line, group_of) for line in read_list(path, root)]
+    """Videos, or parts of videos, of a list; see video_lists."""
+    listed = []
+    for video in read_list(path, root):
+        stem = video_stem(video.path.removesuffix('.hdf5').rstrip('/'))
+        listed.append(video._replace(path=stem, group=video.group or group_of(stem)))
     twice = [video.path for video, n in Counter(video._replace(label=None, group='', subset=None)
                                                 for video in listed).items() if n > 1]
     if twice:
@@ -128,14 +131,6 @@ def tell_of_torn_groups(path: Path, listed: Sequence[Own]) -> None:
     if torn:
         warn(f'{path}: videos of one group are in several subsets, such as those of {torn[0]} in '
              f'{" and ".join(sorted(subsets[torn[0]]))}: a network is judged on what it has seen')
-
-
-def from_line(line: Line, group_of: Callable[[str], str]) -> Own:
-    stem = video_stem(line.path.removesuffix('.hdf5').rstrip('/'))
-    label: str | list[str] | None = line.label or None
-    if '|' in line.label:  # each once; '|' alone is none
-        label = list(dict.fromkeys(filter(None, map(str.strip, line.label.split('|')))))
-    return Own(stem, label, line.group or group_of(stem), line.subset, line.part)
 
 
 def grouping(regex: str | None) -> Callable[[str], str]:

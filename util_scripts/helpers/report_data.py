@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation
-from opts import build_parser
+from opts import as_words, build_parser
 from runtime.errors import InputError
 from runtime.files import EVALUATION_NAME
 from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
@@ -132,17 +132,9 @@ def changed(options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 def command(options: Mapping[str, Any]) -> list[str]:
     """The words of a command line of main.py that has these options."""
-    words = ['python', 'main.py']
-    for name, (value, _) in changed(options).items():
-        if value is True:
-            words.append(f'--{name}')
-        elif name == 'inference_views' and value:
-            words += [f'--{name}', 'x'.join(map(str, value))]
-        elif isinstance(value, list):
-            words += [f'--{name}', *map(str, value)]
-        elif value is not None and value is not False:
-            words += [f'--{name}', str(value)]
-    return words
+    return ['python', 'main.py', *(
+        word for name, (value, default) in changed(options).items()
+        if value is not False or default for word in as_words(name, value))]
 
 
 def as_flag(name: str, value: Any) -> str:

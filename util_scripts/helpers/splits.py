@@ -5,35 +5,14 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from runtime.errors import InputError
-from util_scripts.helpers.video_lists import MEANINGS, Part, plain_name, read_rows
+from util_scripts.helpers.video_lists import MEANINGS, Own, plain_name, read_rows
 from util_scripts.helpers.videos import video_stem
 
 # So many random splits are tried, fewer for large sets, and the one nearest to the wanted share in
 # every class is taken.
 MAX_TRIES, MAX_PLACED = 100, 500_000
-
-
-class Own(NamedTuple):
-    """A video: path below the root without suffix, class, and what must stay together with it.
-
-    `label` may be a list of classes, of any length; None where it is not known. `subset` and `part`
-    are what a list says of them.
-    """
-
-    path: str
-    label: str | list[str] | None
-    group: str
-    subset: str | None = None
-    part: Part | None = None
-
-    @property
-    def labels(self) -> list[str]:
-        if self.label is None:
-            return []
-        return self.label if isinstance(self.label, list) else [self.label]
 
 
 def split(listed: Sequence[Own], share: float, seed: int) -> set[str]:

@@ -63,22 +63,32 @@ class Part(NamedTuple):
     fps: float | None
 
 
-class Line(NamedTuple):
-    """A line of a list: its number, and what its columns say. '' and None: nothing."""
+class Own(NamedTuple):
+    """A video: path below the root without suffix, class, and what must stay together with it.
 
-    number: int
+    `label` may be a list of classes, of any length; None where it is not known. `subset` and `part`
+    are what a list says of them.
+    """
+
     path: str
-    label: str
+    label: str | list[str] | None
     group: str
-    subset: str | None
-    part: Part | None
+    subset: str | None = None
+    part: Part | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        if self.label is None:
+            return []
+        return self.label if isinstance(self.label, list) else [self.label]
 
 
 Row = tuple[int, list[str]]
 
 
-def read_list(path: Path, root: Path) -> list[Line]:
-    """The lines of a list of videos, which lie below the folder `root`. Raises InputError."""
+def read_list(path: Path, root: Path) -> list[Own]:
+    """The lines of a list of videos, which lie below the folder `root`: paths as they are there,
+    and '' for a group that is not said. A label with | in it is a list. Raises InputError."""
     rows = read_rows(path, root, f'a CSV file of {FORM}')
     if not rows:
         raise InputError(f'{path}: the list is empty; write a line for each video, as {FORM}')
@@ -277,7 +287,7 @@ def malformed(path: Path, number: int, line: str, form: str) -> InputError:
     return files.malformed(path, number, line, form, is_published=False)
 
 
-def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
+def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Own:
     number, fields = row
     text = ','.join(fields)
     values = {name: fields[place] for name, place in columns.items() if place < len(fields)}
@@ -291,8 +301,11 @@ def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
     # Test videos may have no label.
     if not values.get('path') or not values.get('label') and subset != 'testing':
         raise malformed(path, number, text, FORM if len(columns) < 4 else 'with path and label')
-    return Line(number, _posix(path, number, values['path'], root), values.get('label', ''),
-                values.get('group', ''), subset, _part(path, number, values))
+    label: str | list[str] | None = values.get('label') or None
+    if '|' in (said := values.get('label', '')):  # each once; '|' alone is none
+        label = list(dict.fromkeys(filter(None, map(str.strip, said.split('|')))))
+    return Own(_posix(path, number, values['path'], root), label, values.get('group', ''), subset,
+               _part(path, number, values))
 
 
 def _posix(path: Path, number: int, name: str, root: Path) -> str:
