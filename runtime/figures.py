@@ -164,7 +164,7 @@ def label_frames(axes: Axes, frame_numbers: Sequence[int], width: int, strip_wid
                     list(map(str, frame_numbers)), fontsize=7, color=FAINT)
 
 
-def titled(axes: Axes, title: str, note: str) -> None:
+def titled(axes: Axes, title: str, note: str = '') -> None:
     """A title above a strip, and a note at its right end."""
     axes.set_title(drawable(title), loc='left', fontsize=10, pad=3, color=INK)
     axes.set_title(drawable(note), loc='right', fontsize=8, pad=3, color=FAINT)
@@ -193,6 +193,6 @@ def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8,
     figure, all_axes = strips_figure(strips)
     own_numbers = frame_numbers or [range(1, clips.shape[2] + 1)] * len(clips)
     for axes, strip, title, own in zip(all_axes, strips, titles, own_numbers):
-        axes.set_title(drawable(title), loc='left', fontsize=10, pad=3, color=INK)
+        titled(axes, title)
         label_frames(axes, [own[number] for number in numbers], clips.shape[-1], strip.shape[1])
     return figure

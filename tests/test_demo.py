@@ -267,7 +267,7 @@ def finished_run(dst):
 @pytest.mark.slow
 def test_the_report_is_that_of_the_result_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, 'commands', lambda *_: {'all': ['-c', 'pass']})
-    monkeypatch.setattr(demo, 'run_stage', lambda *_: finished_run(tmp_path) or 1.5)
+    monkeypatch.setattr(demo, 'run_stage', lambda _: finished_run(tmp_path) or 1.5)
     assert demo.main(['--dst', str(tmp_path), '--seed', '4']) == 0
     report = json.loads((tmp_path / 'results' / 'demo.json').read_text())
     assert report['accuracy'] == 15 / 16 and report['n_videos'] == 16 and report['seed'] == 4

@@ -19,8 +19,8 @@ from opts import Options
 from runtime.figures import evenly, film_strip
 from runtime.files import write_text
 from runtime.logs import Progress
-from util_scripts.helpers.html_page import (Cell, contents, data_uri, page, scrolling, section,
-                                            table, text, without_empty)
+from util_scripts.helpers.html_page import (Cell, data_uri, page, scrolling, table, text,
+                                            without_empty)
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.near_duplicates import FRAMES, Near, hashes, near_duplicates
 from util_scripts.helpers.text import n_of
@@ -228,6 +228,4 @@ def write_page(path: Path, opts: Options, records_by_split: Mapping[str, Any],
         ('On both sides of the split', pairs_html(pairs), 'pairs'),
         ('Classes', classes_html(records_by_split), 'classes'),
         ('What the network sees', sheet_html(opts, records_by_split), 'clips')]
-    body = contents([(title, anchor) for title, _, anchor in sections])
-    body += '\n'.join(section(*entry) for entry in sections)
-    write_text(path, page(f'Data of {opts.annotation_path.name}', body))
+    write_text(path, page(f'Data of {opts.annotation_path.name}', sections))

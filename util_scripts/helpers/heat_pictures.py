@@ -31,7 +31,7 @@ from runtime.output import wrote
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
-from util_scripts.helpers.prediction import load_network, output_paths, predict_video, say
+from util_scripts.helpers.prediction import batches, load_network, output_paths, predict_video, say
 from util_scripts.helpers.text import nearest_or_all
 from util_scripts.helpers.video_sources import Frame, Source, find_sources
 from util_scripts.helpers.video_writing import write_mp4
@@ -108,10 +108,7 @@ def heat_of_video(source: Source, network: Classifier, info: Any, *, class_name:
 def _maps_of_windows(frames: Iterable[Frame], cam: GradCam, info: Any, size: int, stride: int
                      ) -> Iterator[tuple[list[Frame], torch.Tensor]]:
     """(window, (T, h, w) heat: of each of its frames, in the places of the map) of each window."""
-    windows = stream_windows(frames, size, stride)
-    while batch := list(islice(windows, BATCH_SIZE)):
-        clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
-                             for window in batch])
+    for batch, clips in batches(stream_windows(frames, size, stride), BATCH_SIZE):
         heat = cam(info.normalize(clips.to(cam.device))).cpu().float()
         along_time = F.interpolate(heat.unsqueeze(1), (size, *heat.shape[2:]), mode='trilinear')
         yield from zip(batch, along_time[:, 0])

@@ -14,9 +14,9 @@ from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
 from runtime.figures import evenly
 from runtime.output import warn, wrote
-from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
-                                             count_confusions, precisions, read_results, read_truth)
-from util_scripts.helpers.files import existing_folder, make_folder, told_apart
+from util_scripts.helpers.evaluation import (Scores, Truth, confused_lines, count_confusions,
+                                             precisions, read_both)
+from util_scripts.helpers.files import existing_folder, make_folder
 from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
 from util_scripts.helpers.text import n_of, printable
@@ -131,11 +131,8 @@ def draw_lists_of_labels(truth: Truth, scores: Scores, class_names: Sequence[str
 
 def draw_results(args: Namespace) -> None:
     """Draw what the flags of `plot_results` name, and print what was confused and drawn."""
-    subset = SUBSETS.get(args.subset, args.subset)
-    with told_apart(args.ground_truth_path, args.result_path):
-        class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
-    scores, _ = read_results(args.result_path, truth, len(class_names), 1, has_lists)
-    check_overlap(truth, scores, class_names, args)
+    class_names, truth, has_lists, scores, _ = read_both(args.ground_truth_path,
+                                                         args.result_path, args.subset)
     folder = args.output or args.result_path.parent
     make_folder(folder)
     draw = draw_lists_of_labels if has_lists else draw_single_labels
@@ -144,7 +141,7 @@ def draw_results(args: Namespace) -> None:
         find_mistakes = surest_wrong if has_lists else worst_mistakes
         mistakes = spread(find_mistakes(truth, scores), args.groups)
         clips = mistaken_clips(mistakes, truth, read_annotation(args.ground_truth_path), args,
-                               subset)
+                               SUBSETS.get(args.subset, args.subset))
         if clips:
             draw_clips(clips, folder / 'mistakes.png')
             drawn.append('mistakes.png')

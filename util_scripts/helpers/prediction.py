@@ -78,10 +78,9 @@ def scored(windows: Iterable[Sequence[Frame]], fps: float, network: nn.Module, i
            ) -> Iterator[Window]:
     """As `classify`, of windows that are cut already."""
     device = next(network.parameters()).device
-    windows = iter(windows)
-    while (batch := list(itertools.islice(windows, batch_size))) and not is_stopped():
-        clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
-                             for window in batch])
+    for batch, clips in batches(windows, batch_size):
+        if is_stopped():
+            return
         with torch.inference_mode():
             logits = network(info.normalize(clips.to(device)))
         found = finite_or_nan(info.scores(logits.float()), logits).cpu()
@@ -89,6 +88,15 @@ def scored(windows: Iterable[Sequence[Frame]], fps: float, network: nn.Module, i
             first, last = window[0], max(window, key=lambda frame: frame.number)
             yield Window((first.number, last.number + 1), first.begin_sec,
                          last.begin_sec + 1 / fps, scores)
+
+
+def batches(windows: Iterable[Sequence[Frame]], size: int
+            ) -> Iterator[tuple[list[Sequence[Frame]], torch.Tensor]]:
+    """(windows, their clips (N, C, T, H, W)), up to `size` of them at once."""
+    windows = iter(windows)
+    while batch := list(itertools.islice(windows, size)):
+        yield batch, torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
+                                  for window in batch])
 
 
 def _until(frames: Iterable[Frame], is_stopped: Callable[[], object]) -> Iterator[Frame]:

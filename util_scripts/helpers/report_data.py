@@ -13,7 +13,7 @@ from datasets.annotations import SUBSETS, read_annotation
 from opts import as_words, build_parser
 from runtime.errors import InputError
 from runtime.files import EVALUATION_NAME
-from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
+from util_scripts.helpers.evaluation import Scores, Truth, read_both
 from util_scripts.helpers.files import existing_folder, read_json
 from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
 from util_scripts.helpers.neighbours import group_numbers
@@ -105,11 +105,8 @@ def _read_results(path: Path, options: list[dict[str, Any]], args: Namespace) ->
         raise InputError(f'{path.parent}: has no opts.json that names the annotation file; give '
                          '--annotation_path')
     subset = SUBSETS.get(path.stem, path.stem)
-    class_names, truth, has_lists = read_truth(Path(annotation_path), subset,
-                                               bool(newest.get('multi_label')))
-    scores, _ = read_results(path, truth, len(class_names), 1, has_lists)
-    check_overlap(truth, scores, class_names, Namespace(
-        result_path=path, ground_truth_path=annotation_path, subset=subset))
+    class_names, truth, has_lists, scores, _ = read_both(
+        Path(annotation_path), path, subset, multi_label=bool(newest.get('multi_label')))
     return Results(path, subset, class_names, truth, scores, has_lists,
                    _groups(list(truth), args.groups))
 

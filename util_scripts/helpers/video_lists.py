@@ -9,6 +9,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,7 @@ class Own(NamedTuple):
 
 
 Row = tuple[int, list[str]]
+malformed = partial(files.malformed, is_published=False)  # of a list that the user wrote
 
 
 def read_list(path: Path, root: Path) -> list[Own]:
@@ -281,11 +283,6 @@ def _guessed_columns(path: Path, rows: Sequence[Row], root: Path) -> dict[str, i
 
 
 # ---------------------------------------------------------------- what a line says
-
-def malformed(path: Path, number: int, line: str, form: str) -> InputError:
-    """That of `files`, of a list that the user wrote."""
-    return files.malformed(path, number, line, form, is_published=False)
-
 
 def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Own:
     number, fields = row
