@@ -175,7 +175,10 @@ BUSY = Outcome('busy')  # another run is making these frames
 
 def extract_shared(job: Job) -> Outcome:
     """`extract`, unless another run has made the frames, or makes them now: BUSY, without a wait
-    for it if the job does not wait."""
+    for it if the job does not wait.
+
+    A full disk raises OSError, since every other video would fail as well.
+    """
     try:
         job.destination.parent.mkdir(parents=True, exist_ok=True)
         with lock(lock_path(job.destination), waits=job.waits) as is_held:
@@ -186,14 +189,13 @@ def extract_shared(job: Job) -> Outcome:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
-        return Outcome('failed', write_failure(error, job.destination))
+        is_taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+        return Outcome('failed', f'{job.destination} holds files but no frames: move it away'
+                       if is_taken else reason(error))
 
 
 def extract(job: Job) -> Outcome:
-    """Job -> Outcome. The destination appears complete or not at all.
-
-    A full disk raises OSError, since every other video would fail as well.
-    """
+    """Job -> Outcome. The destination appears complete or not at all. Raises OSError."""
     temporary = temporary_path(job.destination)
     remove(temporary)
     try:
@@ -206,10 +208,6 @@ def extract(job: Job) -> Outcome:
         job.storage.write_record(temporary, source | job.storage.contents(temporary)
                                  | ({DAMAGE: damage} if damage else {}))
         job.storage.put(temporary, job.destination)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise
-        return Outcome('failed', write_failure(error, job.destination))
     except (VideoError, av.error.FFmpegError) as error:
         return Outcome('failed', reason(error))
     finally:
@@ -257,12 +255,6 @@ def short_side(job: Job) -> int | None:
         return min(simplejpeg.decode_jpeg_header(job.storage.first_image(job.destination))[:2])
     except ValueError:
         return None
-
-
-def write_failure(error: OSError, destination: Path) -> str:
-    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-        return f'{destination} holds files but no frames: move it away'
-    return reason(error)
 
 
 def temporary_path(destination: Path) -> Path:
