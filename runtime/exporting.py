@@ -158,8 +158,11 @@ def store_as_half(model: Any) -> None:
         info for info in shapes if info.name not in {tensor.name for tensor in large})
 
 
-def write_onnx(path: Path, model: Any, record: Mapping[str, Any]) -> None:
+def write_onnx(path: Path, model: Any, record: Mapping[str, Any], *, is_half: bool = False
+               ) -> None:
     """Write an ONNX model with the record inside. Raises OSError."""
+    if is_half:
+        store_as_half(model)
     onnx = extra('onnx', 'export to ONNX')
     onnx.helper.set_model_props(model, {
         **{entry.key: entry.value for entry in model.metadata_props if entry.key != RECORD},
@@ -206,6 +209,9 @@ def _save(model: Any, path: Path, is_half: bool = False) -> None:
         openvino.save_model(model, path, compress_to_fp16=is_half)
     except RuntimeError:  # it does not say more
         raise OSError(errno.EIO, 'OpenVINO cannot write there') from None
+
+
+WRITERS: dict[str, Callable[..., None]] = {'.onnx': write_onnx, '.xml': write_openvino}
 
 
 # ---------------------------------------------------------------- OpenVINO for a checkpoint

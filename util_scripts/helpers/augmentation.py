@@ -15,10 +15,10 @@ from datasets.videodataset import Batch, VideoDataset, collate
 from opts import AUGMENTATION_FLAGS, Options, replace
 from runtime.errors import InputError
 from runtime.figures import clips_figure, save_figure
-from runtime.output import note, wrote
+from runtime.output import note, printable, wrote
 from temporal_transforms import as_clips
 from util_scripts.helpers.files import make_folder
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 # Flags that change training clips; those that are given are named.
 SHOWN_FLAGS = ('train_crop', 'train_crop_min_scale', 'train_crop_min_ratio', 'train_t_crop',

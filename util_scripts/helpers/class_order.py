@@ -18,10 +18,10 @@ from datasets.annotations import SUBSETS
 from runtime.arguments import command_line
 from runtime.errors import InputError
 from runtime.files import write_text
-from runtime.output import wrote
+from runtime.output import printable, wrote
 from util_scripts.helpers.evaluation import read_results, read_truth
 from util_scripts.helpers.files import told_apart
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 # Scores below it are taken for it: that a network is wrong for once is not worth more than this,
 # and results that hold the best few classes alone leave the others out.

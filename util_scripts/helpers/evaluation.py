@@ -17,9 +17,8 @@ from metrics import (average_precisions, confusion_of_pairs, mean_of_classes, mo
                      topk_any_hits, topk_hits_by_class)
 from runtime.errors import InputError
 from runtime.files import write_text
-from runtime.output import wrote
+from runtime.output import printable, wrote
 from util_scripts.helpers.files import read_json, told_apart
-from util_scripts.helpers.text import printable
 
 Key = TypeVar('Key')
 RESULT_FILE = 'a result file of main.py --inference'

@@ -18,8 +18,9 @@ import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from runtime.errors import InputError
+from runtime.output import printable
 from util_scripts.helpers.files import read_json, told_apart
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 OVERLAPS = tuple(round(0.5 + 0.05 * number, 2) for number in range(10))
 RESULT_FILE = 'events of util_scripts.predict --events --json'

@@ -27,7 +27,7 @@ from models.exported import ExportedNetwork
 from opts import Options, replace
 from runtime.engines import contents_of, extra, quiet
 from runtime.errors import InputError
-from runtime.exporting import write_onnx, write_openvino
+from runtime.exporting import WRITERS
 from runtime.files import write_json
 from runtime.output import is_quiet, note
 from tasks import TASKS
@@ -247,14 +247,6 @@ def in_float(path: Path) -> tuple[str, ...]:
                  and op.input_value(1).get_node().get_type_name() == 'Constant')
 
 
-def write(path: Path, model: Any, what: Exported) -> None:
-    """Write a quantised model. Raises OSError."""
-    if path.suffix == '.onnx':
-        write_onnx(path, model, what.record)
-    else:
-        write_openvino(path, model, what.record)
-
-
 # ---------------------------------------------------------------- measuring
 
 def turns(runs: Sequence[Callable[[torch.Tensor], torch.Tensor]], clips: torch.Tensor,
@@ -292,7 +284,7 @@ def versions(path: Path, what: Exported, data: Data, clips: Sequence[np.ndarray]
         made = folder / f'{number}{path.suffix}'
         model = (quantiser.controlled(data, args.max_drop, names)
                  if name == INT8 and args.accuracy_control else quantiser.quantised(names))
-        write(made, model, what)
+        WRITERS[path.suffix](made, model, what.record)
         found[name] = made, 'fp32'
     return found
 

@@ -1,12 +1,11 @@
 """Predictions on streams: what is said as it happens, and nothing that grows with time."""
 
 import json
+import resource
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -103,9 +102,12 @@ def _report(live: Live, stream: Stream, args: Namespace) -> int:
     to = sys.stderr if args.events else sys.stdout
     for entry in live.prediction.result:
         say(f'    {entry["score"]:.3f}  {entry["label"]}', to)
-    counts = asdict(stream.counts)
-    say(f'{stream.name}: {counts["frames"]} frames in, {counts["dropped"]} dropped, '
-        f'{live.collected.n_windows} windows, {counts["connections"]} connections{_memory()}', to)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    megabytes = peak / (1e6 if sys.platform == 'darwin' else 1e3)
+    counts = stream.counts
+    say(f'{stream.name}: {counts.frames} frames in, {counts.dropped} dropped, '
+        f'{live.collected.n_windows} windows, {counts.connections} connections, {megabytes:.0f} MB '
+        'of memory at the most', to)
     if args.json:
         write_json(args.json, predictions, failures, args.timeline)
     if args.csv:
@@ -118,12 +120,3 @@ def _report(live: Live, stream: Stream, args: Namespace) -> int:
     for source, why in failures.items():
         say(f'failed: {source}: {why}', sys.stderr)
     return 1 if failures else 0
-
-
-def _memory() -> str:
-    """, 412 MB of memory at the most: of this process, where the system says it."""
-    with suppress(ImportError):
-        import resource
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return f', {peak / (1e6 if sys.platform == "darwin" else 1e3):.0f} MB of memory at the most'
-    return ''

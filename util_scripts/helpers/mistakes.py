@@ -13,13 +13,13 @@ from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_
 from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
 from runtime.figures import evenly
-from runtime.output import warn, wrote
+from runtime.output import printable, warn, wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, confused_lines, count_confusions,
                                              precisions, read_both)
 from util_scripts.helpers.files import existing_folder, make_folder
 from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 FRAMES_A_STRIP = 8
 Mistake = tuple[str, str, float]  # video id, label, score

@@ -15,12 +15,12 @@ from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import FrameError, Hdf5Flow, JpgFrames
 from datasets.video import Video, VideoError, find_video
 from runtime.errors import InputError
-from runtime.output import note, to_stderr, warn, wrote
+from runtime.output import note, printable, to_stderr, warn, wrote
 from util_scripts.helpers.annotation_files import (count_frames, first_frame, missing_note,
                                                    training, write_json)
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import draw_subsets, fold_path, group_reader
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 from util_scripts.helpers.video_lists import Own, Part, read_list
 from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown_folder, is_video_file,
                                          report_left_out, video_stem)

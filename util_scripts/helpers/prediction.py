@@ -35,7 +35,7 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
 from runtime.logs import Progress
-from runtime.output import for_stderr, note, one_line, wrote
+from runtime.output import for_stderr, note, one_line, printable, wrote
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
@@ -43,7 +43,7 @@ from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Ru
                                          event_lines, finished, in_order)
 from util_scripts.helpers.files import make_folder, make_place, read_json, read_lines, read_text
 from util_scripts.helpers.kept_windows import KeptWindows, Window
-from util_scripts.helpers.text import n_of, nearest_or_all, printable
+from util_scripts.helpers.text import n_of, nearest_or_all
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
                                                 paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4

@@ -1,6 +1,7 @@
 """Clocks, rows of a table and peak rates of GPUs, for measurements of speed."""
 
 import re
+import resource
 import time
 from typing import NamedTuple
 
@@ -43,7 +44,6 @@ def now() -> np.ndarray:
 
 def now_of_children() -> np.ndarray:
     """As `now`, but of the processes that this one started and that have ended."""
-    import resource  # here, because Windows has none
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return np.array([time.perf_counter(), usage.ru_utime + usage.ru_stime])
 
