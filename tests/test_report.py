@@ -8,7 +8,6 @@ import subprocess
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from tests.helpers import run_script
 from tests.tiny_data import CLASSES, run_main
@@ -185,12 +184,6 @@ def test_lists_of_labels(tmp_path):
 
 
 # ---------------------------------------------------------------- numbers
-
-@pytest.mark.parametrize('n_right, n', [(0, 5), (3, 7), (159, 160), (5, 5), (500, 1000)])
-def test_wilson(n_right, n):
-    expected = binomtest(n_right, n).proportion_ci(method='wilson')
-    assert wilson(n_right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
 
 def test_groups_that_are_alike_make_the_interval_wide(seed):
     """Of groups whose videos are all right or all wrong there are as many as groups, not videos."""

@@ -65,15 +65,10 @@ def average_precision(events: Sequence[Segment], instances: Sequence[Segment],
                     & ~is_right[:, place])
             is_right[:, place] |= wins
             is_taken[:, numbers[i]] |= wins
-    return np.array([_area(row, len(instances)) for row in is_right])
-
-
-def _area(is_right: np.ndarray, n_instances: int) -> float:
-    """The area under the monotonic precision by recall; is_right: (n,) of events, surest first."""
-    n_right = is_right.cumsum()
-    precision = n_right / np.arange(1, len(is_right) + 1)
-    best_after = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(best_after[is_right].sum() / n_instances)
+    # The area under the precision, made monotonic, by recall.
+    precision = is_right.cumsum(axis=1) / np.arange(1, len(order) + 1)
+    best_after = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (best_after * is_right).sum(axis=1) / len(instances)
 
 
 def mean_average_precisions(events: Sequence[Segment], instances: Sequence[Segment],

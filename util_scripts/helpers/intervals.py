@@ -1,22 +1,16 @@
 """How sure an accuracy is: 95 % intervals of shares, of single videos and of groups of them."""
 
-import math
-
 import numpy as np
+from scipy.stats import binomtest
 
-Z = 1.959964  # of 95 %
 N_DRAWS = 2000
 
 
 def wilson(n_right: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share of `n` independent videos: Wilson, "Probable Inference, the Law
-    of Succession, and Statistical Inference", 1927. (0, 1) of none."""
-    if not n:
-        return 0.0, 1.0
-    share, z2 = n_right / n, Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    of Succession, and Statistical Inference", 1927."""
+    interval = binomtest(n_right, n).proportion_ci(method='wilson')
+    return float(interval.low), float(interval.high)
 
 
 def by_group(is_right: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -113,18 +113,14 @@ def curves_html(runs: Sequence[RunData]) -> str:
                                      ] * any('validation' in run.logs for run in runs)
     return (f'{key(names)}<div class="charts">{"".join(charts)}</div>'
             f'<p class="note">{" ".join(notes)}</p>'
-            + ''.join(folded(f'the numbers of {run.name}: {log}', _log_table(logs))
+            + ''.join(folded(f'the numbers of {run.name}: {log}', table(list(logs), [
+                [Cell(f'{value:.0f}' if value == np.round(value) else f'{value:.6g}', value)
+                 for value in row] for row in zip(*logs.values())]))
                       for run in runs for log, logs in run.logs.items()))
 
 
 def _look(number: int, log: str, n_runs: int) -> int:
     return number if n_runs > 1 else int(log == 'training')
-
-
-def _log_table(log: Any) -> str:
-    rows = [[Cell(f'{value:.0f}' if value == np.round(value) else f'{value:.6g}', value)
-             for value in row] for row in zip(*log.values())]
-    return table(list(log), rows)
 
 
 # ---------------------------------------------------------------- one run
