@@ -58,10 +58,8 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     splits, labels = read_splits(existing_folder(args.dir_path, f'the folder of {FILES}'))
-    write_annotations({args.dst_dir_path / f'hmdb51_{number}.json': listed
-                       for number, listed in splits.items()},
-                      labels, args.video_path, args.video_type,
-                      args.frame_template)
+    write_annotations(args, {args.dst_dir_path / f'hmdb51_{number}.json': listed
+                             for number, listed in splits.items()}, labels)
 
 
 if __name__ == '__main__':

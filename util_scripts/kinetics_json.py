@@ -108,8 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # In the order of the training list, as the networks released for Kinetics have their classes.
     labels = list(dict.fromkeys(video.label for video in listed
                                 if video.subset == 'training' and video.label is not None))
-    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type,
-                      args.frame_template)
+    write_annotations(args, {args.dst_path: listed}, labels)
 
 
 if __name__ == '__main__':

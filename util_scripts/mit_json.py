@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = args.dir_path / name
         if subset != 'testing' or path.exists():
             listed += read_list(path, subset, set(labels))
-    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type,
-                      args.frame_template)
+    write_annotations(args, {args.dst_path: listed}, labels)
 
 
 if __name__ == '__main__':

@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     labels = read_labels(args.dir_path / 'classInd.txt')
     splits = {args.dst_path / f'ucf101_{number}.json': listed
               for number, listed in read_splits(args.dir_path, labels).items()}
-    write_annotations(splits, labels, args.video_path, args.video_type,
-                      args.frame_template)
+    write_annotations(args, splits, labels)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,12 +122,15 @@ def make_database(listed: Iterable[Listed], counts: Mapping[str, int], first: in
     return database
 
 
-def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[str],
-                      video_path: Path, video_type: str, template: str | None = None) -> None:
+def write_annotations(args: Namespace, splits: Mapping[Path, Sequence[Listed]],
+                      labels: Sequence[str]) -> None:
     """Count frames and write one annotation file per split, {path: [Listed]}, each told in a line.
+
+    args: has video_path, video_type and frame_template
 
     Raises InputError where no video of any split has frames below `video_path`: none is written.
     """
+    video_path, video_type, template = args.video_path, args.video_type, args.frame_template
     existing_folder(video_path, 'the folder of the frames')
     counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
                                                    for video in listed), template)

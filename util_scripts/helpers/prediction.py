@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -420,18 +421,14 @@ class Predicting:
         if source in self._subtitles:
             write_text(self._subtitles[source], as_webvtt(prediction.events or ()))
             self.written.append(self._subtitles[source])
-        if source in self._targets and prediction.is_whole:
-            self._annotate(source, prediction)
-
-    def _annotate(self, source: Source, prediction: Prediction) -> None:
-        target = self._targets[source]
-        try:
-            trouble = annotate(source, prediction, target, self._is_stopped)
-        except Stopped:
+        target = self._targets.get(source)
+        if target is None or not prediction.is_whole:
             return
-        self.written.append(target)
-        if trouble:
-            say(f'warning: {target}: sound is missing or ends early ({trouble})', sys.stderr)
+        with suppress(Stopped):
+            trouble = annotate(source, prediction, target, self._is_stopped)
+            self.written.append(target)
+            if trouble:
+                say(f'warning: {target}: sound is missing or ends early ({trouble})', sys.stderr)
 
     def _on_window(self, window: dict[str, Any]) -> None:
         self._n_clips += 1

@@ -67,11 +67,11 @@ def run_side_by_side(jobs: Iterable[Job], n_jobs: int, on_begin: Callable[[Job],
     After `max_minutes` those that run are asked to stop; so they are at a request to stop, which
     then raises Stopped.
     """
-    waiting, running, ended = list(jobs), list[Running](), set[str]()
+    waiting, running, ended, is_cut = list(jobs), list[Running](), set[str](), False
     n_jobs = min(n_jobs or n_processors(), max(1, len(waiting)))
     environment = {'OMP_NUM_THREADS': str(max(1, n_processors() // n_jobs)),
                    'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}
-    end, is_cut = time.monotonic() + 60 * max_minutes, False
+    end = time.monotonic() + 60 * max_minutes
     with Progress(len(waiting), 'runs', unit='run') as progress, StopSignals() as stop:
         while waiting or running:
             if stop.signum or time.monotonic() > end:
