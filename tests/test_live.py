@@ -1,11 +1,14 @@
 """Streams: what is lost and what is not, cut and back, other sizes, events as they happen."""
 
+import array
+import fcntl
 import http.server
 import json
 import os
 import random
 import re
 import signal
+import termios
 import threading
 import time
 from functools import partial
@@ -224,9 +227,11 @@ def test_ctrl_c_ends_a_pipe_that_says_nothing(trained, tmp_path):  # noqa: F811
     os.mkfifo(pipe)
     process = start_command('util_scripts.predict', ['-', '--weights', trained, '--no_cuda'],
                             output, stdin=pipe)
-    with open(pipe, 'wb'):
-        wait_for(lambda: output.read_text(), process)  # the network is there
-        time.sleep(0.5)
+    with open(pipe, 'wb', buffering=0) as sender:
+        sender.write(b'\0')
+        n_unread = array.array('i', [1])
+        wait_for(lambda: not (fcntl.ioctl(sender, termios.FIONREAD, n_unread) or n_unread[0]),
+                 process)  # it is read from, and waits for more
         os.kill(process.pid, signal.SIGINT)
         process.join(LIMIT_SEC)
     assert process.exitcode == 0 and 'Traceback' not in output.read_text()
