@@ -56,17 +56,11 @@ def read_truth(path: Path, subset: str, multi_label: bool = False
     if not any(truth.values()):
         raise InputError(f'{path}: none of the {len(entries)} videos of subset {subset!r} has a '
                          'label; name a subset that is labelled with --subset')
-    if has_lists:
-        check_labels(path, truth, annotation.class_names)
-    return annotation.class_names, truth, has_lists
-
-
-def check_labels(path: Path, truth: Truth, class_names: Sequence[str]) -> None:
-    """Raise InputError for a label that is no class."""
-    for video_id, labels in truth.items():
-        for label in labels.difference(class_names):
+    for video_id, labels in truth.items() if has_lists else ():
+        for label in labels.difference(annotation.class_names):
             raise InputError(f'{path}: video {video_id!r}: label {label!r} is not in "labels"; add '
                              'it there or mend the video\'s label')
+    return annotation.class_names, truth, has_lists
 
 
 # ---------------------------------------------------------------- what was predicted

@@ -304,18 +304,13 @@ def quantise(path: Path, what: Exported, data: Data) -> Quantised:
         print(result.table(), flush=True)
         check_drop(result, what, found)
         if what.args.accuracy_control:
-            print(control_said(result.kept), flush=True)
+            names = result.kept
+            print(f'--accuracy_control: keeps {", ".join(names)} in floating point; the same '
+                  f'without a search: --keep_float {" ".join(names)}' if names else
+                  '--accuracy_control: no layer has to stay in floating point', flush=True)
         for made in Path(folder).glob(f'{int8_file.stem}.*'):
             shutil.copyfile(made, path.with_suffix(made.suffix))
     return result
-
-
-def control_said(kept: Sequence[str]) -> str:
-    """Which layers the accuracy control kept, and how to keep them without it."""
-    if not kept:
-        return '--accuracy_control: no layer has to stay in floating point'
-    return (f'--accuracy_control: keeps {", ".join(kept)} in floating point; the same without a '
-            f'search: --keep_float {" ".join(kept)}')
 
 
 def measure(what: Exported, data: Data, found: Mapping[str, tuple[Path, str]]) -> tuple[Row, ...]:

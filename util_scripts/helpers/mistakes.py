@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_annotation,
                                   taxonomy_records)
 from datasets.frames import FrameError, make_reader, video_path
@@ -74,14 +72,6 @@ def find_records(annotation: Annotation, subset: str, root: Path, reader: Any
     return records, {records.video_ids[i]: i for i in range(len(records))}
 
 
-def read_strip(records: Any, i: int, root: Path, reader: Any) -> tuple[np.ndarray, list[int]]:
-    """(frames (T, H, W, 3), their numbers): some of a video, evenly placed. Raises FrameError."""
-    frames = records.frames(i)
-    numbers = [frames[place] for place in evenly(0, len(frames) - 1, FRAMES_A_STRIP)]
-    path = video_path(root, records.paths[i], reader.suffix)
-    return reader.read(path, numbers).permute(0, 2, 3, 1).numpy(), numbers
-
-
 def mistaken_clips(mistakes: list[Mistake], truth: Truth, annotation: Annotation, args: Namespace,
                    subset: str) -> list[Clip]:
     """A `Clip` for each of the worst mistakes whose frames can be read, up to --n_mistakes."""
@@ -94,12 +84,15 @@ def mistaken_clips(mistakes: list[Mistake], truth: Truth, annotation: Annotation
         if len(clips) == args.n_mistakes:
             break
         try:
-            frames, frame_numbers = read_strip(records, numbers[video_id], root, reader)
+            i = numbers[video_id]
+            of_video = records.frames(i)
+            shown = [of_video[place] for place in evenly(0, len(of_video) - 1, FRAMES_A_STRIP)]
+            frames = reader.read(video_path(root, records.paths[i], reader.suffix), shown)
         except (KeyError, FrameError) as missing:
             error = error or missing
             continue
         names = ', '.join(sorted(truth[video_id])) or 'no label'
-        clips.append(Clip(frames, frame_numbers, names, label, score, video_id))
+        clips.append(Clip(frames.permute(0, 2, 3, 1).numpy(), shown, names, label, score, video_id))
     if mistakes and not clips:
         raise InputError(f'{root}: no frames of any of the {len(mistakes)} mistakes can be read; '
                          f'the first: {error}')

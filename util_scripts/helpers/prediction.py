@@ -507,17 +507,11 @@ def predict_files(args: Namespace) -> int:
     if work.written or outputs:
         wrote(*work.written, *outputs)
     if stop.signum:
-        raise Stopped(stop.signum, _stopped_line(stop.signum, outputs))
+        kept_where = (f'what was found so far is in {", ".join(map(str, outputs))}, and the same '
+                      'command goes on' if outputs else 'nothing is kept without --json or --csv')
+        raise Stopped(stop.signum, f'stopped by {signal.Signals(stop.signum).name}; {kept_where}')
     kept.remove()
     return _report(work)
-
-
-def _stopped_line(signum: int, outputs: Sequence[Path]) -> str:
-    name = signal.Signals(signum).name
-    if not outputs:
-        return f'stopped by {name}; nothing is kept without --json or --csv'
-    return (f'stopped by {name}; what was found so far is in {", ".join(map(str, outputs))}, and '
-            'the same command goes on')
 
 
 def _report(work: Predicting) -> int:

@@ -61,13 +61,12 @@ class RunData:
 
 def read_runs(args: Namespace) -> list[RunData]:
     """A RunData per folder of `report`. Raises InputError."""
-    for folder in args.folders:
-        existing_folder(folder, 'the --result_path of a run')
     return [_read_run(folder, name, args)
             for folder, name in zip(args.folders, run_names(args.folders))]
 
 
 def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
+    existing_folder(folder, 'the --result_path of a run')
     has_logs = any((folder / log).exists() for log in LOGS.values())
     options = list(_options(folder))
     path, of_results = _result_path(folder, options), options
