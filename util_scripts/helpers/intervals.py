@@ -13,7 +13,7 @@ def wilson(n_right: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def by_group(is_right: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def by_group(is_right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of a share where the videos of a group are alike, as those of one
     recording: groups are drawn with replacement (bootstrap; Efron, 1979), percentiles 2.5 and 97.5.
 
@@ -22,7 +22,7 @@ def by_group(is_right: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[f
     _, numbers = np.unique(groups, return_inverse=True)
     right, total = (np.bincount(numbers, weights).astype(float)
                     for weights in (is_right, np.ones(len(numbers))))
-    drawn = np.random.default_rng(seed).integers(0, len(total), (N_DRAWS, len(total)))
+    drawn = np.random.default_rng(0).integers(0, len(total), (N_DRAWS, len(total)))
     shares = right[drawn].sum(axis=1) / total[drawn].sum(axis=1)
     low, high = np.percentile(shares, [2.5, 97.5])
     return float(low), float(high)

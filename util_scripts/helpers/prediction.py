@@ -236,10 +236,10 @@ def as_lines(prediction: Prediction, timeline: bool) -> list[str]:
     return lines
 
 
-def window_line(window: dict[str, Any], n_labels: int = DRAWN_LABELS) -> str:
+def window_line(window: dict[str, Any]) -> str:
     """    0.00 -   0.64 s  0.912 run  0.050 walk"""
     named = '  '.join(f'{entry["score"]:.3f} {entry["label"]}'
-                      for entry in window['result'][:n_labels])
+                      for entry in window['result'][:DRAWN_LABELS])
     return f'    {window["begin_sec"]:7.2f} - {window["end_sec"]:7.2f} s  {named}'
 
 
