@@ -232,3 +232,11 @@ def test_the_evaluation_as_a_command(annotation, tmp_path, name):
         'abc': [{'label': 'run', 'score': 0.9, 'segment': [0, 8]}]}}))
     again = run_script('eval_events', tmp_path / 'r.json', annotation, '--tiou', 0.5, 0.8)
     assert again.stdout.splitlines()[-1].startswith('average mAP: 0.5000')
+
+
+def test_an_event_without_end(annotation, tmp_path):
+    (tmp_path / 'r.json').write_text(json.dumps({'events': {
+        'abc': [{'label': 'run', 'score': 1, 'begin_sec': 0, 'end_sec': 10 ** 400}]}}))
+    done = run_script('eval_events', tmp_path / 'r.json', annotation)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "the entries of 'abc' are not events" in done.stderr

@@ -183,6 +183,15 @@ def test_lists_of_labels(tmp_path):
     assert 'Average precision by class' in words and 'Confusion' not in words
 
 
+@pytest.mark.parametrize('name, text, said', [
+    ('opts.json', '{"inference_subset": [1]}', 'argument --inference_subset'),
+    ('train.log', 'loss\tacc\n1\t2\n', 'no column epoch')])
+def test_files_of_a_run_that_are_wrong(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    done = run_script('report', tmp_path)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 # ---------------------------------------------------------------- numbers
 
 def test_groups_that_are_alike_make_the_interval_wide(seed):

@@ -3,7 +3,6 @@
     python -m util_scripts.kinetics_json DIR_PATH N_CLASSES VIDEO_PATH VIDEO_TYPE DST_PATH
 """
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from opts import STORAGES
 from runtime.arguments import INTEGER, Parser, add_frame_template
 from runtime.errors import InputError, run
 from util_scripts.helpers.annotation_files import VIDEO_TYPES, Listed, write_annotations
-from util_scripts.helpers.files import existing_folder, malformed, read_text
+from util_scripts.helpers.files import existing_folder, malformed, read_csv
 from util_scripts.helpers.videos import REPLACEMENT, LeftOut, below, report_left_out
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
@@ -24,22 +23,23 @@ def read_list(path: Path, subset: str) -> list[Listed]:
 
     Test lists need no labels, and those that they have are kept.
     """
-    rows = csv.DictReader(read_text(path, FILES).splitlines())
+    (_, header), *rows = read_csv(path, FILES) or [(1, [])]
     columns = ['youtube_id', 'time_start', 'time_end'] + ['label'] * (subset != 'testing')
-    missing = [column for column in columns if column not in (rows.fieldnames or ())]
+    missing = [column for column in columns if column not in header]
     if missing:
         raise InputError(f'{path}, line 1: names no column {missing[0]}; {FILES} are needed, as '
                          'published')
     listed = []
-    for row in rows:
+    for number, fields in rows:
+        row = dict(zip(header, fields))
         try:
             video_id = video_name(row['youtube_id'], row['time_start'], row['time_end'])
-        except (TypeError, ValueError):
-            raise malformed(path, rows.line_num, ','.join(map(str, row.values())),
-                            'a row with youtube_id, time_start and time_end') from None
-        label = row.get('label')
-        if subset == 'testing':
-            label = label or None
+            label = row.get('label') or None
+            if label is None and subset != 'testing':
+                raise ValueError('no label')
+        except (LookupError, ValueError, OverflowError):
+            raise malformed(path, number, ','.join(fields),
+                            f'a row with {", ".join(columns)}') from None
         listed.append(Listed(video_id, subset, label))
     return listed
 
@@ -67,11 +67,11 @@ def with_paths(listed: Iterable[Listed], root: Path, video_type: str) -> list[Li
 def stored_in(root: Path, name: str, video_type: str, left_out: LeftOut) -> dict[str, str]:
     """{video id: path below root, without suffix} of the videos stored in root/name; what else is
     there is added to `left_out`."""
-    from util_scripts.helpers.own_videos import IS_VIDEO, stem_of
+    from util_scripts.helpers.own_videos import stem_of, telling
     if not (root / name).is_dir():
         return {}
     stems = (stem_of(path.relative_to(root), video_type)
-             for path in below(root / name, IS_VIDEO[video_type], left_out))
+             for path in below(root / name, telling(video_type), left_out))
     return {stem.name: stem.as_posix() for stem in stems}
 
 

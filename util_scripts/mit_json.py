@@ -3,14 +3,14 @@
     python -m util_scripts.mit_json DIR_PATH VIDEO_PATH DST_PATH
 """
 
-import csv
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from runtime.arguments import Parser
 from runtime.errors import run
+from runtime.schema import whole_number
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
-from util_scripts.helpers.files import existing_folder, malformed, read_lines, read_text
+from util_scripts.helpers.files import existing_folder, malformed, read_csv, read_lines
 from util_scripts.helpers.videos import video_stem
 
 LISTS = {'trainingSet.csv': 'training', 'validationSet.csv': 'validation',
@@ -23,22 +23,22 @@ def read_labels(path: Path) -> list[str]:
     """Class names in the order of their numbers: lines `clapping,0`."""
     labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
-        label, _, number = line.rpartition(',')
-        if not label or not number.strip().isdecimal() or int(number) in labels:
+        label, _, text = line.rpartition(',')
+        number = whole_number(text.strip())
+        if not label or number is None or number in labels:
             raise malformed(path, line_number, line, 'CLASS,NUMBER with a number of its own')
-        labels[int(number)] = label.strip()
+        labels[number] = label.strip()
     return [labels[number] for number in sorted(labels)]
 
 
 def read_list(path: Path, subset: str, labels: Collection[str]) -> list[Listed]:
     """Listed videos: rows `clapping/yt-abc_1.mp4,clapping,4,1`; test rows need only the first."""
-    rows = csv.reader(read_text(path, FILES).splitlines())
     listed = []
-    for row in filter(any, rows):
-        video_id = video_stem(PurePosixPath(row[0].strip()).name)
-        label = row[1].strip() if len(row) > 1 else None
+    for number, row in read_csv(path, FILES):
+        video_id = video_stem(PurePosixPath(row[0]).name)
+        label = row[1] if len(row) > 1 else None
         if not video_id or subset != 'testing' and label not in labels:
-            raise malformed(path, rows.line_num, ','.join(row),
+            raise malformed(path, number, ','.join(row),
                             'CLASS/VIDEO.mp4,CLASS,... with a class of moments_categories.txt')
         listed.append(Listed(video_id, subset, None if subset == 'testing' else label))
     return listed

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
+from runtime.schema import whole_number
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_lines
 from util_scripts.helpers.videos import video_stem
@@ -21,10 +22,11 @@ def read_labels(path: Path) -> list[str]:
     """Class names in the order of their numbers, from `classInd.txt`: lines `1 ApplyEyeMakeup`."""
     labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
-        number, _, label = line.partition(' ')
-        if not number.isdecimal() or not label or int(number) in labels:
+        text, _, label = line.partition(' ')
+        number = whole_number(text)
+        if number is None or not label or number in labels:
             raise malformed(path, line_number, line, 'NUMBER CLASS with a number of its own')
-        labels[int(number)] = label.strip()
+        labels[number] = label.strip()
     return [labels[number] for number in sorted(labels)]
 
 

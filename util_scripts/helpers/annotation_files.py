@@ -14,6 +14,7 @@ from runtime.arguments import Parser, add_frame_template, python
 from runtime.errors import InputError
 from runtime.files import replacing
 from runtime.output import note, warn, wrote
+from runtime.schema import NAME, list_of
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.jobs import n_processors
 from util_scripts.helpers.videos import report_left_out
@@ -170,7 +171,14 @@ def missing_note(n_missing: int) -> str:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write an annotation file, whole or not at all: one line per video, for people to read."""
+    """Write an annotation file, whole or not at all: one line per video, for people to read.
+
+    Raises InputError where a class has a name that none can have, or two have one."""
+    labels = data.get('labels')
+    fault = list_of(NAME, is_unique=True)([*map(str, labels)] if isinstance(labels, list) else [])
+    if fault:
+        raise InputError(f'{path}: its label{fault}; rename that class, which is a folder or in '
+                         'the list')
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         separator = '{'
         for name, value in data.items():

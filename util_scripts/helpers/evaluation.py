@@ -50,17 +50,25 @@ def read_truth(path: Path, subset: str, multi_label: bool = False
             if given:
                 truth[video_id] = {label for labels in given for label in
                                    (labels if isinstance(labels, list) else [labels])}
+                if not all(isinstance(label, str) for label in truth[video_id]):
+                    raise TypeError
         except TypeError:
             raise InputError(f'{path}: the annotations of video {video_id!r} are not of the form '
                              'of the file\'s schema; make the file again') from None
     if not any(truth.values()):
         raise InputError(f'{path}: none of the {len(entries)} videos of subset {subset!r} has a '
                          'label; name a subset that is labelled with --subset')
-    for video_id, labels in truth.items() if has_lists else ():
-        for label in labels.difference(annotation.class_names):
+    if has_lists:
+        check_labels(path, truth, annotation.class_names)
+    return annotation.class_names, truth, has_lists
+
+
+def check_labels(path: Path, truth: Truth, class_names: Sequence[str]) -> None:
+    """Raise InputError for a label that is no class."""
+    for video_id, labels in truth.items():
+        for label in labels.difference(class_names):
             raise InputError(f'{path}: video {video_id!r}: label {label!r} is not in "labels"; add '
                              'it there or mend the video\'s label')
-    return annotation.class_names, truth, has_lists
 
 
 # ---------------------------------------------------------------- what was predicted
@@ -131,7 +139,7 @@ def mean_scores(entries: list[dict[str, Any]]) -> dict[str, float]:
         if len({*labels}) < len(labels):
             raise LookupError
         for label, entry in zip(labels, window):
-            if isinstance(entry['score'], bool):
+            if isinstance(entry['score'], bool) or not isinstance(label, str):
                 raise TypeError
             scores[label] += entry['score'] / len(windows)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))

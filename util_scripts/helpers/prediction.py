@@ -42,7 +42,7 @@ from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
 from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Rules, as_webvtt,
                                          event_lines, finished, in_order)
-from util_scripts.helpers.files import make_folder, make_place, read_json, read_lines, read_text
+from util_scripts.helpers.files import make_folder, make_place, read_csv, read_json, read_lines
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, nearest_or_all
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
@@ -354,7 +354,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _labels_by_appearance(path: Path) -> tuple[str, ...]:
     """Of a table with a column `label`, or of one without a title: file name, label, ..."""
-    rows = [row for row in csv.reader(read_text(path, 'a training csv').splitlines()) if row]
+    rows = [row for _, row in read_csv(path, 'a training csv')]
     if not rows:
         raise InputError(f'{path}: is empty; give the csv of the videos of training')
     has_title = 'label' in rows[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation
-from opts import as_words, build_parser
+from opts import as_words, build_parser, parsed_record
 from runtime.errors import InputError
 from runtime.files import EVALUATION_NAME
 from util_scripts.helpers.evaluation import Scores, Truth, read_both
@@ -84,11 +84,18 @@ def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
 
 
 def _options(folder: Path) -> Iterator[dict[str, Any]]:
-    """opts.1.json, opts.2.json, ..., opts.json, in the order in which they were written."""
+    """opts.1.json, opts.2.json, ..., opts.json, in the order in which they were written. Raises
+    InputError where one has a value that its flag does not take."""
+    known = vars(build_parser().parse_args([]))
     kept = sorted(folder.glob('opts.*.json'), key=lambda path: (len(path.name), path.name))
     for path in [*kept, folder / 'opts.json']:
         if path.exists():
-            yield read_json(path, 'the options of a run')
+            options = read_json(path, 'the options of a run')
+            try:
+                parsed_record({name: options[name] for name in known if name in options})
+            except InputError as error:
+                raise InputError(f'{path}: {error}') from None
+            yield options
 
 
 def _result_path(folder: Path, options: list[dict[str, Any]]) -> Path | None:

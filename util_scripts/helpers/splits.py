@@ -100,6 +100,9 @@ def folds(listed: Sequence[Own], n_folds: int, seed: int) -> dict[str, int]:
     Depends on the seed alone. Raises InputError where there are fewer groups than folds.
     """
     groups = in_groups(listed)
+    if len(groups) < 2:
+        raise InputError(f'--folds {n_folds}: the videos are all of one group, and a fold has at '
+                         'least one: give smaller groups')
     if len(groups) < n_folds:
         raise InputError(f'--folds {n_folds}: the videos are of {len(groups)} groups, and a fold '
                          'has at least one; give fewer folds')

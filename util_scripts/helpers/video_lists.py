@@ -5,10 +5,10 @@ where there is none, the column of file names and the column of subsets are know
 them, and the label and the group follow in this order.
 """
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from datasets.video import find_video
 from runtime.errors import InputError
 from runtime.names import did_you_mean, nearest
 from util_scripts.helpers import files
-from util_scripts.helpers.files import read_text
+from util_scripts.helpers.files import csv_fields, whole_lines
 from util_scripts.helpers.videos import is_video
 
 FORM = 'path,label or path,label,group'
@@ -111,34 +111,25 @@ def read_rows(path: Path, root: Path, what: str) -> list[Row]:
     what: what the file is to be
     """
     # sep=; is Excel's
-    lines = [(number, line) for number, line in enumerate(read_text(path, what).splitlines(), 1)
-             if line.strip() and not re.fullmatch('sep=.|#[# ].*', line)]
-    try:
-        parsed = {delimiter: [(number, _fields(line, delimiter)) for number, line in lines]
-                  for delimiter in DELIMITERS}
-    except csv.Error as error:
-        raise InputError(f'{path}: not a CSV file ({error}); save it as CSV again') from None
-    choices = {delimiter: rows for delimiter, rows in parsed.items()
-               if lines and len(rows[0][1]) > 1}
+    lines = [(number, line) for number, line in whole_lines(path, what)
+             if not re.fullmatch('sep=.|#[# ].*', line)]
+    first = {delimiter: [_fields(path, number, line, delimiter) for number, line in lines[:2]]
+             for delimiter in DELIMITERS}
+    choices = [delimiter for delimiter, rows in first.items() if lines and len(rows[0]) > 1]
     if not choices:
         return _blank_rows(path, lines)
     chosen = max(choices, key=lambda delimiter: (
-        sum(plain_name(name) in MEANINGS for name in choices[delimiter][0][1]),
-        any(_names_video(field, root) for _, row in choices[delimiter][:2] for field in row)))
-    for number, line in lines:
-        if len(list(_reader([line, ''], chosen))) == 1:  # a field would go on in the next line
-            raise InputError(f'{path}, line {number}: {line!r} has a quotation mark that is not '
-                             'closed; close it or remove it')
-    return [(number, row) for number, row in choices[chosen] if any(row)]
+        sum(plain_name(name) in MEANINGS for name in first[delimiter][0]),
+        any(_names_video(field, root) for row in first[delimiter] for field in row)))
+    rows = [(number, csv_fields(path, number, line, chosen)) for number, line in lines]
+    return [(number, row) for number, row in rows if any(row)]
 
 
-def _reader(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-
-
-def _fields(line: str, delimiter: str) -> list[str]:
-    """The fields of a line, by itself: a quotation mark that is not closed takes no other lines."""
-    return [field.strip() for field in next(_reader([line], delimiter))]
+def _fields(path: Path, number: int, line: str, delimiter: str) -> list[str]:
+    """The fields of a line, if that is what is between its fields; [] for a line that is none."""
+    with suppress(InputError):
+        return csv_fields(path, number, line, delimiter)
+    return []
 
 
 def _blank_rows(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
@@ -174,7 +165,7 @@ def _names_video(field: str, root: Path) -> bool:
     """True for the name of a video or HDF5 file, or the path of something below `root`."""
     field = field.replace('\\', '/')
     return (is_video(field.rpartition('/')[2]) or field.endswith('.hdf5')
-            or '/' in field and (root / field).exists())
+            or '/' in field and os.path.exists(root / field))
 
 
 # ---------------------------------------------------------------- what its columns are
@@ -202,7 +193,7 @@ def _has_header(rows: Sequence[Row], root: Path) -> bool:
 def _is_there(field: str, root: Path) -> bool:
     """True where something of this name is stored below `root`, whatever its extension."""
     field = field.replace('\\', '/')
-    return bool(field) and ((root / field).exists() or (root / f'{field}.hdf5').exists()
+    return bool(field) and (os.path.exists(root / field) or os.path.exists(root / f'{field}.hdf5')
                             or find_video(str(root / field)) is not None)
 
 
@@ -314,7 +305,7 @@ def _posix(path: Path, number: int, name: str, root: Path) -> str:
     if max(len(os.fsencode(part)) for part in re.split(r'[\\/]', name)) > MAX_NAME:
         raise malformed(path, number, f'{name[:MAX_NAME // 4]}...', 'the path of a file, whose '
                         f'names have at most {MAX_NAME} bytes')
-    if '\\' in name and not (root / name).exists() and find_video(str(root / name)) is None:
+    if '\\' in name and not os.path.exists(root / name) and find_video(str(root / name)) is None:
         name = name.replace('\\', '/')
     name = os.path.normpath(name)
     below = os.path.join(os.path.abspath(root), '')
