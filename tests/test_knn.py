@@ -6,6 +6,7 @@ import pytest
 from features import Features, read_features, write_features
 from tests.helpers import run_script
 from util_scripts import knn
+from util_scripts.helpers.neighbours import group_numbers
 
 
 def table(argv, capsys):
@@ -66,6 +67,13 @@ def test_windows_of_a_video_are_averaged(tmp_path, capsys):
 def test_a_second_file_is_classified_by_the_first(apart, tmp_path, capsys):
     other = write(tmp_path / 'g.h5', [[6, 5, 5, 5, 5, 5, 5, 5], [5, 6, 5, 5, 5, 5, 5, 5]], [0, 0])
     assert table([apart, '--test', other, '--examples', 5], capsys) == {'5': [0.5, 0.5]}
+
+
+def test_groups_are_read_as_other_lists_are(tmp_path):
+    (tmp_path / 'g.csv').write_text(
+        'File Name;Group\na\\x.mp4;1\nb\\x.mp4;2\nb\\cafe\u0301.mp4;1\n')
+    ids = np.array(['a/x', 'b/x', 'caf\xe9'])  # of videos of one name the path is the id
+    assert group_numbers(tmp_path / 'g.csv', ids).tolist() == [0, 1, 0]
 
 
 def test_files_that_do_not_go_together(apart, tmp_path):

@@ -88,6 +88,12 @@ def test_names_that_are_no_text():
     assert len(list(draw_clips([video], {video.path: 9}, args))) == 2
 
 
+def test_videos_that_are_too_short(tiny_data, tmp_path):
+    with pytest.raises(InputError, match='none of its 21 videos has enough frames; give a smaller '
+                                         '--n_frames, or slower --speeds'):
+        main([str(tiny_data.root / 'jpg'), str(tmp_path), '--n_frames', '31'])
+
+
 @pytest.mark.slow
 def test_a_task_can_be_trained(tmp_path):
     data = TinyData(tmp_path / 'data')

@@ -184,7 +184,7 @@ def test_lists_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize('name, text, said', [
-    ('opts.json', '{"inference_subset": [1]}', 'argument --inference_subset'),
+    ('opts.json', '{"inference_subset": [1]}', 'its inference_subset is a value of type list'),
     ('train.log', 'loss\tacc\n1\t2\n', 'no column epoch')])
 def test_files_of_a_run_that_are_wrong(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)

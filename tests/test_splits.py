@@ -9,8 +9,7 @@ import pytest
 from runtime.errors import InputError
 from tests.test_annotation_files import make_frames
 from util_scripts.folder_json import main
-from util_scripts.helpers.splits import draw_subsets, folds, group_reader
-from util_scripts.helpers.video_lists import Own
+from util_scripts.helpers.splits import Own, draw_subsets, folds, group_reader
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from distillation import DistillationLoss, Teacher
 from model import build_network, load_model, set_dropout, stages
 from models.base import Classifier
 from opts import parse_opts, replace
+from runtime.errors import InputError
 from tests.processes import run_ranks, same_state
 from tests.tiny_data import CLASSES, run_main, states_of
 from training import trained_parameters
@@ -303,6 +304,18 @@ def test_a_teacher_sees_its_own_clips_and_classes_go_by_name(tiny_data, pretrain
     with torch.no_grad():
         expected = network(info.normalize(larger))
     torch.testing.assert_close(teacher(clips), expected[:, [2, 0, 1]])
+
+
+@pytest.mark.slow
+def test_a_teacher_takes_the_clips_of_all_phases(tiny_data, tmp_path):
+    """Those of a shorter phase were refused when their epoch came."""
+    i3d = teacher_opts(tiny_data, '--model', 'i3d')
+    network, path = build_network(i3d), tmp_path / 'i3d.pth'
+    torch.save({**weights.describe(i3d, network, CLASSES), 'state_dict': network.state_dict()},
+               path)
+    opts = teacher_opts(tiny_data, '--clip_schedule', '4x32@1', '8x32@1')
+    with pytest.raises(InputError, match='^--teacher_path .*: i3d takes clips of at least 8 fr'):
+        Teacher(path, opts, CLASSES, torch.device('cpu'), print)
 
 
 def test_distillation_is_that_of_the_paper(tiny_data, pretrained):

@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from argparse import Namespace
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +14,15 @@ from runtime.arguments import Parser, add_frame_template, python
 from runtime.errors import InputError
 from runtime.files import replacing
 from runtime.output import note, warn, wrote
-from runtime.schema import NAME, list_of
+from runtime.schema import NAME, shown
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.jobs import n_processors
+from util_scripts.helpers.text import n_of
 from util_scripts.helpers.videos import report_left_out
 
 VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files with optical flow, '
                'or the video files themselves, which are decoded to count their frames')
+N_SHOWN = 10  # warnings of one kind
 
 
 class Listed(NamedTuple):
@@ -36,6 +38,13 @@ class Listed(NamedTuple):
     path: str | None = None
 
 
+def add_video_type(parser: Parser) -> None:
+    """The flags of how frames are stored, for the scripts that had none in the 2020 code."""
+    parser.add_argument('--video_type', choices=list(STORAGES), default='jpg',
+                        help=VIDEO_TYPES)
+    add_frame_template(parser.add_argument)
+
+
 def lists_parser(command: str, description: str, files: str, frames: str, dst: str, dst_help: str
                  ) -> Parser:
     """The arguments of a script that makes annotation files from lists as published.
@@ -47,10 +56,31 @@ def lists_parser(command: str, description: str, files: str, frames: str, dst: s
     parser.add_argument('dir_path', type=Path, help=f'folder of {files}')
     parser.add_argument('video_path', type=Path, help=f'folder of the frames: {frames}')
     parser.add_argument(dst, type=Path, help=dst_help)
-    # The 2020 code had no flag for that here.
-    parser.add_argument('--video_type', choices=list(STORAGES), default='jpg', help=VIDEO_TYPES)
-    add_frame_template(parser.add_argument)
+    add_video_type(parser)
     return parser
+
+
+def check_labels(path: Path, labels: Sequence[str]) -> None:
+    """Raise InputError for names that no class can have, which `path` says; warn of those that a
+    reader may take for one."""
+    alike: dict[str, str] = {}
+    for label in labels:
+        if not label or NAME(label):
+            raise InputError(f'{path}: class {shown(label)} has no name, or line ends or control '
+                             'characters in it; rename it')
+        look = ' '.join(unicodedata.normalize('NFKC', label).casefold().replace('_', ' ').split())
+        other = alike.setdefault(look, label)
+        if other is not label:
+            warn(f'{path}: {other!r} and {label!r} are two classes: if they are one, give them one '
+                 'name')
+
+
+def warn_of_some(lines: Sequence[str]) -> None:
+    """Warnings of one kind, of which so many may come that the first must do."""
+    for line in lines[:N_SHOWN]:
+        warn(line)
+    if len(lines) > N_SHOWN:
+        warn(f'... and {len(lines) - N_SHOWN} more')
 
 
 def first_frame(video_type: str) -> int:
@@ -65,13 +95,15 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
     """{path below `root`, without suffix: number of frames stored}, with a progress bar.
 
     A file that cannot be read counts as 0 and is named on stderr. So is, in a line, what lies among
-    frames and is none, and which videos are not there or have no frames.
+    frames and is none, and which videos are not there or have no frames. Raises InputError where
+    that is why none has any.
     """
     # Here, because it takes seconds: workers that extract frames import this module too.
     from datasets.frames import make_reader, video_path
     from runtime.logs import Progress
     reader = make_reader(STORAGES[video_type], template)
     left_out: list[tuple[Path, str]] = []
+    failures: list[str] = []
 
     def count(path: str) -> int:
         whole = video_path(root, path, reader.suffix)
@@ -83,7 +115,7 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
                 left_out.append((Path(path), why))
             return n_frames
         except InputError as error:
-            warn(str(error))
+            failures.append(str(error))
             return 0
     distinct, counts = list(dict.fromkeys(paths)), {}
     threads = ThreadPoolExecutor(n_processors())
@@ -95,6 +127,11 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
     finally:
         threads.shutdown(cancel_futures=True)
     report_left_out(root, sorted(left_out))
+    failures.sort()
+    if failures and not any(counts.values()):
+        raise InputError(f'{failures[0]}; the frames of none of '
+                         f'{n_of(len(counts), "video")} can be counted')
+    warn_of_some(failures)
     return counts
 
 
@@ -123,15 +160,17 @@ def make_database(listed: Iterable[Listed], counts: Mapping[str, int], first: in
     return database
 
 
-def write_annotations(args: Namespace, splits: Mapping[Path, Sequence[Listed]],
-                      labels: Sequence[str]) -> None:
+def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[str],
+                      video_path: Path, video_type: str, template: str | None = None) -> None:
     """Count frames and write one annotation file per split, {path: [Listed]}, each told in a line.
-
-    args: has video_path, video_type and frame_template
 
     Raises InputError where no video of any split has frames below `video_path`: none is written.
     """
-    video_path, video_type, template = args.video_path, args.video_type, args.frame_template
+    for path, listed in splits.items():
+        if not listed:
+            raise InputError(f'{path}: would be empty, as the lists name no video for it; take '
+                             'the published ones')
+    check_labels(next(iter(splits)), labels)
     existing_folder(video_path, 'the folder of the frames')
     counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
                                                    for video in listed), template)
@@ -171,14 +210,7 @@ def missing_note(n_missing: int) -> str:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write an annotation file, whole or not at all: one line per video, for people to read.
-
-    Raises InputError where a class has a name that none can have, or two have one."""
-    labels = data.get('labels')
-    fault = list_of(NAME, is_unique=True)([*map(str, labels)] if isinstance(labels, list) else [])
-    if fault:
-        raise InputError(f'{path}: its label{fault}; rename that class, which is a folder or in '
-                         'the list')
+    """Write an annotation file, whole or not at all: one line per video, for people to read."""
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         separator = '{'
         for name, value in data.items():

@@ -23,8 +23,7 @@ from util_scripts.helpers.evaluation import count_right, mean_class, rank, read_
 from util_scripts.helpers.files import make_folder, read_json
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.side_by_side import STOPPED, Job, run_side_by_side
-from util_scripts.helpers.splits import draw_subsets, fold_path, group_reader
-from util_scripts.helpers.video_lists import Own
+from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
 
 ROOT = Path(__file__).resolve().parents[2]
 # In the folder of a run: what it is made with, and what came of it.

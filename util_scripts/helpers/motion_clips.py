@@ -16,8 +16,7 @@ from runtime.output import wrote
 from util_scripts.helpers.annotation_files import count_frames, training, write_json
 from util_scripts.helpers.files import existing_folder, make_folder, write_csv
 from util_scripts.helpers.own_videos import find_listed, grouping
-from util_scripts.helpers.splits import group_reader, split
-from util_scripts.helpers.video_lists import Own
+from util_scripts.helpers.splits import Own, group_reader, split
 
 FRAME = 'image_{:05d}.jpg'
 

@@ -3,8 +3,10 @@
 Features are centred on the examples and compared by the cosine (Wang et al., "SimpleShot", 2019).
 """
 
+import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from metrics import confusion_of_pairs
 from runtime.errors import InputError
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.splits import read_groups
-from util_scripts.helpers.videos import video_stem
+from util_scripts.helpers.video_lists import composed
 
 Array = np.ndarray
 ALL = 'all'
@@ -56,20 +58,26 @@ def videos_of(content: Any) -> tuple[Array, Array, Array]:
     return (sums / counts[:, None])[has_label], labels[has_label], ids[has_label]
 
 
-def group_numbers(path: Path | None, video_ids: Sequence[str]) -> Array:
-    """(n,) group numbers of the videos, by a table whose paths are or end with their ids, without
-    one by names such as v_Biking_g05_c02. Raises InputError."""
+def group_numbers(path: Path | None, video_ids: Iterable[str]) -> Array:
+    """(n,) group numbers of the videos, from a table with columns group and path (or video_id), or
+    without one from names such as v_Biking_g05_c02."""
     if path is None:
         by_name = list(map(grouping(None), video_ids))
         return np.unique(by_name, return_inverse=True)[1]
-    groups = read_groups(path)
-    groups = {name.rpartition('/')[2]: group for name, group in groups.items()} | groups
-    found = [groups.get(video_stem(video_id)) for video_id in video_ids]
-    missing = [video_id for video_id, group in zip(video_ids, found) if not group]
+    groups: dict[str, set[str]] = defaultdict(set)
+    for video, group in read_groups(path).items():
+        for name in {video, os.path.basename(video)}:
+            groups[name].add(group)
+    names = [composed(video_id) for video_id in video_ids]
+    missing = [name for name in names if name not in groups]
     if missing:
-        raise InputError(f'{path}: has no group for {len(missing)} of {len(video_ids)} videos, '
+        raise InputError(f'{path}: has no group for {len(missing)} of {len(names)} videos, '
                          f'such as {missing[0]}; add them')
-    return np.unique(np.array(found), return_inverse=True)[1]
+    several = [name for name in names if len(groups[name]) > 1]
+    if several:
+        raise InputError(f'{path}: several videos are called {several[0]}, and are in different '
+                         'groups; give the path of each, or its id, once')
+    return np.unique([min(groups[name]) for name in names], return_inverse=True)[1]
 
 
 # ---------------------------------------------------------------- classifying
@@ -167,7 +175,7 @@ def report(args: Namespace) -> None:
     """Print the accuracies that the flags of `knn` ask for."""
     content = read_features(args.features)
     features, labels, video_ids = videos_of(content)
-    groups = group_numbers(args.groups, video_ids.tolist()) if args.groups else None
+    groups = group_numbers(args.groups, video_ids) if args.groups else None
     test = None
     if args.test:
         other = read_features(args.test)

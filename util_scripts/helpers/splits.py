@@ -5,14 +5,35 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.errors import InputError
-from util_scripts.helpers.video_lists import MEANINGS, Own, plain_name, read_rows
+from util_scripts.helpers.video_lists import Part, composed, meaning_of, read_rows
 from util_scripts.helpers.videos import video_stem
 
 # So many random splits are tried, fewer for large sets, and the one nearest to the wanted share in
 # every class is taken.
 MAX_TRIES, MAX_PLACED = 100, 500_000
+
+
+class Own(NamedTuple):
+    """A video: path below the root without suffix, class, and what must stay together with it.
+
+    `label` may be a list of classes, of any length; None where it is not known. `subset` and `part`
+    are what a list says of them.
+    """
+
+    path: str
+    label: str | list[str] | None
+    group: str
+    subset: str | None = None
+    part: Part | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        if self.label is None:
+            return []
+        return self.label if isinstance(self.label, list) else [self.label]
 
 
 def split(listed: Sequence[Own], share: float, seed: int) -> set[str]:
@@ -163,12 +184,11 @@ def fold_path(path: Path, number: int, n_folds: int | None) -> Path:
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """{path of a video, without suffix: its group} of a CSV file with the columns path (or
-    video_id) and group among others. Raises InputError."""
+    """{path of a video, without suffix: its group} of a CSV file with the columns path and group
+    among others. Raises InputError."""
     what = 'a CSV file with the columns path and group'
     rows = read_rows(path, path.parent, what)
-    names = list(map(plain_name, rows[0][1])) if rows else []
-    header = ['path' if name == 'video_id' else MEANINGS.get(name) for name in names]
+    header = list(map(meaning_of, rows[0][1])) if rows else []
     for name in ('path', 'group'):
         if name not in header:
             raise InputError(f'{path}: no column {name} in line 1; {what} is needed there')
@@ -176,7 +196,10 @@ def read_groups(path: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     for number, row in rows[1:]:
         name, group = (row[place] if place < len(row) else '' for place in places)
-        video = video_stem(os.path.normpath(name.replace('\\', '/')).removesuffix('.hdf5'))
+        if not group:  # said of the first video that needs it
+            continue
+        video = video_stem(os.path.normpath(composed(name).replace('\\', '/'))
+                           .removesuffix('.hdf5'))
         if groups.setdefault(video, group) != group:
             raise InputError(f'{path}, line {number}: {video} is in groups {groups[video]!r} and '
                              f'{group!r}; remove a line')
@@ -184,12 +207,12 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def group_reader(path: Path) -> Callable[[str], str]:
-    """A function: path of a video, without suffix -> its group by `read_groups`. Raises InputError,
-    as that does for a video that is not listed."""
+    """A function: path of a video, without suffix -> its group, by `read_groups`. Raises
+    InputError, as that does for a video that is not listed."""
     groups = read_groups(path)
 
     def group_of(video: str) -> str:
-        if not groups.get(video):
+        if composed(video) not in groups:
             raise InputError(f'{path}: says no group of {video}; add a line for it')
-        return groups[video]
+        return groups[composed(video)]
     return group_of
