@@ -127,6 +127,8 @@ def read_features(path: str | Path) -> Features:
         n_bytes = file_size(path)
         with h5py.File(path, 'r') as file:
             for name in Features._fields:
+                if not isinstance(file[name], h5py.Dataset):
+                    raise ValueError(f'{name} is no dataset')
                 # Rows that are not stored are made of a fill value: any number of them.
                 if file[name].size * max(1, file[name].dtype.itemsize) > n_bytes:
                     raise ValueError(f'{name} claims more than the file has')

@@ -263,10 +263,10 @@ def test_json_is_what_python_has(value):
 # Readers of lists and logs, and pieces of such files.
 LISTS = {
     'ucf101 classes': ucf101_json.read_labels, 'mit classes': mit_json.read_labels,
-    'ucf101': lambda path: ucf101_json.read_list(path, 'training', {'a'}),
+    'ucf101': lambda path: ucf101_json.read_list(path, 'training', {'a': 1}),
     'hmdb51': lambda path: hmdb51_json.read_list(path, 'a'),
     'kinetics': lambda path: kinetics_json.read_list(path, 'training'),
-    'mit': lambda path: mit_json.read_list(path, 'training', {'a'}),
+    'mit': lambda path: mit_json.read_list(path, 'training', {'a': 1}),
     'groups': lambda path: group_numbers(path, np.array(['a', 'b'])),
     'own groups': lambda path: group_reader(path), 'class names': read_labels, 'log': read_log,
     'own': lambda path: read_list(path, path.parent)}

@@ -95,8 +95,8 @@ class Web:
             proxy = self._settings['proxy']
             handlers.append(urllib.request.ProxyHandler({'http': proxy, 'https': proxy}))
         opener = urllib.request.build_opener(*handlers)
-        timeout_sec = min(float(self._settings.get('timeout', TIMEOUT_SEC)), MAX_TIMEOUT_SEC)
-        return opener.open(request, timeout=timeout_sec)
+        wanted_sec = float(self._settings.get('timeout', TIMEOUT_SEC))
+        return opener.open(request, timeout=max(0.0, min(wanted_sec, MAX_TIMEOUT_SEC)))
 
     def _login(self, parts: SplitResult) -> str | None:
         """What the header Authorization says for a host, None for nothing."""
