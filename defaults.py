@@ -12,7 +12,7 @@ import models
 from datasets.annotations import MAX_PATH, Annotation, usual_path
 from datasets.frames import READERS, video_path
 from datasets.video import find_video
-from opts import FILE_TYPES, NETWORK_FLAGS, Options, check, replace
+from opts import AUGMENTATION_FLAGS, FILE_TYPES, NETWORK_FLAGS, Options, check, replace
 
 # So many videos of the annotation are looked for, until one is found.
 LOOKED_FOR = 20
@@ -70,11 +70,10 @@ def _idle_flags(opts: Options) -> list[tuple[bool, tuple[str, ...], str]]:
     """
     is_new = opts.resume_path is None and not opts.no_train
     return [
-        (opts.no_train, ('ema_decay', 'early_stopping', 'teacher_path', 'mixup', 'cutmix',
-                         'rand_augment', 'random_erasing', 'speed_jitter', 'repeated_aug',
-                         'class_weights', 'balanced_sampling', 'label_smoothing', 'accumulate',
-                         'clip_grad_norm', 'layer_decay', 'head_lr_factor', 'warmup_epochs',
-                         'unfreeze_epoch'), 'with --no_train'),
+        (opts.no_train, ('ema_decay', 'early_stopping', 'teacher_path', *AUGMENTATION_FLAGS,
+                         'label_smoothing', 'accumulate', 'clip_grad_norm', 'adam_betas',
+                         'no_norm_decay', 'layer_decay', 'head_lr_factor', 'warmup_epochs',
+                         'unfreeze_epoch', 'freeze_bn', 'dropout'), 'with --no_train'),
         (not opts.inference, ('inference_subset', 'inference_stride', 'inference_crop',
                               'inference_views', 'inference_no_average', 'inference_batch_size',
                               'output_topk'), 'without --inference'),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model import ModelInfo, load_model
-from opts import Options, clip_shape
+from opts import Options, clip_phases, n_input_channels
 from runtime.errors import InputError
 from runtime.hardware import in_precision
 
@@ -39,8 +39,11 @@ class Teacher:
         self._network = in_precision(network, device, precision=opts.precision,
                                      memory_format=opts.memory_format, tf32=opts.tf32)
         self._normalize, self._size = info.normalize, info.opts.sample_size
+        channels = n_input_channels(opts)
         try:
-            self(torch.zeros(1, *clip_shape(opts), dtype=torch.uint8, device=device))
+            for phase in clip_phases(opts):
+                self(torch.zeros(1, channels, phase.n_frames, phase.size, phase.size,
+                                 dtype=torch.uint8, device=device))
         except InputError as error:
             raise InputError(f'--teacher_path {path}: {error}') from None
 

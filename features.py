@@ -91,7 +91,9 @@ def write_features(path: str | Path, content: Features) -> None:
         with h5py.File(image, 'w') as file:
             for name, values in content._asdict().items():
                 is_text = name in ('video_ids', 'class_names')
-                file.create_dataset(name, data=list(values) if is_text else values,
+                # As Python has the bytes of file names that are no UTF-8.
+                texts = [text.encode(errors='surrogatepass') for text in values] if is_text else []
+                file.create_dataset(name, data=texts if is_text else values,
                                     dtype=h5py.string_dtype() if is_text else None)
         temporary.write_bytes(image.getbuffer())
 
@@ -110,6 +112,15 @@ def unpack(packed: dict[str, Any]) -> 'tuple[torch.Tensor, torch.Tensor]':
     return torch.from_numpy(rows.reshape(len(segments), -1)), segments
 
 
+def is_packed(value: Any) -> bool:
+    """True for what `pack` may have made."""
+    try:
+        rows, segments = unpack(value)
+    except (LookupError, TypeError, ValueError, RuntimeError):
+        return False
+    return len(rows) > 0 and segments.shape == (len(rows), 2)
+
+
 def read_features(path: str | Path) -> Features:
     """`Features` of a file. Raises InputError where it is none."""
     try:
@@ -119,9 +130,10 @@ def read_features(path: str | Path) -> Features:
                 # Rows that are not stored are made of a fill value: any number of them.
                 if file[name].size * max(1, file[name].dtype.itemsize) > n_bytes:
                     raise ValueError(f'{name} claims more than the file has')
-            content = Features(file['features'][:], list(file['video_ids'].asstr()[:]),
-                               file['segments'][:], file['labels'][:],
-                               list(file['class_names'].asstr()[:]))
+            video_ids, class_names = (list(file[name].asstr(errors='surrogatepass')[:])
+                                      for name in ('video_ids', 'class_names'))
+            content = Features(file['features'][:], video_ids, file['segments'][:],
+                               file['labels'][:], class_names)
         _check_shapes(content)
         return content
     except FileNotFoundError:
@@ -140,5 +152,9 @@ def _check_shapes(content: Features) -> None:
         values = getattr(content, name)
         if len(values) != n_rows or values.ndim != n_dims or values.dtype.kind not in kinds:
             raise ValueError(f'its {name} are no {n_rows} rows of numbers')
+    n_classes = len(content.class_names)
+    if (content.labels.shape[1] != n_classes if content.labels.ndim == 2 else
+            ((content.labels < -1) | (content.labels >= n_classes)).any()):
+        raise ValueError(f'its labels are no numbers of its {n_classes} classes')
     if len(content.video_ids) != n_rows:
         raise ValueError(f'it names {len(content.video_ids)} videos for {n_rows} rows')

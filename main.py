@@ -7,7 +7,7 @@ from runtime.errors import StopSignals, answered, begin
 if __name__ == '__main__':
     begin(os.environ)
 
-from opts import Options, check, clip_shape, normalization, parse_opts, replace, to_json
+from opts import Options, check, clip_shape, normalization, parse_opts, replace
 
 if __name__ == '__main__':
     answered(parse_opts)  # --help and wrong flags: before torch is imported, which takes seconds
@@ -34,9 +34,7 @@ from overview import data_line, extraction_lines, gpu_line, network_line
 from resume import resumed_options, resuming_command
 from run import Run
 from runtime import distributed, errors, logs
-from runtime.files import write_json, write_opts
-from runtime.hardware import check_smallest_batch, environment, make_parallel, pick_device_of_run
-from runtime.locks import result_folder
+from runtime.hardware import check_smallest_batch, make_parallel, pick_device_of_run
 from runtime.output import wrapped
 from runtime.profiler import StepTrace
 from spatial_transforms import Normalize
@@ -62,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Of a launcher, its own flags are not known.
         is_known = world.size == 1 or world.launcher == '--distributed'
         command = resuming_command(__file__, arguments, opts) if is_known else ''
-        run = prepare(opts, world, device, stop, command, held)
+        run = prepare(opts, world, device, stop, command)
+        trainer = None if opts.no_train else Trainer(run, StepTrace(run.log.folder, opts.profile))
+        run.take_folder(held)
         status = 0
-        if not opts.no_train:
-            status = Trainer(run, StepTrace(run.log.folder, opts.profile)).train()
+        if trainer:
+            status = trainer.train()
         elif not opts.no_val:
             metrics = validate(run, evaluated_epoch(run.weights))
             run.log.say(val_line(metrics, run))
@@ -76,11 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(opts: Options, world: distributed.World, device: torch.device,
-            stop: StopSignals, command: str, held: ExitStack) -> Run:
-    """Check all that was given, then build all that the run needs.
-
-    held: gets what is to be given back at the end, the lock of the result folder
-    """
+            stop: StopSignals, command: str) -> Run:
+    """Check all that was given, then build all that the run needs."""
     log = logs.RunLog(opts.result_path if world.is_main else None, opts.tensorboard, opts.quiet)
     opts = find_resumed(opts, world, log)
     for line in without_effect(opts):
@@ -97,12 +94,6 @@ def prepare(opts: Options, world: distributed.World, device: torch.device,
     if not opts.no_train:
         check_smallest_batch(network, clip_shape(opts),
                              loaders['train'].batch_sampler.smallest_share())
-    if world.is_main:
-        held.enter_context(result_folder(opts.result_path, is_training=not opts.no_train,
-                                         is_new=opts.resume_path is None))
-        write_opts(opts.result_path, to_json(opts))
-        write_json(opts.result_path / 'environment.json', environment(device))
-        log.options({name: value for name, value in vars(opts).items() if name != 'given'})
     in_precision = prepare_network(opts, network, device)
     mean, std = normalization(opts)
     return Run(opts=opts, world=world, device=device, log=log, stop=stop, weights=weights,

@@ -41,20 +41,23 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Namespace], Optimizer]] = {
     'sgd': _sgd, 'adamw': _adamw}
 
 
-def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 0) -> Parameters:
+def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 0,
+                     classifier: nn.Module | None = None) -> Parameters:
     """What is to be trained of a network, in groups of one learning rate and weight decay each.
 
-    parts:  its stages, from the input to the classifier
-    n_late: so many of them are trained later than the others, and so are no group with them:
-            torch's SGD wants all parameters of a group to begin at the same step
+    parts:      its stages, from the input to the classifier
+    n_late:     so many of them are trained later than the others, and so are no group with them:
+                torch's SGD wants all parameters of a group to begin at the same step
+    classifier: a part of the last stage; all of that without it
 
     With --layer_decay each stage has the rate of the one behind it times that; a norm that is a
     stage by itself belongs to the stage before. --head_lr_factor multiplies the classifier's rate.
     With --no_norm_decay vectors, which are norms and biases, have no weight decay.
     """
-    factors = _rate_factors(parts, opts)
-    rows = [(parameter, factor, opts.no_norm_decay and parameter.ndim <= 1, number < n_late)
-            for number, (part, factor) in enumerate(zip(parts, factors))
+    own = set(map(id, (classifier or parts[-1]).parameters()))
+    rows = [(parameter, factor * (opts.head_lr_factor if id(parameter) in own else 1),
+             opts.no_norm_decay and parameter.ndim <= 1, number < n_late)
+            for number, (part, factor) in enumerate(zip(parts, _rate_factors(parts, opts)))
             for parameter in part.parameters() if parameter.requires_grad]
     kinds = dict.fromkeys(row[1:] for row in rows)
     return [{'params': [row[0] for row in rows if row[1:] == kind],
@@ -63,13 +66,12 @@ def parameter_groups(parts: Sequence[nn.Module], opts: Namespace, n_late: int = 
 
 
 def _rate_factors(parts: Sequence[nn.Module], opts: Namespace) -> Rates:
-    """By what the learning rate of each stage is multiplied."""
+    """By what --layer_decay multiplies the learning rate of each stage."""
     depths: list[int] = []
     for part in parts:
         has_own = bool(list(part.parameters())) and not isinstance(part, NORMS)
         depths.append((depths[-1] if depths else 0) + has_own)
-    factors = [opts.layer_decay ** (depths[-1] - depth) for depth in depths]
-    return [*factors[:-1], factors[-1] * opts.head_lr_factor]
+    return [opts.layer_decay ** (depths[-1] - depth) for depth in depths]
 
 
 # ---------------------------------------------------------------- schedules
@@ -87,6 +89,11 @@ class Schedule:
 
     def __init__(self) -> None:
         self.last_epoch = 0
+
+    def begin_epoch(self, rates: Rates, base: Rates, progress: float) -> Rates:
+        """Returns the rates of an epoch's first step, or of the first one after a resume, which may
+        be of other epochs or other steps than those that the rates of now are for."""
+        return rates
 
     def end_step(self, rates: Rates, base: Rates, progress: float) -> Rates:
         """Returns the rates of the next step; `progress` counts epochs, the part of this one too.
@@ -185,6 +192,8 @@ class Cosine(Schedule):
         done = (progress - self.warmup_epochs) / (self.n_epochs - self.warmup_epochs)
         return [rate * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2 for rate in base]
 
+    begin_epoch = end_step
+
 
 # By --lr_scheduler: options -> schedule.
 SCHEDULES: dict[str, Callable[[Namespace], Schedule]] = {
@@ -224,8 +233,7 @@ class Optimization:
         self._warmup_epochs, self._max_norm = opts.warmup_epochs, opts.clip_grad_norm
         for group in self._groups:
             group['initial_lr'] = group['lr']
-        # Of the groups' rates to --learning_rate.
-        self._factors = [rate / opts.learning_rate for rate in self._base]
+        self._factor_of_last = self._base[-1] / opts.learning_rate
         self._scheduled = self._base
         self._complete_state()
         self._set_rates()
@@ -233,7 +241,8 @@ class Optimization:
     @property
     def lr(self) -> float:
         """The learning rate that the next step uses, before the factors of parameter groups."""
-        return self._groups[0]['lr'] / self._factors[0]
+        # The classifier's: those of early stages may be too small to move, or nothing at all.
+        return self._groups[-1]['lr'] / self._factor_of_last
 
     @property
     def watches_loss(self) -> bool:
@@ -250,6 +259,7 @@ class Optimization:
         is_sgd = isinstance(self._optimizer, SGD)
         self._steps_per_epoch = steps_per_epoch
         self._factor = batch_factor if is_sgd else math.sqrt(batch_factor)
+        self._scheduled = self._schedule.begin_epoch(self._scheduled, self._base, self._progress)
         self._set_rates()
 
     def step(self, losses: torch.Tensor | Iterable[torch.Tensor],
@@ -357,8 +367,9 @@ class Optimization:
             group['lr'] = rate * factor
 
     def _complete_state(self) -> None:
-        """Where a scaled loss overflows at the first step, torch would leave momentum unset."""
-        if not self._scaler.is_enabled():
+        """Where a scaled loss overflows at the first step, torch's SGD would leave momentum unset.
+        """
+        if not (self._scaler.is_enabled() and isinstance(self._optimizer, SGD)):
             return
         for group in self._groups:
             for parameter in group['params'] if group.get('momentum') else ():

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from models import ARCHITECTURES, INPUT_CHANNELS
 from runtime.arguments import (BELOW_ONE, COUNT, FLOAT, FRACTION, INTEGER, N_PROCESSES, POSITIVE,
                                POSITIVE_RATE, RATE, SEED, Parser, SwitchOrValues,
-                               add_frame_template, between, name_of, opposite, with_files)
+                               add_frame_template, between, name_of, opposite, words_of_files)
 from runtime.errors import InputError
-from runtime.files import is_special, parse_json, read_file
+from runtime.files import is_path, is_special, parse_json, read_file
+from runtime.schema import is_number, whole_number
 
 # Mean and standard deviation (R, G, B) of images in 0...1.
 DATASET_STATISTICS = {
@@ -35,29 +36,18 @@ CLIP_FLAGS = ('sample_size', 'sample_resize', 'sample_duration', 'sample_t_strid
               'mean', 'std', 'no_mean_norm', 'no_std_norm', 'value_scale')
 # What one frame becomes. These go together: a file's are taken when none of them is given.
 NORMALIZATION_FLAGS = tuple(name for name in CLIP_FLAGS if not name.startswith('sample'))
-# Flags of _add_augmentation_flags, all off by default.
-AUGMENTATION_FLAGS = ('rand_augment', 'random_erasing', 'mixup', 'cutmix', 'speed_jitter',
-                      'repeated_aug', 'class_weights', 'balanced_sampling')
-# Flags that decide, beside those, how a network is trained; a checkpoint records them.
-TRAINING_FLAGS = (*AUGMENTATION_FLAGS,
-                  'dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
-                  'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter',
-                  'train_t_crop', 'n_val_samples', 'ft_begin_module', 'optimizer',
-                  'learning_rate', 'momentum', 'dampening', 'weight_decay', 'nesterov',
-                  'lr_scheduler', 'multistep_milestones', 'plateau_patience', 'batch_size',
-                  'adam_betas', 'warmup_epochs', 'clip_grad_norm', 'accumulate', 'no_norm_decay',
-                  'layer_decay', 'head_lr_factor', 'unfreeze_epoch', 'freeze_bn', 'dropout',
-                  'label_smoothing', 'early_stopping', 'ema_decay', 'teacher_path',
-                  'distill_temperature', 'distill_weight', 'clip_schedule',
-                  'batchnorm_sync', 'n_epochs', 'skip_nonfinite', 'manual_seed', 'precision',
-                  'tf32')
-# Flags that decide, beside those and beyond rounding, what inference finds in a video.
+# Flags that decide, beyond rounding, what inference finds in a video.
 INFERENCE_FLAGS = ('file_type', 'fast_decode', 'exact_pixels', 'inference_stride',
                    'inference_crop', 'inference_views', 'inference_no_average', 'output_topk',
                    'feature_module', 'multi_label', 'precision', 'tf32', 'backend')
 # Options of a run that another does not take from its opts.json: one that went on with a checkpoint
 # is not repeated by going on with it, and its paths have --root_path in front already.
 NOT_REPEATED = ('opts', 'resume_path', 'root_path')
+# A flag, and those that go with one value of it: given anew it takes with it those that a file of
+# flags or an earlier run has beside another value.
+BESIDE = {'optimizer': ('momentum', 'dampening', 'nesterov', 'adam_betas'),
+          'lr_scheduler': ('multistep_milestones', 'plateau_patience'),
+          'clip_schedule': ('n_epochs', 'sample_duration', 'sample_size')}
 # How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
 # are in datasets.frames.READERS.
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
@@ -129,10 +119,10 @@ def to_json(opts: Options) -> str:
 
 def _views(text: str) -> tuple[int, int]:
     """10x3 -> (10, 3)"""
-    windows, _, crops = text.partition('x')
-    if not (windows.isdecimal() and crops.isdecimal() and int(windows) and int(crops)):
+    windows, crops = map(whole_number, text.partition('x')[::2])
+    if not windows or not crops:
         raise argparse.ArgumentTypeError(f'{text!r} is not WINDOWSxCROPS, such as 10x3')
-    return int(windows), int(crops)
+    return windows, crops
 
 
 class ClipPhase(NamedTuple):
@@ -152,7 +142,7 @@ def clip_phases(opts: Options) -> list[ClipPhase]:
 
 def _clip_phase(text: str) -> str:
     """8x64@40: as it is, since checkpoints hold texts and numbers alone."""
-    if not re.fullmatch('[1-9][0-9]*x[1-9][0-9]*@[1-9][0-9]*', text):
+    if not re.fullmatch('[1-9][0-9]{0,8}x[1-9][0-9]{0,8}@[1-9][0-9]{0,8}', text):
         raise argparse.ArgumentTypeError(f'{text!r} is not FRAMESxPIXELS@EPOCHS, such as 8x64@40')
     return text
 
@@ -513,15 +503,28 @@ def _add_distributed_flags(parser: Parser) -> None:
         help='number of nodes, for --distributed; -1: one')
 
 
-def _names_of(add_flags: Callable[[Any], None]) -> tuple[str, ...]:
-    """Names of the flags that a function adds."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_flags(parser.add_argument)
+def _names_of(*groups: Callable[[Parser], None]) -> tuple[str, ...]:
+    """Names of the flags that functions add."""
+    parser = Parser('', '', has_notes=False)
+    for add_flags in groups:
+        add_flags(parser)
     return tuple(vars(parser.parse_args([])))
 
 
 # Flags that define the network: a checkpoint records those that its family takes.
-NETWORK_FLAGS = ('n_classes', 'input_type', *_names_of(_add_architecture_flags))
+NETWORK_FLAGS = ('n_classes', 'input_type',
+                 *_names_of(lambda parser: _add_architecture_flags(parser.add_argument)))
+# All off by default.
+AUGMENTATION_FLAGS = _names_of(_add_augmentation_flags)
+# Flags that decide, beside those, how a network is trained; a checkpoint records them.
+TRAINING_FLAGS = (
+    *AUGMENTATION_FLAGS,
+    *(name for name in _names_of(_add_optimisation_flags, _add_schedule_flags,
+                                 _add_regularisation_flags) if name != 'overwrite_milestones'),
+    'dataset', 'file_type', 'fast_decode', 'exact_pixels', 'bad_frames', 'train_crop',
+    'train_crop_min_scale', 'train_crop_min_ratio', 'no_hflip', 'colorjitter', 'train_t_crop',
+    'n_val_samples', 'ft_begin_module', 'unfreeze_epoch', 'freeze_bn', 'dropout', 'skip_nonfinite',
+    'manual_seed', 'precision', 'tf32')
 _GROUPS = (_add_data_flags, _add_clip_flags, _add_augmentation_flags, _add_network_flags,
            _add_optimisation_flags, _add_schedule_flags, _add_regularisation_flags, _add_run_flags,
            _add_inference_flags, _add_hardware_flags, _add_distributed_flags)
@@ -545,15 +548,19 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
     parser: one made by `build_parser` to which flags were added
 
     Words such as @recipes/scratch.txt stand for the flags in that file, and --opts for those of an
-    earlier run; what is given beside them wins.
+    earlier run; what is given beside them wins, as BESIDE has it.
     """
     parser = parser or build_parser()
-    words = with_files(list(map(str, sys.argv[1:] if argv is None else argv)), parser)
-    given = _given(parser, words)
+    of_files, typed = words_of_files(list(map(str, sys.argv[1:] if argv is None else argv)), parser)
+    given = _given(parser, [*of_files, *typed])
     if 'opts' in given:
-        words = [*_words_of_run(given['opts'], given, parser), *words]
-        given = _given(parser, words)
-    values = vars(parser.parse_args(words))
+        of_files = [*_words_of_run(given['opts'], given, parser), *of_files]
+        given = _given(parser, [*of_files, *typed])
+    overridden = _overridden(parser, of_files, typed)
+    values = vars(parser.parse_args([*of_files, *typed]))
+    for name in overridden:
+        values[name] = parser.get_default(name)
+        del given[name]
     if values['root_path'] is not None:
         for name in PATH_FLAGS:
             if values[name] not in (None, Path('auto')):
@@ -566,14 +573,22 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
 
 def _given(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     """{name: value} of the flags that stand on a command line."""
-    no_values = dict.fromkeys(vars(parser.parse_args(words)))
+    no_values = dict.fromkeys(vars(parser.parse_part(words)))
     untouched = argparse.Namespace(**no_values)  # no default replaces these Nones
-    return {name: value for name, value in vars(parser.parse_args(words, untouched)).items()
+    return {name: value for name, value in vars(parser.parse_part(words, untouched)).items()
             if value is not None}
 
 
+def _overridden(parser: Parser, of_files: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The flags of files that go with what is typed otherwise; see BESIDE."""
+    before, own = _given(parser, of_files), _given(parser, typed)
+    return [name for flag, names in BESIDE.items()
+            if flag in own and own[flag] != before.get(flag, parser.get_default(flag))
+            for name in names if name in before and name not in own]
+
+
 def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[str]:
-    """The command line of the options in an opts.json that are neither given nor defaults.
+    """The command line of the options in an opts.json that are no defaults.
 
     Its paths are taken as they are: they have its --root_path in front. Raises InputError.
     """
@@ -586,19 +601,19 @@ def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[
         raise InputError(f'--opts {path}: not JSON ({error}); {cure}') from None
     if not isinstance(record, dict):
         raise InputError(f'--opts {path}: holds no options by name; {cure}')
-    defaults = json.loads(to_json(Options(**vars(parser.parse_args([])))))
-    left_out = {*NOT_REPEATED, *given}
+    defaults = json.loads(to_json(Options(**vars(parser.parse_part([])))))
+    left_out = set(NOT_REPEATED)
     if given.get('resume_path') not in (None, Path('auto')):
         left_out.add('pretrain_path')
     words, taken = [], {}
     for name, value in record.items():
         if name in left_out or value == defaults.get(name, ''):
             continue
-        if name in PATH_FLAGS and 'root_path' in given:
+        if name in PATH_FLAGS and 'root_path' in given and isinstance(value, str):
             value = os.path.abspath(value)
         try:
             own = as_words(name, value)
-            parser.parse_args(own)
+            parser.parse_part(own)
         except InputError as error:
             raise InputError(f'--opts {path}: {error}') from None
         taken[name] = value
@@ -616,7 +631,7 @@ def as_words(name: str, value: Any) -> list[str]:
         return []
     if value is False:
         return ['--no-check_paths' if name == 'check_paths' else opposite(f'--{name}')]
-    if name == 'inference_views':
+    if name == 'inference_views' and isinstance(value, (list, tuple)):
         value = 'x'.join(map(str, value))
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return [f'--{name}', *(str(value) for value in values if value is not True)]
@@ -628,9 +643,7 @@ def parsed_record(record: Mapping[str, Any]) -> dict[str, Any]:
     argv = []
     for name, value in record.items():
         values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if len(values) > MAX_RECORDED or not all(
-                item is None or type(item) in (bool, int, float) or type(item) is str
-                and not item.startswith('--') for item in values):
+        if len(values) > MAX_RECORDED or not all(map(_may_be_flag, values)):
             raise InputError(f'argument --{name}: a {type(value).__name__} is no value of a flag')
         argv += as_words(name, value)
     parsed = vars(build_parser().parse_args(argv))
@@ -640,6 +653,14 @@ def parsed_record(record: Mapping[str, Any]) -> dict[str, Any]:
                 (value is None or isinstance(value, bool)) and value is not parsed[name]):
             raise InputError(f'argument --{name}: {value} is not a value of it')
     return {name: parsed[name] for name in record}
+
+
+def _may_be_flag(value: Any) -> bool:
+    """True for what a value of a flag may be in a file: no text that is a flag itself, or that no
+    command line can have, and no number that cannot be written as one."""
+    if isinstance(value, str):
+        return type(value) is str and not value.startswith('--') and is_path(value)
+    return value is None or type(value) in (bool, float) or is_number(value)
 
 
 def check(opts: Options) -> None:
@@ -694,8 +715,10 @@ def _optimisation_rules(opts: Options) -> Rules:
          f'--{"".join(of_sgd[:1])} is for --optimizer sgd, and this is {opts.optimizer}: drop it'),
         (opts.optimizer != 'adamw' and 'adam_betas' in opts.given,
          '--adam_betas is for --optimizer adamw: add that, or drop it'),
-        (opts.lr_scheduler == 'cosine' and 'multistep_milestones' in opts.given,
-         '--multistep_milestones is for --lr_scheduler multistep, and this is cosine: drop one'),
+        # Scripts of 2020 have them beside plateau.
+        (opts.lr_scheduler not in ('multistep', 'plateau') and 'multistep_milestones' in opts.given,
+         '--multistep_milestones is for --lr_scheduler multistep, and this is '
+         f'{opts.lr_scheduler}: drop one'),
         (opts.warmup_epochs >= opts.n_epochs,
          f'--warmup_epochs {opts.warmup_epochs:g} leaves none of --n_epochs {opts.n_epochs}: give '
          'fewer'),

@@ -13,7 +13,7 @@ from torch import nn
 
 import models
 from datasets.video import VIDEO_EXTENSIONS, find_video
-from opts import Options, build_parser, clip_shape
+from opts import Options, build_parser, clip_phases, clip_shape
 from runtime.arguments import python
 from runtime.errors import InputError
 from runtime.files import EVALUATION_NAME
@@ -23,6 +23,8 @@ from runtime.output import WIDTH, wrapped
 FEW_VIDEOS = 10_000
 # Bytes of an extracted frame, about: 320x240 at the quality that is the default.
 FRAME_SIZE = 7000
+# Of an end beyond a century no day is said.
+FAR_SEC = 100 * 365 * 86400
 PURPOSES = {'train': 'training', 'val': 'validation', 'inference': 'inference'}
 # The first GPUs with products in TF32, of the Ampere generation.
 TF32_CAPABILITY = (8, 0)
@@ -48,11 +50,21 @@ def data_line(loaders: Mapping[str, Any], class_names: Sequence[str]) -> str:
 
 
 def network_line(opts: Options, network: nn.Module) -> str:
-    """Name and size of the network, and what it takes."""
+    """Name and size of the network, and what it takes. Raises InputError for clips of the training,
+    in any phase of it, or of the validation that it does not take."""
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
     frozen = '' if opts.no_train or trained == total else f', {trained:,} of them trained'
-    count = gflop(network, clip_shape(opts))
+    channels, *last = clip_shape(opts)
+    *earlier, _ = clip_phases(opts)
+    for phase in () if opts.no_train else earlier:
+        gflop(network, (channels, phase.n_frames, phase.size, phase.size))
+    try:
+        count = gflop(network, (channels, *last))
+    except InputError:
+        if not (opts.no_train and opts.no_val):
+            raise
+        count = 0.0  # those of an inference may be larger, and are seen there
     cost = f', {count:.3g} GFLOP a clip' if count else ''
     return (f'network: {models.network_name(vars(opts))}, {total:,} parameters{frozen}{cost}; '
             f'clips of {opts.sample_duration} frames of {opts.sample_size}x{opts.sample_size}')
@@ -76,11 +88,11 @@ def precision_note(precision: str, tf32: bool, capability: tuple[int, int]) -> s
 
 def gflop(network: Any, shape: tuple[int, ...]) -> float:
     """10^9 operations of one clip (C, T, H, W), forward, where a multiplication and an addition are
-    two; 0 where they cannot be counted."""
+    two; 0 where they cannot be counted. Raises InputError for a clip that the network refuses."""
     try:
         return _counted_gflop(tuple(network.options.items()), shape)
-    except (InputError, TypeError, AttributeError, NotImplementedError):
-        return 0.0  # clips that the network refuses are said when it sees them
+    except (TypeError, AttributeError, NotImplementedError):
+        return 0.0
 
 
 @lru_cache
@@ -96,6 +108,8 @@ def _counted_gflop(options: tuple[tuple[str, Any], ...], shape: tuple[int, ...])
 
 def end_line(sec_left: float, now: datetime) -> str:
     """When a training will end, at its pace so far."""
+    if sec_left > FAR_SEC:  # calendars end, too
+        return f'at this pace the training takes {duration(sec_left)} more'
     end = now + timedelta(seconds=sec_left)
     day = '' if end.date() == now.date() else f' on {end:%A, %d %B}'
     return (f'at this pace the training takes {duration(sec_left)} more, until about {end:%H:%M}'

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 import checkpoint
-from features import Features, unpack, write_features
+from features import Features, is_packed, unpack, write_features
 from opts import CLIP_FLAGS, INFERENCE_FLAGS, NETWORK_FLAGS, Options
 from runtime import distributed
 from runtime.distributed import World
@@ -34,13 +34,13 @@ from runtime.errors import InputError
 from runtime.files import file_size, parse_json, write_json, write_text
 from runtime.logs import RunLog
 from runtime.output import warn
-from runtime.schema import OBJECT, TEXT, Check, fields, list_of, whole
+from runtime.schema import OBJECT, TEXT, Check, fields, list_of, plain
 
 # A file of another format is of other settings.
 FORMAT = 1
 # A line of a file of partial results.
 ROW = fields({'video': TEXT, 'result': list_of(OBJECT)},
-             {'features': fields({'segments': list_of(list_of(whole(0))), 'float32': TEXT})})
+             {'features': plain(is_packed, 'features as they are written')})
 # A sentence names both values of a setting unless they are longer, such as hashes.
 SHOWN_LENGTH = 60
 
@@ -211,7 +211,7 @@ def _first_line(path: Path) -> bytes:
 def _differences(path: Path, settings: dict[str, Any]) -> str:
     """In brackets, what is not the same in the file at `path`; '' where it does not say."""
     try:
-        others = dict(json.loads(_first_line(path))['settings'])
+        others = dict(parse_json(_first_line(path))['settings'])
     except (OSError, ValueError, LookupError, TypeError):
         return ''
     words = []

@@ -11,7 +11,7 @@ from typing import Any
 from averaging import WeightAverage
 from metrics import Sums
 from optim import Optimization, schedule_name
-from opts import TRAINING_FLAGS, Options, check, parsed_record, replace
+from opts import NORMALIZATION_FLAGS, TRAINING_FLAGS, Options, check, parsed_record, replace
 from runtime.arguments import python
 from runtime.errors import InputError
 from weights import Weights
@@ -50,6 +50,9 @@ def resumed_options(opts: Options, weights: Weights, warn: Callable[[str], None]
     if state is None:
         return opts
     started = _recorded(state, path) if 'options' in state else _told(opts, state, path, warn)
+    # Of images and their values `adopt_options` speaks.
+    started.update({name: value for name, value in weights.clip.items()
+                    if name in opts.given and name not in NORMALIZATION_FLAGS})
     taken, lines = {}, []
     for name, old in started.items():
         new = getattr(opts, name)

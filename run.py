@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,12 @@ from torch import nn
 
 from features import FeatureTap
 from models.base import Classifier
-from opts import Options
+from opts import Options, to_json
 from runtime import distributed, logs
 from runtime.errors import Stopped, StopSignals
+from runtime.files import write_json, write_opts
+from runtime.hardware import environment
+from runtime.locks import result_folder
 from tasks import Task
 from weights import Weights
 
@@ -48,6 +52,18 @@ class Run:
     task: Task
     tap: FeatureTap | None
     command: str
+
+    def take_folder(self, held: ExitStack) -> None:
+        """Have the result folder until `held` ends, and set aside what an earlier training left
+        there: called once nothing is left to be refused. Raises InputError."""
+        opts = self.opts
+        if not self.world.is_main:
+            return
+        held.enter_context(result_folder(opts.result_path, is_training=not opts.no_train,
+                                         is_new=opts.resume_path is None))
+        write_opts(opts.result_path, to_json(opts))
+        write_json(opts.result_path / 'environment.json', environment(self.device))
+        self.log.options({name: value for name, value in vars(opts).items() if name != 'given'})
 
     def evaluated_model(self) -> nn.Module:
         """What evaluation calls: processes have different numbers of batches, so none waits for

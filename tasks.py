@@ -109,7 +109,8 @@ class BalancedCrossEntropy(nn.CrossEntropyLoss):
     def __init__(self, counts: torch.Tensor, n_videos: int, label_smoothing: float = 0.0) -> None:
         is_known = counts > 0
         weights = (n_videos / (is_known.sum() * counts.clamp(min=1))).where(is_known, 0)
-        super().__init__(weight=weights.float(), reduction='none', label_smoothing=label_smoothing)
+        super().__init__(weight=weights.to(torch.get_default_dtype()), reduction='none',
+                         label_smoothing=label_smoothing)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return super().forward(logits, labels).mean()
@@ -120,7 +121,7 @@ def balanced_bce(counts: torch.Tensor, n_videos: int) -> nn.Module:
     that have not: each counts (n_videos - counts[c]) / counts[c] times; (n_classes,) counts."""
     is_known = (counts > 0) & (counts < n_videos)
     factors = ((n_videos - counts) / counts.clamp(min=1)).where(is_known, 1)
-    return nn.BCEWithLogitsLoss(pos_weight=factors.float())
+    return nn.BCEWithLogitsLoss(pos_weight=factors.to(torch.get_default_dtype()))
 
 
 # ---------------------------------------------------------------- the two tasks

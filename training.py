@@ -208,6 +208,7 @@ class Trainer:
         self._average = WeightAverage(run.network, opts.ema_decay) if opts.ema_decay else None
         self._open_loader(1)
         self._position, self._best, self._best_epoch = Position(), -1.0, 0
+        self._n_worse = 0  # validations since the best
         self._n_steps, self._begin = 0, time.monotonic()
         if weights is not None and opts.resume_path is not None:
             state = training_state(weights)
@@ -218,6 +219,8 @@ class Trainer:
                 restore_average(self._average, weights)
             self._best = state.get(f'best_{run.task.best_by}', -1.0)
             self._best_epoch = state.get('best_epoch', 0)
+            since_best = state['epoch'] - self._best_epoch if self._best_epoch else 0
+            self._n_worse = state.get('n_worse', since_best)
         self._saver = CheckpointSaver(
             opts.result_path, every_epochs=opts.checkpoint, last_epoch=opts.n_epochs,
             keep=opts.keep, every_minutes=opts.checkpoint_minutes, is_writer=run.world.is_main,
@@ -260,7 +263,7 @@ class Trainer:
     def _is_complete(self) -> bool:
         """True after the last epoch, or after --early_stopping epochs that were no better."""
         n_done, opts = self._position.epoch - 1, self._run.opts
-        is_stale = 0 < opts.early_stopping <= n_done - self._best_epoch
+        is_stale = 0 < opts.early_stopping <= self._n_worse
         return n_done >= opts.n_epochs or is_stale and not self._position.n_batches
 
     def _say_it_was_complete(self) -> None:
@@ -299,6 +302,7 @@ class Trainer:
                 metrics = validate(run, epoch, self._save_last)
             val_loss, best = metrics['loss'], metrics[run.task.best_by]
             is_best = best > self._best
+            self._n_worse = 0 if is_best else self._n_worse + 1
             if is_best:
                 self._best, self._best_epoch = best, epoch
             shown = '\n' + wrapped(f'  {val_line(metrics, run)}; {self._best_so_far(epoch)}')
@@ -421,6 +425,7 @@ class Trainer:
                 **(self._average.state_dict() if self._average else {}),
                 **self._optimization.state_dict(),
                 f'best_{run.task.best_by}': self._best, 'best_epoch': self._best_epoch,
+                'n_worse': self._n_worse,
                 'options': training_options(run.opts), **run.description}
 
     def _save_last(self) -> None:
@@ -433,7 +438,8 @@ def trained_parameters(network: Classifier, opts: Options) -> Parameters:
     n_late = len(parts_before(network, opts.ft_begin_module)) if opts.unfreeze_epoch else 0
     if opts.layer_decay == opts.head_lr_factor == 1 and not (opts.no_norm_decay or n_late):
         return [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return parameter_groups(list(stages(network).values()), opts, n_late)
+    return parameter_groups(list(stages(network).values()), opts, n_late,
+                            network.get_submodule(network.classifier_name))
 
 
 def make_criterion(run: Run) -> Criterion:

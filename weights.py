@@ -64,7 +64,8 @@ TRAINING = fields(
          {'params': list_of(whole(0)), 'lr': NUMBER}, {'initial_lr': NUMBER}))})},
     {'position': fields({'epoch': whole(1), 'batch': whole(0), 'sums': mapping(TEXT, REAL)},
                         {'lr': optional(NUMBER), 'batch_size': whole(1)}),
-     'options': OBJECT, 'best_epoch': whole(0), 'scaler': optional(OBJECT)})
+     'options': OBJECT, 'best_epoch': whole(0), 'n_worse': whole(0),
+     'scaler': optional(OBJECT)})
 OWN_FIELDS = fields({}, {
     'arch': NAME, 'epoch': whole(0), 'versions': mapping(TEXT, TEXT), 'multi_label': BOOL,
     'class_names': optional(list_of(NAME, is_unique=True)), 'behind_module': BOOL})

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from runtime.errors import InputError
-from runtime.files import parse_json, read_file
+from runtime.files import is_path, parse_json, read_file
 from runtime.names import meant_file
 from runtime.schema import NAME, TEXT, fields, is_number, list_of, plain, shown
 
@@ -299,6 +299,9 @@ def select_subset(annotation: Annotation, subset: str) -> dict[str, Any]:
         if not isinstance(entry, dict) or 'subset' not in entry:
             raise AnnotationError(f'{annotation.path}: video {video_id!r} has no "subset"; '
                                   'add one of training, validation, testing')
+        if '\0' in video_id:  # which no file of features takes
+            raise AnnotationError(f'{annotation.path}: video {video_id!r} has a NUL in its name; '
+                                  'give it another')
     chosen = {video_id: entry for video_id, entry in annotation.database.items()
               if entry['subset'] == subset}
     if not chosen:
@@ -350,11 +353,8 @@ def _path(entry: dict[str, Any], usual: str, where: str) -> str:
     if not isinstance(path, str):
         raise AnnotationError(f'{where}: "video_path" {path!r} is not the path of its frames; '
                               'mend it')
-    try:
-        if b'\0' not in os.fsencode(path) and len(os.fsencode(path)) < MAX_PATH:
-            return path
-    except UnicodeEncodeError:
-        pass
+    if is_path(path) and len(os.fsencode(path)) < MAX_PATH:
+        return path
     raise AnnotationError(f'{where}: no file can have the path {shown(path)}; mend it')
 
 

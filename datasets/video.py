@@ -30,6 +30,8 @@ import av
 
 from datasets.scaling import DEFAULT_FPS, SHORT_SIDE, Copier, Cropper, Plan, Scaler, orientation
 from runtime.files import file_size
+from runtime.schema import (MAX_WHOLE, TEXT, fields, list_of, mapping, optional, plain, row_of,
+                            whole, whole_number)
 
 # Processes that extract frames start without NumPy, which is slow to import.
 if TYPE_CHECKING:
@@ -210,6 +212,17 @@ class Places(NamedTuple):
 
 # Of a file's `Notes`, beside its packets and their places.
 FACTS = ('container', 'opening', 'shape', 'way', 'checks', 'n_read')
+# What they are in an index.
+WHOLE, WORD, INTEGER = whole(0), whole(0, 2 ** 32 - 1), whole(-MAX_WHOLE)
+PLACE = plain(lambda text: whole_number(text) is not None, 'a place in the file')
+INDEXED = fields({
+    'container': optional(TEXT), 'opening': whole(0, len(OPENINGS) - 1),
+    'way': whole(0, FROM_START), 'n_read': whole(0, 2), 'checks': optional(list_of(WORD)),
+    'shape': optional(row_of(whole(1), whole(1), INTEGER, INTEGER)),
+    'packets': optional(row_of(WHOLE, list_of(WHOLE), list_of(optional(INTEGER)),
+                               mapping(PLACE, WHOLE))),
+    'places': optional(row_of(TEXT, TEXT, TEXT, row_of(INTEGER, INTEGER), list_of(WHOLE),
+                              list_of(WORD)))})
 
 
 @dataclass
@@ -262,7 +275,10 @@ class Notes:
 
     def take(self, known: dict[str, Any]) -> None:
         """Know what `facts` gave in another run, unless that was of another version."""
-        if not known.keys() >= {*FACTS, 'packets', 'places'}:
+        if INDEXED(known):
+            return
+        places, packets = known['places'], known['packets']
+        if places and (not packets or not len(places[4]) == len(places[5]) == packets[0]):
             return
         for name in FACTS:
             setattr(self, name, known[name])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from runtime.files import parse_json
 
 TABLE = ('CREATE TABLE IF NOT EXISTS videos '
          '(path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, notes TEXT)')
@@ -37,7 +38,7 @@ class VideoIndex:
         rows = self._run('SELECT notes FROM videos WHERE path = ? AND size = ? AND modified = ?',
                          (_key(video), *version))
         try:
-            return json.loads(rows[0][0]) if rows else None
+            return parse_json(rows[0][0]) if rows else None
         except (TypeError, ValueError) as error:
             raise self._broken(error) from None
 

@@ -85,8 +85,15 @@ def number(kind: Callable[[str], Any], accepts: Callable[[Any], bool], wanted: s
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: a whole number, not below `low`."""
-    return number(int, lambda n: n >= low, f'a whole number of at least {low}')
+    """An argparse type: a whole number, not below `low`, and small enough to count with."""
+    convert = number(int, lambda n: n >= low, f'a whole number of at least {low}')
+
+    def bounded(text: str) -> int:
+        if (value := convert(text)) >= 2 ** 31:
+            raise argparse.ArgumentTypeError(f'{text} is too large: a whole number below 2 ** 31 '
+                                             'is needed')
+        return value
+    return bounded
 
 
 def between(kind: Callable[[str], Any], low: float, high: float, *, also: float | None = None
@@ -97,9 +104,16 @@ def between(kind: Callable[[str], Any], low: float, high: float, *, also: float 
                   f'a number of {low} to {high}{other}')
 
 
+def is_frame_template(value: object) -> bool:
+    """True for the template of a file name; of three digits at most, since so many are written, and
+    with three * at most, since each is looked for everywhere."""
+    return (isinstance(value, str) and '/' not in value and value.count('*') <= 3
+            and len(re.findall('%[0-9]*d', value)) == len(re.findall('%[0-9]{0,3}d', value)) == 1)
+
+
 def frame_template(text: str) -> str:
     """An argparse type: a file name with one %d, or %05d, for the number of a frame."""
-    if len(re.findall('%[0-9]*d', text)) != 1 or '/' in text:
+    if not is_frame_template(text):
         raise argparse.ArgumentTypeError(f'{text!r} is not a file name with one %d for the number, '
                                          'such as frame_%05d.png')
     return text
@@ -222,13 +236,15 @@ RECIPES = Path(__file__).resolve().parents[1] / 'recipes'
 
 def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     """[(number of the line, its words)] of a file of flags, of which each line is whole: flags with
-    their values, as a shell would split them, and comments from # on. Raises InputError.
+    their values and comments, as a shell would split them. Raises InputError.
 
     parser: takes each line by itself, so that what it refuses is named with its line
     """
     try:
         text = read_file(path).decode('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
+        if '\0' in text:  # which no command line has
+            raise ValueError('a NUL')
+    except (OSError, ValueError) as error:
         # Of the recipes, what most is alike is said, from wherever the command runs.
         recipes = {recipe.stem: os.path.relpath(recipe) for recipe in RECIPES.glob('*.txt')}
         near = did_you_mean([recipes[stem] for stem in nearest(path.stem, recipes, n=1)])
@@ -241,11 +257,11 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
             cure = 'give a text file with flags as a command line has them'
         raise InputError(f'{path}: no file of flags can be read there ({reason}); {cure}') from None
     lines = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split('\r\n?|\n', text), 1):
         try:
-            words = shlex.split(line, comments=True)
+            words = shlex.split(without_comment(line))
             parser.refuse_files(words)
-            parser.parse_args(words)
+            parser.parse_part(words)
         except ValueError as error:
             raise InputError(f'{path}, line {number}: {error}; mend the line') from None
         except InputError as error:
@@ -255,12 +271,20 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     return lines
 
 
-def with_files(args: Sequence[str], parser: 'Parser') -> list[str]:
-    """A command line with the words of the files that it names, in front: whatever else is given
-    wins, wherever it stands, and of several files the last. Raises InputError."""
+def without_comment(line: str) -> str:
+    """A line up to a # that begins a word, outside of quotes: a/take#2 is a path."""
+    kept = re.match(r"""(?: \\. | "(?:\\.|[^"\\])*" | '[^']*' | (?<!\s)\# | [^\#] )*""",
+                    f' {line}', re.VERBOSE)
+    return kept[0] if kept else line
+
+
+def words_of_files(args: Sequence[str], parser: 'Parser') -> tuple[list[str], list[str]]:
+    """(the words of the files that a command line names, its other words): what stands in front is
+    overridden, and so what else is given wins wherever it stands, and of several files the last.
+    Raises InputError."""
     paths = [Path(word[len(FILE_PREFIX):]) for word in args if word.startswith(FILE_PREFIX)]
     words = [word for path in paths for _, line in read_flags(path, parser) for word in line]
-    return words + [word for word in args if not word.startswith(FILE_PREFIX)]
+    return words, [word for word in args if not word.startswith(FILE_PREFIX)]
 
 
 # ---------------------------------------------------------------- the parser
@@ -339,6 +363,18 @@ class Parser(argparse.ArgumentParser):
             self.error(f'unknown argument {left[0]}')
         self._refuse_other_endings(namespace)
         return namespace
+
+    def parse_part(self, args: Sequence[str], namespace: Any = None) -> Any:
+        """As `parse_args` does, of words that may stand beside others, where all that is required
+        need not be."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        try:
+            return self.parse_args(args, namespace)
+        finally:
+            for action in required:
+                action.required = True
 
     def _refuse_other_endings(self, namespace: Any) -> None:
         """Raise InputError where what is to be written has the ending of another format."""

@@ -21,6 +21,7 @@ from torch import nn
 
 from runtime.errors import InputError, Stopped, StopSignals, first_line
 from runtime.output import to_stderr
+from runtime.schema import whole_number
 
 # How often a process sends its heartbeat, and after what silence the others give up.
 HEARTBEAT_SEC = 2.0
@@ -114,11 +115,11 @@ def rendezvous_address(world: World, environment: Mapping[str, str], dist_url: s
 
 def _host_and_port(dist_url: str) -> tuple[str, int]:
     """Those of tcp://HOST:PORT. Raises InputError."""
-    url = urlparse(dist_url)
     try:
+        url = urlparse(dist_url)
         if url.scheme == 'tcp' and url.hostname and url.port:
             return url.hostname, url.port
-    except ValueError:  # of a port that is no number, or too large
+    except ValueError:  # of a port that is no number, or too large, or brackets in the name
         pass
     raise InputError(f'--dist_url {dist_url}: not tcp://HOST:PORT; give one, such as '
                      'tcp://127.0.0.1:23456')
@@ -340,10 +341,10 @@ def start_processes(argv: Sequence[str], environment: Mapping[str, str], *, worl
     name, text = next(((name, environment[name]) for name in names if name in environment),
                       ('', '0'))
     host, port = _host_and_port(dist_url)
-    if not text.isdecimal():
+    node = whole_number(text)
+    if node is None:
         raise InputError(f'{name} is {text}: give the number of this node, from 0 to '
                          f'{n_nodes - 1}')
-    node = int(text)
     if not node < n_nodes:
         raise InputError(f'this is node {node} and --world_size is {world_size}; give the '
                          'number of nodes')

@@ -30,7 +30,9 @@ LACK_OF_MEMORY = re.compile('(?:CUDA out of memory|[Uu]nable to allocate|tried t
 
 # Why a path cannot even be looked at: Path.exists() and others raise these.
 OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
-SHOWN_LENGTH = 300  # of such a path
+# Of what a sentence quotes: the rest of it is to be found.
+SHOWN_LENGTH, LONG_SENTENCE = 300, 3000
+LONG_WORD = re.compile(r'\S{500,}')
 
 
 class InputError(Exception):
@@ -51,6 +53,15 @@ class Stopped(BaseException):
 def first_line(error: BaseException) -> str:
     """What an error of a library says first; its kind where it says nothing."""
     return str(error).strip().split('\n', 1)[0] or type(error).__name__
+
+
+def shortened(text: str) -> str:
+    """A sentence in which a LONG_WORD is cut, such as a path that no file can have; of many words
+    the middle is left out."""
+    text = LONG_WORD.sub(lambda word: f'{word[0][:SHOWN_LENGTH]}... ({len(word[0])} characters)',
+                         text)
+    half = LONG_SENTENCE // 2
+    return text if len(text) <= LONG_SENTENCE else f'{text[:half]} ... {text[-half:]}'
 
 
 class StopSignals:
@@ -153,7 +164,7 @@ def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answe
     try:
         return command(argv)
     except InputError as error:
-        to_stderr('error: ' + ' '.join(str(error).split()))
+        to_stderr('error: ' + shortened(' '.join(str(error).split())))
         sys.exit(2)
     except Stopped as stopped:
         if str(stopped):  # as it is: it may end with a command to paste
@@ -165,10 +176,8 @@ def _answered(command: Callable[[Any], Answer], argv: list[str] | None) -> Answe
     except OSError as error:
         if error.errno not in OF_PATHS or not isinstance(error.filename, (str, bytes, Path)):
             raise
-        name = os.fsdecode(error.filename)
-        if len(name) > SHOWN_LENGTH:
-            name = f'{name[:SHOWN_LENGTH]}... ({len(name)} characters)'
-        to_stderr(f'error: {name}: {error.strerror}; check the path and its permissions')
+        to_stderr(f'error: {shortened(os.fsdecode(error.filename))}: {error.strerror}; check the '
+                  'path and its permissions')
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         lacking = LACK_OF_MEMORY.search(f'{type(error).__name__}: {error}')

@@ -29,6 +29,7 @@ HEAT_COLOURS = 'inferno'
 HEAT_SHARE = 0.75  # of the colour where heat is 1
 # Cells of fewer inches have no number, and below the second limit no share.
 NUMBERED_INCH, SHARED_INCH = 0.28, 0.5
+NAME_LENGTH = 40  # characters: a longer name leaves no room for what it names
 STRIP_INCH = 10.0  # width of a strip
 TITLE_INCH = FOOT_INCH = 0.24  # above and below a strip
 
@@ -52,15 +53,18 @@ def as_pixels(figure: Figure, dpi: int = 80) -> np.ndarray:
 
 
 def drawable(name: object) -> str:
-    """A name of a class, video or run as figures have it: one line, in which $ is no formula."""
-    return one_line(name).replace('$', r'\$')
+    """A name of a class, video or run as figures have it: the begin of one line, in which $ is no
+    formula."""
+    line = one_line(name)
+    return (line if len(line) <= NAME_LENGTH else line[:NAME_LENGTH - 1] + '…').replace('$', r'\$')
 
 
 @contextmanager
 def _any_letters() -> Iterator[None]:
-    """Within it a letter that the font lacks is drawn as a box, without a warning."""
+    """Within it a letter that the font lacks is drawn as a box, and names that leave no room for
+    what they name are drawn, without a warning."""
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph .* missing from')
+        warnings.filterwarnings('ignore', 'Glyph .* missing from|constrained_layout not applied')
         yield
 
 

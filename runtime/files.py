@@ -51,6 +51,15 @@ def file_size(file: str | Path | int) -> int:
     return status.st_size
 
 
+def is_path(text: str) -> bool:
+    """True for a text that can be the path of a file: no NUL in it, and only characters that file
+    systems can have."""
+    try:
+        return b'\0' not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def is_special(path: Path | None) -> bool:
     """True for the path of a pipe, socket or device."""
     return path is not None and path.exists() and not (path.is_file() or path.is_dir())

@@ -42,6 +42,14 @@ def whole(low: int, high: int = MAX_WHOLE) -> Check:
                  f'a whole number of {low} to {high}')
 
 
+def whole_number(text: str) -> int | None:
+    """The number of a text of plain digits, below 10 ** 18; None for any other text."""
+    # int() takes other digits, blanks and _ too, and refuses thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) < len(str(MAX_WHOLE))):
+        return None
+    return int(text)
+
+
 def is_number(value: Any) -> bool:
     """True for a finite float, or an int that is one, and no bool."""
     if type(value) is int:
@@ -77,6 +85,16 @@ def list_of(check: Check, *, is_unique: bool = False) -> Check:
             return f' has {shown(twice)} twice'
         return ''
     return check_list
+
+
+def row_of(*checks: Check) -> Check:
+    """A list of as many values as there are checks, each as its check takes it."""
+    def check_row(value: Any) -> str:
+        if not isinstance(value, list) or len(value) != len(checks):
+            return f' is {shown(value)}, not a list of {len(checks)}'
+        return next((f'[{i}]{fault}' for i, (check, item) in enumerate(zip(checks, value))
+                     if (fault := check(item))), '')
+    return check_row
 
 
 def mapping(keys: Check, values: Check) -> Check:

@@ -91,6 +91,10 @@ FOLDER_JSON = {
                    {'l.csv': LIST}),
     'listed twice': ({'l.csv': LIST + LIST[:17]}, 'folder_json l.csv out.json', 'remove a line',
                      {'l.csv': LIST}),
+    'line ends': ({'l.csv': LIST.replace('a\n', 'a\v\n')}, 'folder_json l.csv out.json',
+                  'which may be a line end or not; remove it', {'l.csv': LIST}),
+    'control characters': ({'l.csv': LIST.replace('a\n', 'a\33\n')}, 'folder_json l.csv out.json',
+                           'control characters in it; rename it', {'l.csv': LIST}),
     'quotation mark': ({'l.csv': LIST.replace('\nv', '\n"v')}, 'folder_json l.csv out.json',
                        'has a quotation mark that is not closed; close it or remove it',
                        {'l.csv': LIST}),
@@ -262,6 +266,9 @@ RESULT_FILES = {
                             '--subset', {'val.json': NUMBERS}),
     'order, other labels': ({'val.json': ODD}, 'find_class_order val.json true.json --output l.txt',
                             'without class names', {'val.json': NUMBERS}),
+    'order, many outputs': ({'val.json': NUMBERS.replace('"1"', '"9999999"')},
+                            'find_class_order val.json true.json --output l.txt',
+                            'give results of a network', {'val.json': NUMBERS}),
     'order, no output': ({'val.json': NUMBERS}, 'find_class_order val.json true.json',
                          '--output', 'find_class_order val.json true.json --output l.txt'),
     'order, no labels': ({'true.json': UNLABELLED, 'val.json': NUMBERS},
@@ -413,6 +420,9 @@ FEATURES = {
     'several labels': ({}, 'knn lists.h5', 'write the features of videos with one', 'knn f.h5'),
     'no labels': ({}, 'knn none.h5', 'write the features of another --inference_subset',
                   'knn f.h5'),
+    'one video': ({}, 'knn one.h5', 'write the features of more', 'knn f.h5'),
+    'group of a line': ({'g.csv': GROUPS[:-3] + '\n'}, 'knn f.h5 --groups g.csv',
+                        'videos, such as y; add them', {'g.csv': GROUPS}),
     'number of examples': ({}, 'knn f.h5 --examples 0', 'nor all', 'knn f.h5 --examples all')}
 FLAGS_OF_RUNS = ('--video_path jpg --annotation_path {} --result_path r --n_epochs 1 --n_threads 0 '
                  '--no_cuda')
@@ -443,10 +453,22 @@ COMPARISONS = {
                       compare('--recipes a.txt --folds 2 --no_train', 'true.json'),
                       'trains and tests each recipe itself: drop it',
                       compare('--recipes a.txt --folds 2', 'true.json')),
+    'one folder': ({'a.txt': '--tf32\n--nesterov', 'a_without_tf32.txt': ''},
+                   compare('--recipes a.txt a_without_tf32.txt --leave_out tf32'),
+                   'have two with the folder a_without_tf32: rename a file', {'c.txt': ''},
+                   compare('--recipes a.txt c.txt --leave_out tf32')),
+    'one group': ({'a.txt': '', 'g.csv': 'path,group\na/x,1\nb/y,1\n'},
+                  compare('--recipes a.txt --folds 2 --groups g.csv', 'true.json'),
+                  'videos are all of one group, and a fold has', {
+                      'g.csv': 'path,group\na/x,1\nb/y,2\n', 'a.txt': '--nesterov --momentum 0'}),
     'another run': ({'a.txt': '--nesterov', 'r/a/fold_1_seed_1/run.json': '{}'},
                     compare('--recipes a.txt --folds 2', 'true.json'),
                     'holds a run with other words; give another --result_path, or remove',
                     compare('--recipes a.txt --folds 2 --result_path /dev/null/r', 'true.json')),
+    'odd measures': ({'a.txt': '--nesterov --momentum 0.5',
+                      'r/a/fold_1_seed_1/run.json': '{"minutes": "a"}'},
+                     compare('--recipes a.txt --folds 2', 'true.json'), 'holds a run with other ',
+                     compare('--recipes a.txt --folds 2 --result_path /dev/null/r', 'true.json')),
     'rules': ({'a.txt': '--nesterov --momentum 0'}, compare('--recipes a.txt --folds 2',
                                                             'true.json'),
               'recipe a: --nesterov needs a --momentum above 0', {
@@ -501,6 +523,9 @@ PICTURES = {
     'mistakes': ({'val.json': WRONG}, 'plot_results val.json true.json --video_path jpg',
                  'mistakes can be read; the first: ',
                  'plot_results val.json true.json --video_path videos --file_type video'),
+    'no confusion': ({'val.json': RESULTS, 'true.json': ANNOTATION.replace(
+        '"label": "', '"label": "c')}, 'plot_results val.json true.json',
+        'check that both files are of one data set', {'true.json': ANNOTATION}),
     'no labels': ({'val.json': RESULTS.replace('"y"', '"z"'), 'true.json': SEVERAL.replace(
         '"label": "a", ', '"label": [], ')}, 'plot_results val.json true.json',
         'nothing can be drawn; infer more videos', {'val.json': RESULTS}),
@@ -520,6 +545,9 @@ FORM = {
               "of the form of the file's schema; make the file again", {'true.json': ANNOTATION}),
     'folder': ({}, 'eval_accuracy true.json empty', 'cannot be read: Is a directory; ',
                {'val.json': RESULTS}, 'eval_accuracy true.json val.json'),
+    'NUL': ({'true.json': ANNOTATION.replace('"x": ', '"x\\u0000": '), 'val.json': RESULTS},
+            'eval_accuracy true.json val.json', 'has a NUL in its name; give it another',
+            {'true.json': ANNOTATION}),
     'list': ({'val.json': '[]'}, 'eval_accuracy true.json val.json', 'holds no JSON object; ',
              {'val.json': RESULTS}),
     'form to export': ({}, 'export net.pth o.txt', 'give one of .onnx, ', 'export gone.pth o.pt2'),
@@ -569,6 +597,8 @@ def base(tmp_path_factory):
         write_features(root / f'{name}.h5', Features(
             np.eye(4, width, dtype=np.float32), list('vwxy'), np.ones((4, 2), int),
             np.array(labels), ['a', 'b']))
+    write_features(root / 'one.h5', Features(np.eye(1, dtype=np.float32), ['v'],
+                                             np.ones((1, 2), int), np.array([0]), ['a']))
     return root
 
 

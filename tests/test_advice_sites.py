@@ -65,6 +65,8 @@ MOSTLY_VALUES = (
     '', 'error: ')
 # Why sentences have no case, and words of them.
 WITHOUT_CASE = {
+    'needs more videos, as tests/test_compare.py has them': (
+        'needs a validation, and no videos are left for it',),
     'no network that there is has an operator that these lack': (
         'this network cannot be exported to ONNX', '; write .onnx, which ONNX Runtime runs'),
     'needs an export of Swin, as the test of all families in tests/test_export.py has it': (

@@ -171,14 +171,36 @@ def test_a_recipe_without_some_of_its_lines(tmp_path):
 @pytest.mark.parametrize('more, sentence', [
     (['--groups', 'g.csv'], '--groups is about --folds: add that, or drop it'),
     (['--folds', '99'], '--folds 99: the videos are of 18 groups'),
+    (['--folds', '2', '--groups', 'g.csv'], 'videos are all of one group.*: give smaller groups'),
     (['--resume_path', 'x.pth'], '--resume_path is not for a comparison'),
     (['--multi_label'], '--multi_label is not for a comparison'),
     (['--leave_out', 'momentum'], '--leave_out --momentum: .*slow.txt has no line with it'),
     (['--momentum', '0'], 'recipe slow: --nesterov needs a --momentum above 0')])
-def test_what_cannot_be_compared(tiny_data, tmp_path, recipes, more, sentence):
+def test_what_cannot_be_compared(tiny_data, tmp_path, monkeypatch, recipes, more, sentence):
     from util_scripts.compare import main
+    monkeypatch.chdir(tmp_path)
+    videos = [f'{path.parent.name}/{path.name},x' for path in tiny_data.root.glob('jpg/*/*')]
+    (tmp_path / 'g.csv').write_text('\n'.join(['path,group', *videos]))
     with pytest.raises(InputError, match=sentence):
         main(flags(tiny_data, tmp_path / 'c', recipes, *more))
+    assert not list(tmp_path.glob('c/*/*'))
+
+
+@pytest.mark.parametrize('text, more, sentence', [
+    ('--lr_scheduler plateau', ['--folds', '2'],
+     'recipe own: needs a validation, .*: add --val_fraction 0.2'),
+    ('--lr_scheduler plateau', ['--folds', '2', '--no_val'], 'drop --no_val or use multistep'),
+    ('--no_train', [], 'recipe own: --no_train is not for a comparison'),
+    ('--multi_label', [], 'recipe own: --multi_label is not for a comparison'),
+    ('--nesterov\n--tf32', ['--leave_out', 'nesterov'],
+     'two with the folder own_without_nesterov')])
+def test_recipes_that_cannot_be_compared(tiny_data, tmp_path, text, more, sentence):
+    from util_scripts.compare import main
+    own, other = tmp_path / 'own.txt', tmp_path / 'own_without_nesterov.txt'
+    own.write_text(text)
+    other.write_text('--tf32')
+    with pytest.raises(InputError, match=sentence):
+        main(flags(tiny_data, tmp_path / 'c', [own, other], *more))
     assert not list(tmp_path.glob('c/*/*'))
 
 

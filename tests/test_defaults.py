@@ -152,6 +152,8 @@ def test_a_checkpoint_says_depth_and_classes(tiny_data, tmp_path, capsys):
     ('--accimage', ['--accimage has no effect: that image library is no longer kept']),
     ('--no_train --resume_path x.pth --ema_decay .9 --mixup 1 --learning_rate 1',
      ['--ema_decay, --mixup have no effect with --no_train']),
+    ('--no_train --random_weights --freeze_bn --dropout .5 --no_norm_decay --speed_jitter 1 2',
+     ['--speed_jitter, --no_norm_decay, --freeze_bn, --dropout have no effect with --no_train']),
     ('--inference_crop nocrop --no_val --n_val_samples 2',
      ['--inference_crop has no effect without --inference',
       '--n_val_samples has no effect with --no_val']),

@@ -67,8 +67,9 @@ def test_rendezvous_address():
     assert rendezvous_address(world, node, 'tcp://a:1') == 'tcp://10.0.0.7:1'
     assert rendezvous_address(world, {**node, 'MASTER_ADDR': 'b', 'MASTER_PORT': '2'},
                               'tcp://a:1') == 'tcp://b:2'
-    with pytest.raises(InputError, match='dist_url'):
-        rendezvous_address(world, {}, 'localhost')
+    for wrong in ('localhost', 'tcp://[', 'tcp://a:x'):
+        with pytest.raises(InputError, match='dist_url'):
+            rendezvous_address(world, {}, wrong)
 
 
 # ---------------------------------------------------------------- the same numbers

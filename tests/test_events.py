@@ -252,6 +252,8 @@ def test_the_evaluation_as_a_command(annotation, tmp_path, name):
     ({'events': {'abc': []}}, ['--subset', 'train'], 'has a list of segments in seconds'),
     ({'events': {'xyz': []}}, [], 'none of its 1 video is in subset'),
     ({'events': {'abc': [{'label': 'run'}]}}, [], "the entries of 'abc' are not events"),
+    ({'events': {'abc': [{'label': 'run', 'score': 1, 'begin_sec': 0, 'end_sec': 10 ** 400}]}}, [],
+     "the entries of 'abc' are not events"),
     ({'labels': []}, [], 'has no "events" by video'),
 ])
 def test_what_cannot_be_evaluated(annotation, tmp_path, result, flags, said):

@@ -110,6 +110,19 @@ def test_features_need_an_inference(tiny_data, tmp_path):
         main.main(tiny_data.argv(tmp_path, '--feature_module', 'fc'))
 
 
+def test_names_of_half_characters_and_numbers_of_no_class(tmp_path):
+    """As Python has the bytes of file names that are no UTF-8."""
+    content = Features(np.eye(2, dtype=np.float32), ['a\udcff', '\ud800'], np.ones((2, 2), int),
+                       np.array([-1, 0]), ['\udc80'])
+    write_features(tmp_path / 'f.h5', content)
+    found = read_features(tmp_path / 'f.h5')
+    assert found.video_ids == content.video_ids and found.class_names == content.class_names
+    for labels in ([-2, 0], [0, 1], [0, 2 ** 62]):
+        write_features(tmp_path / 'f.h5', content._replace(labels=np.array(labels)))
+        with pytest.raises(InputError, match='no numbers of its 1 classes'):
+            read_features(tmp_path / 'f.h5')
+
+
 def test_files_that_are_no_features(tmp_path):
     with pytest.raises(InputError, match='no such file'):
         read_features(tmp_path / 'f.h5')

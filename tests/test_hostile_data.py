@@ -14,7 +14,7 @@ import torch
 
 from datasets.annotations import label_list_records, read_annotation, taxonomy_records
 from datasets.frames import FrameError, Hdf5Frames, JpgFrames
-from features import Features, read_features, write_features
+from features import Features, pack, read_features, unpack, write_features
 from results import PartialResults
 from runtime.errors import InputError
 from runtime.files import file_size, parse_json, read_file
@@ -127,14 +127,19 @@ def test_partial_results_with_odd_values(tmp_path):
         partial.add('a', {'result': [{'label': 'red', 'score': 1.0}]})
     path, = tmp_path.glob('*.jsonl')
     header = path.read_bytes().splitlines(keepends=True)[0]
-    right = {'video': 'a', 'result': [{'label': 'red', 'score': 1.0}]}
+    right = {'video': 'a', 'result': [{'label': 'red', 'score': 1.0}],
+             'features': pack(torch.ones(1, 2), torch.tensor([[1, 5]]))}
     for place in _places(right):
         for odd in ODD_JSON:
             path.write_bytes(header + json.dumps(_replaced(right, place, odd)).encode() + b'\n')
             try:
-                assert partial.read()
+                rows = partial.read()
+                assert rows
             except InputError as error:
                 assert str(error).startswith(f'{path}: ')
+                continue
+            for row in rows.values():
+                assert 'features' not in row or unpack(row['features'])
 
 
 # ---------------------------------------------------------------- files that are no files

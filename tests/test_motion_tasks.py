@@ -3,13 +3,15 @@
 import csv
 import json
 import random
+from argparse import Namespace
 
 import pytest
 
 from runtime.errors import InputError
 from tests.helpers import grey_frames, write_video
 from tests.tiny_data import TinyData, run_main
-from util_scripts.helpers.motion_clips import windows
+from util_scripts.helpers.motion_clips import draw_clips, windows
+from util_scripts.helpers.splits import Own
 from util_scripts.motion_tasks import main
 
 
@@ -77,6 +79,13 @@ def test_the_same_seed_gives_the_same_clips(tiny_data, tmp_path):
     assert first == make(tiny_data, tmp_path / 'a', '--n_frames', 2, '--speeds', 1, 3)
     assert first[1] != make(tiny_data, tmp_path / 'c', '--n_frames', 2, '--speeds', 1, 3, '--seed',
                             2)[1]
+
+
+def test_names_that_are_no_text():
+    """Bytes that are no UTF-8 are half characters in Python."""
+    video = Own('a/\udcff', 'a', 'g')
+    args = Namespace(seed=1, per_video=1, task='direction', n_frames=4)
+    assert len(list(draw_clips([video], {video.path: 9}, args))) == 2
 
 
 def test_videos_that_are_too_short(tiny_data, tmp_path):

@@ -342,6 +342,41 @@ def test_a_state_in_mid_epoch_goes_on_along_the_cosine():
     assert second.lr == first.lr == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize('n_done, n_epochs, n_steps, rate', [
+    (8, 4, 0, 0.025),    # it was complete, and goes on for as many epochs again
+    (6, 2, 0, 0.025),    # the second epoch begins anew, as with other batches
+    (6, 4, 2, 0.0345671)])
+def test_the_first_step_after_a_resume_is_on_the_cosine_of_now(n_done, n_epochs, n_steps, rate):
+    """Its rate was the one in the file."""
+    cosine = '--lr_scheduler', 'cosine', '--n_epochs'
+    first = ours(network(), *cosine, 2, steps_per_epoch=4)
+    for step in range(1, n_done + 1):
+        first.step(torch.zeros((), requires_grad=True))
+        if step % 4 == 0:
+            first.end_epoch()
+    second = ours(network(), *cosine, n_epochs)
+    second.load_state_dict(first.state_dict(), n_steps)
+    second.begin_epoch(4)
+    assert second.lr == pytest.approx(rate)
+
+
+def test_rates_of_stages_that_are_nothing():
+    """The first of 200 stages learns nothing; the rate that is logged is that of the flag."""
+    groups = optim.parameter_groups([nn.Linear(1, 1) for _ in range(200)],
+                                    options('--layer_decay', 0.001))
+    optimization = Optimization(groups, options('--layer_decay', 0.001), CPU)
+    assert groups[0]['lr'] == 0 and optimization.lr == pytest.approx(0.05)
+
+
+def test_fp16_goes_with_any_optimiser(monkeypatch):
+    """What SGD's momentum needs made others fail."""
+    monkeypatch.setitem(optim.OPTIMIZERS, 'sgd', lambda parameters, opts: torch.optim.RMSprop(
+        parameters, opts.learning_rate, momentum=0.9))
+    net = network()
+    optimization = ours(net, '--precision', 'fp16')
+    assert optimization.step(next(losses(net, 1)))
+
+
 def test_states_of_other_shapes_are_refused():
     net = network()
     optimization = ours(net)

@@ -12,6 +12,7 @@ import weights
 from models import generate_model
 from opts import parse_opts, replace
 from overview import duration, end_line, extraction_lines, gflop, in_lines, precision_note
+from runtime.errors import InputError
 from tests.helpers import ROOT, run_script
 from tests.tiny_data import loader_of, run_main
 
@@ -118,13 +119,15 @@ def test_operations_of_a_clip():
     """Of the table in docs/networks.md; 0 where the network refuses such clips."""
     network = generate_model('resnet', 18, n_classes=400)
     assert gflop(network, (3, 16, 112, 112)) == pytest.approx(16.6, abs=0.05)
-    assert gflop(generate_model('i3d', n_classes=4), (3, 4, 16, 16)) == 0
+    with pytest.raises(InputError, match='i3d takes clips of at least 8 frames'):
+        gflop(generate_model('i3d', n_classes=4), (3, 4, 16, 16))
 
 
 def test_when_it_ends():
     now = datetime(2024, 5, 3, 22, 0)
     assert end_line(3600, now) == 'at this pace the training takes 60 min more, until about 23:00'
     assert end_line(3 * 3600, now).endswith('until about 01:00 on Saturday, 04 May')
+    assert end_line(1e15, now).endswith(' more')  # beyond all calendars
 
 
 def test_the_end_is_said_after_the_first_steps(tiny_data, tmp_path, capsys, monkeypatch):

@@ -99,7 +99,7 @@ def test_mistakes_are_of_many_recordings(tmp_path):
 
 def test_pictures_take_any_names(tmp_path):
     """Without a formula between dollars, and without a word on letters that the font lacks."""
-    names = ['$\\foo$', 'a\33[2J\nb', '\udcff', '日本', '$5']
+    names = ['$\\foo$', 'a\33[2J\nb', '\udcff', '日本', '$5', 'x' * 5000]
     counts = np.eye(len(names), dtype=int)
     draw_confusion(counts, names, tmp_path / 'confusion.png')
     draw_classes(counts, names, tmp_path / 'classes.png')

@@ -1,26 +1,34 @@
 """Properties that hold for whatever is drawn: transforms of frame numbers, readers, samplers."""
 
+import argparse
 import csv
 import io
 import json
 import math
 import os
+import re
 import tempfile
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
+import opts
 import temporal_transforms as tt
 from datasets.annotations import label_list_records, read_annotation
+from datasets.frame_folders import pattern_of
 from datasets.sampling import ClipBatches, ShuffledBatches
-from runtime import schema
-from runtime.errors import InputError
+from runtime import arguments, schema
+from runtime.errors import InputError, shortened
 from runtime.files import parse_json
 from runtime.output import printable
 from util_scripts import hmdb51_json, kinetics_json, mit_json, ucf101_json
+from util_scripts.helpers.neighbours import group_numbers
+from util_scripts.helpers.prediction import read_labels
+from util_scripts.helpers.run_logs import read_log
 from util_scripts.helpers.splits import group_reader
 from util_scripts.helpers.video_lists import read_list
 from weights import load
@@ -252,6 +260,86 @@ def test_json_is_what_python_has(value):
     assert plain(parse_json(json.dumps(value))) == plain(json.loads(json.dumps(value)))
 
 
+# Readers of lists and logs, and pieces of such files.
+LISTS = {
+    'ucf101 classes': ucf101_json.read_labels, 'mit classes': mit_json.read_labels,
+    'ucf101': lambda path: ucf101_json.read_list(path, 'training', {'a'}),
+    'hmdb51': lambda path: hmdb51_json.read_list(path, 'a'),
+    'kinetics': lambda path: kinetics_json.read_list(path, 'training'),
+    'mit': lambda path: mit_json.read_list(path, 'training', {'a'}),
+    'groups': lambda path: group_numbers(path, np.array(['a', 'b'])),
+    'own groups': lambda path: group_reader(path), 'class names': read_labels, 'log': read_log,
+    'own': lambda path: read_list(path, path.parent)}
+PIECES = (
+    'path,group\n', 'label,youtube_id,time_start,time_end\n', 'epoch\tloss\n', 'a/b.avi', 'a', ',',
+    ' ', '\t', ';', '\n', '\r', '"', '#', '|', '1', '2', '0', '9' * 5000, '1e400', 'nan', '\u00b2',
+    '\u0661', '\x85', '\u2028', '\f', '\0', '..', '/', '%', '\ufeff', 'x' * 300, 'x' * 140_000)
+
+
+def refused_at_most(folder, name, text):
+    refused_or(folder, 'l.csv', text.encode(), LISTS[name])
+
+
+@given(st.sampled_from(sorted(LISTS)), st.lists(st.sampled_from(PIECES) | st.text(max_size=3),
+                                                max_size=12).map(''.join))
+@settings(max_examples=200)
+def test_any_text_is_a_list_or_refused(folder, name, text):
+    refused_at_most(folder, name, text)
+
+
+@pytest.mark.parametrize('name, text', [
+    ('kinetics', 'label,youtube_id,time_start,time_end\na,b,1e400,2\n'),
+    ('kinetics', 'label,youtube_id,time_start,time_end\na,b,1,2,' + 'x' * 140_000),
+    ('mit', 'a/b.mp4,a,' + 'x' * 140_000), ('class names', 'a/b.mp4,a,' + 'x' * 140_000),
+    ('ucf101 classes', '9' * 5000 + ' a'), ('mit classes', 'a,' + '9' * 5000),
+    ('groups', 'path,group\na,1\nb\n'), ('groups', 'path,group\na,1\nb,' + 'x' * 140_000)])
+def test_lists_that_were_not_foreseen(folder, name, text):
+    refused_at_most(folder, name, text)
+
+
+@given(st.text() | st.sampled_from([
+    '9' * 5000, '9' * 20, '8x64@' + '9' * 5000, 'nan', '1e400', '%99999999999d', '*' * 40 + '%d',
+    '\u0663x\u0663', '1_0', '-0']))
+def test_any_text_is_a_value_or_refused(text):
+    for kind in (arguments.POSITIVE, arguments.COUNT, arguments.SEED, arguments.FLOAT,
+                 arguments.RATE, arguments.frame_template, opts._views, opts._clip_phase):
+        try:
+            value = kind(text)
+        except argparse.ArgumentTypeError:
+            continue
+        if kind is arguments.frame_template:
+            assert len(re.search('%[0-9]*d', value)[0] % 1) < 1000
+            pattern_of(value).fullmatch('1' * 200)
+        elif kind is opts._clip_phase:
+            opts.clip_phases(argparse.Namespace(clip_schedule=[value]))
+
+
+RECORDED = ('sample_size', 'mean', 'inference_views', 'result_path', 'frame_template', 'no_train',
+            'clip_schedule')
+VALUES = JSON | st.sampled_from(['a\0', '\ud800', 10 ** 400, [10 ** 400]])
+
+
+@given(st.dictionaries(st.sampled_from(RECORDED), VALUES, max_size=2))
+@settings(max_examples=30)
+@example({'inference_views': 5})
+@example({'result_path': 'a\0'})
+@example({'result_path': 5})
+def test_any_record_is_one_of_options_or_refused(folder, record):
+    (folder / 'o.json').write_text(json.dumps(record))
+    for read in (lambda: opts.parsed_record(record), lambda: opts.parse_opts(
+            ['--opts', str(folder / 'o.json'), '--root_path', str(folder)])):
+        try:
+            read()
+        except InputError as error:
+            assert '\n' not in printable(error)
+
+
+def test_a_record_of_a_number_that_is_not_written():
+    for value in (10 ** 5000, [10 ** 5000]):
+        with pytest.raises(InputError):
+            opts.parsed_record({'sample_size': value})
+
+
 # ---------------------------------------------------------------- schemas, printing
 
 @given(JSON)
@@ -268,6 +356,13 @@ def test_a_schema_says_nothing_or_what_is_wrong(value):
     assert schema.is_number(value) == (type(value) is int and abs(value) < 2 ** 1000 or
                                        type(value) is float and math.isfinite(value))
     assert (schema.whole(0, 3)(value) == '') == (type(value) is int and 0 <= value <= 3)
+
+
+@given(st.lists(st.text(max_size=9) | st.sampled_from(['x' * 600, ' a' * 3000])).map(''.join))
+@settings(max_examples=20)
+def test_sentences_are_no_longer_than_a_screen(text):
+    short = shortened(text)
+    assert len(short) < 3100 and (short == text or len(text) >= 500)
 
 
 @given(st.text())

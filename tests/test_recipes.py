@@ -32,6 +32,12 @@ def test_a_file_holds_comments_and_several_words_a_line(write):
     assert opts.given >= {'learning_rate', 'nesterov', 'multistep_milestones'}
 
 
+@pytest.mark.parametrize('text, path', [
+    ('a/take#2', 'a/take#2'), ('a#b # why', 'a#b'), ('"a #b"  # it\'s', 'a #b'), ('a\t#b', 'a')])
+def test_a_comment_begins_a_word(write, text, path):
+    assert str(parse_opts([*NEEDED, write(f'--teacher_path {text}')]).teacher_path) == path
+
+
 def test_the_command_line_wins_wherever_it_stands(write):
     word = write('--learning_rate 0.01 --multistep_milestones 5 7 --n_epochs 8')
     for argv in ([word, '--lr', '1', '--multistep_milestones', '2'],
@@ -44,6 +50,42 @@ def test_of_two_files_the_last_wins(write):
     first, last = write('--n_epochs 3 --momentum 0', 'a.txt'), write('--n_epochs 4', 'b.txt')
     opts = parse_opts([*NEEDED, first, last])
     assert (opts.n_epochs, opts.momentum) == (4, 0)
+
+
+@pytest.mark.parametrize('held, typed, changed', [
+    ('--momentum .5 --nesterov', '--optimizer adamw', {'momentum': 0.9, 'nesterov': False}),
+    ('--optimizer adamw --adam_betas .8 .9', '--optimizer sgd', {'adam_betas': [0.9, 0.999]}),
+    ('--optimizer adamw --adam_betas .8 .9', '--optimizer adamw', {'adam_betas': [0.8, 0.9]}),
+    ('--multistep_milestones 5', '--lr_scheduler cosine', {'multistep_milestones': [50, 100, 150]}),
+    ('--n_epochs 40 --sample_size 144', '--clip_schedule 8x64@3 16x112@2',
+     {'n_epochs': 5, 'sample_size': 112}),
+    ('--clip_schedule 8x64@3 16x112@2', '--clip_schedule 4x32@1 8x64@1',
+     {'n_epochs': 2, 'sample_size': 64, 'sample_duration': 8})])
+@pytest.mark.parametrize('is_run', [False, True], ids=['recipe', 'opts'])
+def test_what_goes_with_a_flag_goes_with_it(tmp_path, write, held, typed, changed, is_run):
+    """What the error said to drop was not on the command line."""
+    word = write(held)
+    words = [word]
+    if is_run:
+        (tmp_path / 'opts.json').write_text(to_json(parse_opts([*NEEDED, word])))
+        words = ['--opts', tmp_path / 'opts.json']
+    opts = parse_opts([*NEEDED, *typed.split(), *words])
+    assert {name: getattr(opts, name) for name in changed} == changed
+    with pytest.raises(InputError):  # what is typed goes together, or is refused
+        parse_opts([*NEEDED, *words, '--optimizer', 'adamw', '--momentum', '.1'])
+
+
+def test_a_file_of_flags_goes_with_what_a_command_requires(tmp_path, write):
+    parser = build_parser()
+    parser.add_argument('videos', nargs='+')
+    parser.add_argument('--recipes', required=True)
+    opts = parse_opts(['a.mp4', write('--mixup .5'), '--recipes', 'x', *NEEDED], parser)
+    assert (opts.mixup, opts.videos, opts.recipes) == (0.5, ['a.mp4'], 'x')
+    (tmp_path / 'opts.json').write_text(to_json(parse_opts([*NEEDED, '--mixup', '.5'])))
+    again = parse_opts(['b.mp4', '--opts', tmp_path / 'opts.json', '--recipes', 'x'], parser)
+    assert (again.mixup, again.videos) == (0.5, ['b.mp4'])
+    with pytest.raises(InputError, match='the following arguments are required: --recipes'):
+        parse_opts(['a.mp4', write('--mixup .5'), *NEEDED], parser)
 
 
 @pytest.mark.parametrize('text, sentence', [

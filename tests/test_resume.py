@@ -124,6 +124,15 @@ def test_options_are_taken_from_the_file(tiny_data, tmp_path, capsys):
     assert recorded_opts(parts)['dataset'] == 'ucf101'
 
 
+def test_other_clips_are_named(tiny_data, trained, tmp_path, capsys):
+    argv = command(tiny_data, tmp_path, 3, '--resume_path', trained / 'save_3.pth')
+    assert run_main([*argv, '--sample_duration', 9, '--sample_t_stride', 2]) == 0
+    said = capsys.readouterr().err
+    assert 'was trained with sample_duration 8, and goes on with 9, as given' in said
+    assert 'was trained with sample_t_stride 1, and goes on with 2' in said
+    assert 'sample_size' not in said
+
+
 def test_milestones_given_without_overwriting_are_named(tiny_data, trained, tmp_path, capsys):
     argv = tiny_data.argv(tmp_path, '--n_epochs', 3, '--no_val', '--resume_path',
                           trained / 'save_2.pth', '--multistep_milestones', 2)

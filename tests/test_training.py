@@ -10,9 +10,11 @@ import weights
 from distillation import DistillationLoss, Teacher
 from model import build_network, load_model, set_dropout, stages
 from models.base import Classifier
-from opts import parse_opts
+from opts import parse_opts, replace
+from runtime.errors import InputError
 from tests.processes import run_ranks, same_state
 from tests.tiny_data import CLASSES, run_main, states_of
+from training import trained_parameters
 
 
 def log_rows(folder, name='train_batch.log'):
@@ -160,6 +162,14 @@ def test_an_early_stop(tiny_data, tmp_path, capsys):
     assert len(log_rows(tmp_path, 'train.log')) == n_done + 1
 
 
+def test_epochs_without_a_validation_are_no_worse(tiny_data, tmp_path):
+    """A training went no further, as its best was that of epoch 0."""
+    argv = tiny_data.argv(tmp_path, '--sample_duration', 4)
+    assert run_main([*argv, '--no_val']) == 0
+    assert run_main([*argv, '--resume_path', 'auto', '--n_epochs', 3, '--early_stopping', 2]) == 0
+    assert len(log_rows(tmp_path, 'val.log')) == 1 and state_of(tmp_path, 3)['best_epoch'] == 3
+
+
 # ---------------------------------------------------------------- frozen, unfrozen, dropped
 
 def test_frozen_norms_stay_as_they_are(tiny_data, tmp_path, pretrained):
@@ -296,6 +306,18 @@ def test_a_teacher_sees_its_own_clips_and_classes_go_by_name(tiny_data, pretrain
     torch.testing.assert_close(teacher(clips), expected[:, [2, 0, 1]])
 
 
+@pytest.mark.slow
+def test_a_teacher_takes_the_clips_of_all_phases(tiny_data, tmp_path):
+    """Those of a shorter phase were refused when their epoch came."""
+    i3d = teacher_opts(tiny_data, '--model', 'i3d')
+    network, path = build_network(i3d), tmp_path / 'i3d.pth'
+    torch.save({**weights.describe(i3d, network, CLASSES), 'state_dict': network.state_dict()},
+               path)
+    opts = teacher_opts(tiny_data, '--clip_schedule', '4x32@1', '8x32@1')
+    with pytest.raises(InputError, match='^--teacher_path .*: i3d takes clips of at least 8 fr'):
+        Teacher(path, opts, CLASSES, torch.device('cpu'), print)
+
+
 def test_distillation_is_that_of_the_paper(tiny_data, pretrained):
     teacher = Teacher(pretrained, teacher_opts(tiny_data), CLASSES, torch.device('cpu'), print)
     clips = torch.randint(256, (4, 3, 8, 32, 32), dtype=torch.uint8)
@@ -366,6 +388,23 @@ def test_files_that_do_not_go_with_flags(tiny_data, own_data, pretrained, tmp_pa
         assert line.startswith('error: ') and words in line
 
 
+@pytest.mark.parametrize('flags, words', [
+    (('--teacher_path', 'missing.pth'), 'missing.pth: no such checkpoint'),
+    # That of epoch 2 was refused there.
+    (('--model', 'i3d', '--n_epochs', 3, '--clip_schedule', '8x32@1', '4x32@1', '8x32@1'),
+     'i3d takes clips of at least 8 frames and 32 pixels')])
+def test_what_is_refused_leaves_the_folder_alone(tiny_data, tmp_path, capsys, flags, words):
+    """It set aside what was there first."""
+    earlier = tmp_path / 'save_1.pth'
+    earlier.touch()
+    argv = tiny_data.argv(tmp_path)
+    if 'i3d' in flags:
+        place = argv.index('--model_depth')
+        del argv[place:place + 4]
+    assert run_main([*argv, *map(str, flags)]) == 2
+    assert words in capsys.readouterr().err and list(tmp_path.iterdir()) == [earlier]
+
+
 @pytest.mark.parametrize('damage', [
     lambda state: state['ema_state_dict'].pop('fc.weight'),
     lambda state: state['ema_state_dict'].update({'fc.bias': torch.zeros(1)}),
@@ -383,7 +422,8 @@ def test_a_damaged_average_is_named(tiny_data, averaged, tmp_path, capsys, damag
 
 @pytest.mark.slow
 def test_stages_hold_all_parameters():
-    """So that groups of learning rates leave none out."""
+    """So that groups of learning rates leave none out; the classifier has its own alone. That of
+    X3D is part of a stage, of which other weights had its rate."""
     for model in ('resnet', 'i3d', 'x3d', 'r2plus1d_18', 'densenet', 'mvit_v1_b', 'swin3d_t'):
         opts = parse_opts(['--video_path', 'v', '--annotation_path', 'a', '--result_path', 'r',
                            '--model', model, '--model_depth', 121 if model == 'densenet' else 18])
@@ -392,3 +432,6 @@ def test_stages_hold_all_parameters():
         assert isinstance(network, Classifier)
         parts = [id(p) for part in stages(network).values() for p in part.parameters()]
         assert sorted(parts) == sorted(id(p) for p in network.parameters())
+        *_, last = trained_parameters(network, replace(opts, head_lr_factor=10.0))
+        classifier = network.get_submodule(network.classifier_name)
+        assert last['lr'] == 1 and {*map(id, last['params'])} == {*map(id, classifier.parameters())}

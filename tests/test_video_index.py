@@ -50,6 +50,22 @@ def test_frames_are_the_same_and_no_packets_are_looked_for(tmp_path, index, monk
     assert index.load(path, video._version(path)) == kept
 
 
+@pytest.mark.parametrize('change', [
+    lambda notes: 5, lambda notes: {**notes, 'n_read': 'a'}, lambda notes: {**notes, 'shape': [1]},
+    lambda notes: {**notes, 'way': 10 ** 30}, lambda notes: {**notes, 'packets': {}},
+    lambda notes: {**notes, 'places': [*notes['places'][:4], [1], [1]]}])
+def test_notes_of_another_kind_are_made_again(tmp_path, index, change):
+    path = make(tmp_path, 'a.mp4')
+    for _ in range(3):
+        found = dict(read_rgb(path, [5], n_frames=40, index=index))
+    version = video._version(path)
+    notes = index.load(path, version)
+    index.save(path, version, change(notes))
+    video._notes.cache_clear()
+    again = dict(read_rgb(path, [5], n_frames=40, index=index))
+    assert (again[5] == found[5]).all()
+
+
 def test_a_video_that_changes_is_looked_at_again(tmp_path, index):
     path = make(tmp_path, 'a.mkv')
     list(read_rgb(path, [25], n_frames=40, index=index))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opts import Options, build_parser, parse_opts
-from runtime.arguments import POSITIVE_RATE, Parser, with_files
+from runtime.arguments import POSITIVE_RATE, Parser, words_of_files
 from runtime.errors import InputError, run
 from util_scripts.helpers.jobs import end_on_sigterm, n_processors
 
@@ -66,8 +66,9 @@ def parse(argv: Sequence[str], folder: str) -> tuple[Namespace, Options]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    argv = with_files(list(map(str, sys.argv[1:] if argv is None else argv)),
-                      build_benchmark_parser())
+    of_files, typed = words_of_files(list(map(str, sys.argv[1:] if argv is None else argv)),
+                                     build_benchmark_parser())
+    argv = [*of_files, *typed]
     with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
         own, opts = parse(argv, folder)
         from util_scripts.helpers.benchmark_parts import measure

@@ -29,6 +29,7 @@ from datasets.scaling import SHORT_SIDE
 from datasets.video import VIDEO_EXTENSIONS, Video, VideoError, count_packets, reason
 from runtime.arguments import Parser, between, command_line
 from runtime.errors import InputError, run
+from runtime.files import parse_json
 from runtime.locks import lock
 from runtime.output import note, to_stderr, wrote
 from util_scripts.helpers.files import existing_folder, make_folder
@@ -122,7 +123,7 @@ def is_own(name: str) -> bool:
 def parse_record(data: bytes | str | None) -> dict[str, Any] | None:
     """The object in a record's JSON, or None where it is none."""
     try:
-        record = json.loads(data or 'null')
+        record = parse_json(data or 'null')
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

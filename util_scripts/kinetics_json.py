@@ -76,11 +76,11 @@ def with_paths(listed: Iterable[Listed], root: Path, video_type: str) -> list[Li
 def stored_in(root: Path, name: str, video_type: str, left_out: LeftOut) -> dict[str, str]:
     """{video id: path below root, without suffix} of the videos stored in root/name; what else is
     there is added to `left_out`."""
-    from util_scripts.helpers.own_videos import IS_VIDEO, stem_of
+    from util_scripts.helpers.own_videos import stem_of, telling
     if not (root / name).is_dir():
         return {}
     stems = (stem_of(path.relative_to(root), video_type)
-             for path in below(root / name, IS_VIDEO[video_type], left_out))
+             for path in below(root / name, telling(video_type), left_out))
     return {stem.name: stem.as_posix() for stem in stems}
 
 

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from runtime.arguments import Parser
 from runtime.errors import run
+from runtime.schema import whole_number
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
-from util_scripts.helpers.files import existing_folder, is_small_number, malformed, read_lines
+from util_scripts.helpers.files import existing_folder, malformed, read_lines
 from util_scripts.helpers.video_lists import read_rows
 from util_scripts.helpers.videos import video_stem
 
@@ -23,11 +24,11 @@ def read_labels(path: Path) -> list[str]:
     """Class names in the order of their numbers: lines `clapping,0`."""
     labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
-        label, _, number = line.rpartition(',')
-        if (not label or not is_small_number(number.strip()) or int(number) in labels
-                or label.strip() in labels.values()):
+        label, _, text = line.rpartition(',')
+        number, label = whole_number(text.strip()), label.strip()
+        if not label or number is None or number in labels or label in labels.values():
             raise malformed(path, line_number, line, 'CLASS,NUMBER with both of its own')
-        labels[int(number)] = label.strip()
+        labels[number] = label
     return [labels[number] for number in sorted(labels)]
 
 

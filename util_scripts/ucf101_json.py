@@ -9,8 +9,9 @@ from pathlib import Path
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
 from runtime.output import warn
+from runtime.schema import whole_number
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
-from util_scripts.helpers.files import existing_folder, is_small_number, malformed, read_lines
+from util_scripts.helpers.files import existing_folder, malformed, read_lines
 from util_scripts.helpers.videos import video_stem
 
 SPLITS = ('01', '02', '03')
@@ -22,12 +23,11 @@ def read_labels(path: Path) -> dict[str, int]:
     """{class name: number}, by numbers, from `classInd.txt`: lines `1 ApplyEyeMakeup`."""
     labels: dict[str, int] = {}
     for line_number, line in read_lines(path, FILES):
-        number, _, label = line.replace('\t', ' ').partition(' ')
-        label = label.strip()
-        if (not is_small_number(number) or not label or int(number) in labels.values()
-                or label in labels):
+        text, _, label = line.replace('\t', ' ').partition(' ')
+        number, label = whole_number(text), label.strip()
+        if number is None or not label or number in labels.values() or label in labels:
             raise malformed(path, line_number, line, 'NUMBER CLASS with both of its own')
-        labels[label] = int(number)
+        labels[label] = number
     if not labels:
         raise InputError(f'{path}: names no class; take the published file')
     return dict(sorted(labels.items(), key=lambda item: item[1]))
@@ -41,12 +41,13 @@ def read_list(path: Path, subset: str, labels: Mapping[str, int]) -> list[Listed
     listed, others = [], []
     for line_number, line in read_lines(path, FILES):
         name, *marks = line.rsplit(None, 1)
-        if not (marks and is_small_number(marks[0])):
-            name, marks = line, []
+        class_number = whole_number(marks[0]) if marks else None
+        if class_number is None:
+            name = line
         label, _, file_name = name.replace('\\', '/').removeprefix('./').partition('/')
         if label not in labels or not file_name:
             raise malformed(path, line_number, line, 'CLASS/VIDEO.avi with a class of classInd.txt')
-        if marks and int(marks[0]) != labels[label]:
+        if class_number not in (None, labels[label]):
             others.append(line_number)
         listed.append(Listed(video_stem(file_name), subset, label))
     if others:

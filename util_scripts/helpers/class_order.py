@@ -19,7 +19,8 @@ from runtime.arguments import command_line
 from runtime.errors import InputError
 from runtime.files import write_text
 from runtime.output import wrote
-from util_scripts.helpers.evaluation import read_results, read_truth
+from runtime.schema import whole_number
+from util_scripts.helpers.evaluation import check_labels, read_results, read_truth
 from util_scripts.helpers.files import told_apart
 from util_scripts.helpers.text import n_of, printable
 
@@ -28,6 +29,8 @@ from util_scripts.helpers.text import n_of, printable
 SMALLEST_SCORE = 1e-4
 # A class is sure where any other order is so many times less likely.
 SURE_ODDS = 99.0
+# Of a network, more than any here has: the cost of an order grows with their cube.
+MAX_OUTPUTS = 2000
 
 
 class Order(NamedTuple):
@@ -83,7 +86,12 @@ def output_numbers(names: set[str], class_names: tuple[str, ...], path: Path) ->
     order.
     """
     if all(name.isdecimal() for name in names) and not names <= set(class_names):
-        return {name: int(name) for name in names}
+        numbers = {name: whole_number(name) for name in names}
+        for name, number in numbers.items():
+            if number is None or number >= MAX_OUTPUTS:
+                raise InputError(f'{path}: its label {name!r} is no number of an output, of which '
+                                 f'there may be {MAX_OUTPUTS}; give results of a network')
+        return {name: number for name, number in numbers.items() if number is not None}
     own = {name: number for number, name in enumerate(class_names)}
     unknown = sorted(names - own.keys())
     if unknown:
@@ -101,6 +109,7 @@ def read_scores(results: Path, annotation: Path,
     if has_lists or any(len(labels) > 1 for labels in truth.values()):
         raise InputError(f'{annotation}: its videos have several labels, and one of each is needed '
                          'here; give an annotation with one')
+    check_labels(annotation, truth, class_names)
     found, _ = read_results(results, truth, len(class_names), 1)
     if not found:
         raise InputError(f'{results}: has no result of any of the {len(truth)} labelled videos of '

@@ -1,6 +1,5 @@
 """Comparisons of recipes: which runs there are, what each does, and what it found."""
 
-import json
 import math
 import os
 from collections import Counter
@@ -16,11 +15,12 @@ from runtime.errors import InputError
 from runtime.files import make_result_folder, write_json
 from runtime.locks import sole_writer
 from runtime.output import be_quiet, note
+from runtime.schema import NUMBER, optional, whole
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
 from util_scripts.helpers.downloads import sha256_of
 from util_scripts.helpers.evaluation import count_right, mean_class, rank, read_results, read_truth
-from util_scripts.helpers.files import make_folder
+from util_scripts.helpers.files import make_folder, read_json
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.side_by_side import STOPPED, Job, run_side_by_side
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
@@ -29,13 +29,15 @@ from util_scripts.helpers.text import printable
 ROOT = Path(__file__).resolve().parents[2]
 # In the folder of a run: what it is made with, and what came of it.
 RECORD = 'run.json'
+# What is measured of it, where it has ended.
+MEASURES = {'minutes': optional(NUMBER), 'n_videos': optional(whole(1)),
+            'video_accuracy': optional(NUMBER), 'mean_class_accuracy': optional(NUMBER)}
 # Flags of compare itself, and those that each run is given its own value of.
 OWN_FLAGS = ('recipes', 'leave_out', 'seeds', 'folds', 'groups', 'val_fraction', 'n_jobs',
              'minutes', 'opts', 'root_path', 'video_path', 'annotation_path', 'result_path',
              'manual_seed', 'no_val', 'inference', 'output_topk', 'n_threads', 'keep')
 # Flags that would change what is compared.
-REFUSED = ('resume_path', 'no_train', 'random_weights', 'inference_subset', 'distributed',
-           'inference_no_average', 'multi_label')
+REFUSED = ('no_train', 'random_weights', 'distributed', 'inference_no_average', 'multi_label')
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,17 @@ def read_recipes(opts: Options) -> dict[str, list[str]]:
             raise InputError(f'--leave_out {flag}: {first} has no line with it; name a flag of the '
                              'recipe as it stands there')
         recipes[f'{first.stem} without {flag[2:]}'] = [word for words in kept for word in words]
+    folders = Counter(map(folder_name, recipes))
+    for name in recipes:
+        if folders[folder_name(name)] > 1:
+            raise InputError(f'--recipes and --leave_out have two with the folder '
+                             f'{folder_name(name)}: rename a file')
     return recipes
+
+
+def folder_name(recipe: str) -> str:
+    """What the folder of a recipe's runs is called."""
+    return recipe.replace(' ', '_')
 
 
 def recipe_path(name: str) -> Path:
@@ -157,23 +169,20 @@ def plan(opts: Options, recipes: Mapping[str, Sequence[str]], folds: Sequence[Fo
     """The runs in the order in which they begin: all recipes on a fold, so that a comparison that
     is stopped early has as many runs of each. Raises InputError for flags that do not go together.
     """
-    for name in REFUSED:
-        if name in opts.given:
-            raise InputError(f'--{name} is not for a comparison, which trains and tests each '
-                             'recipe itself: drop it')
+    refuse(opts, (*REFUSED, 'resume_path', 'inference_subset'))
     shared = [word for name in sorted(opts.given - {*OWN_FLAGS})
               for word in as_words(name, getattr(opts, name))]
     runs = []
     for seed in range(opts.manual_seed, opts.manual_seed + opts.seeds):
         for fold in folds:
             for recipe, words in recipes.items():
-                folder = (opts.result_path / recipe.replace(' ', '_')
+                folder = (opts.result_path / folder_name(recipe)
                           / f'fold_{fold.number}_seed_{seed}')
                 own = [word.replace('{fold}', str(fold.number)).replace('{seed}', str(seed))
                        for word in words]
                 run = Run(recipe, (*own, *shared, *run_words(opts, fold, seed, folder)), fold,
                           seed, folder)
-                check_words(run)
+                check_words(run, opts.no_val)
                 runs.append(run)
     return runs
 
@@ -190,11 +199,36 @@ def run_words(opts: Options, fold: Fold, seed: int, folder: Path) -> list[str]:
             for word in as_words(name, value)]
 
 
-def check_words(run: Run) -> None:
+def check_words(run: Run, no_val: bool) -> None:
+    """Raise InputError for flags of a run that do not go together, or change what is compared.
+
+    no_val: True if its user wants no validation
+    """
     try:
-        parse_opts(run.words)
+        parsed = parse_opts(run.words)
     except InputError as error:
+        if not run.fold.has_validation and not no_val and is_valid([*run.words, '--val']):
+            error = InputError('needs a validation, and no videos are left for it: add '
+                               '--val_fraction 0.2 to --folds, or give an annotation with videos '
+                               'for validation beside those for testing')
         raise InputError(f'recipe {run.recipe}: {error}') from None
+    refuse(parsed, REFUSED, f'recipe {run.recipe}: ')
+
+
+def refuse(opts: Options, names: Sequence[str], where: str = '') -> None:
+    """Raise InputError where one of some flags is given; `where` begins its sentence."""
+    for name in names:
+        if name in opts.given:
+            raise InputError(f'{where}--{name} is not for a comparison, which trains and tests '
+                             'each recipe itself: drop it')
+
+
+def is_valid(words: Sequence[str]) -> bool:
+    """True for words that are a whole command line of main.py."""
+    try:
+        return bool(parse_opts(words))
+    except InputError:
+        return False
 
 
 def read_record(run: Run) -> dict[str, Any]:
@@ -205,11 +239,12 @@ def read_record(run: Run) -> dict[str, Any]:
     path = run.folder / RECORD
     if not path.exists():
         return {}
-    record = json.loads(path.read_text())
-    for name, value in run.record().items():
-        if record.get(name) != value:
-            raise InputError(f'{run.folder}: holds a run with other {name}; give another '
-                             '--result_path, or remove that folder')
+    record = read_json(path, 'what compare wrote of a run')
+    others = [name for name, value in run.record().items() if record.get(name) != value]
+    others += [name for name, check in MEASURES.items() if check(record.get(name))]
+    if others:
+        raise InputError(f'{run.folder}: holds a run with other {others[0]}; give another '
+                         '--result_path, or remove that folder')
     return record
 
 

@@ -51,6 +51,8 @@ def read_truth(path: Path, subset: str, multi_label: bool = False
             if given:
                 truth[video_id] = {label for labels in given for label in
                                    (labels if isinstance(labels, list) else [labels])}
+                if not all(isinstance(label, str) for label in truth[video_id]):
+                    raise TypeError
         except TypeError:
             raise InputError(f'{path}: the annotations of video {video_id!r} are not of the form '
                              'of the file\'s schema; make the file again') from None
@@ -138,7 +140,7 @@ def mean_scores(entries: list[dict[str, Any]]) -> dict[str, float]:
         if len({*labels}) < len(labels):
             raise LookupError
         for label, entry in zip(labels, window):
-            if isinstance(entry['score'], bool):
+            if isinstance(entry['score'], bool) or not isinstance(label, str):
                 raise TypeError
             scores[label] += entry['score'] / len(windows)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))

@@ -8,7 +8,6 @@ taken, reaches the threshold. Average precision is the area under the precision,
 recall; the mean is over the classes that have an instance.
 """
 
-import math
 from argparse import Namespace
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -18,6 +17,7 @@ import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from runtime.errors import InputError
+from runtime.schema import is_number
 from util_scripts.helpers.files import read_json, told_apart
 from util_scripts.helpers.text import n_of, printable
 
@@ -94,7 +94,7 @@ def read_instances(args: Namespace) -> tuple[list[Segment], set[str]]:
         marks = entry.get('annotations') or []
         for mark in marks if isinstance(marks, list) else []:
             try:
-                begin, end = map(float, mark['segment'])
+                begin, end = map(_seconds, mark['segment'])
                 instances.append(Segment(video_id, str(mark['label']), begin, end))
             except (LookupError, TypeError, ValueError):
                 raise InputError(f'{path}: an annotation of video {video_id!r} has no "label" and '
@@ -143,10 +143,15 @@ def _video_id(name: str, video_ids: Collection[str]) -> str | None:
 def _event(video_id: str, entry: Mapping[str, Any]) -> Segment:
     begin, end = (entry['segment'] if 'segment' in entry else
                   (entry['begin_sec'], entry['end_sec']))
-    event = Segment(video_id, str(entry['label']), float(begin), float(end), float(entry['score']))
-    if not all(map(math.isfinite, event[2:])):
+    return Segment(video_id, str(entry['label']), _seconds(begin), _seconds(end),
+                   _seconds(entry['score']))
+
+
+def _seconds(value: Any) -> float:
+    """A finite number of a file as a float; ValueError for whatever else."""
+    if not is_number(value):
         raise ValueError
-    return event
+    return float(value)
 
 
 # ---------------------------------------------------------------- what is printed

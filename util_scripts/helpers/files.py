@@ -1,6 +1,8 @@
 """Folders and files that a user names: found, made and read, or an InputError."""
 
+import csv
 import io
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +14,9 @@ from runtime.files import parse_json, read_file, refuse_what_is_no_file
 from runtime.names import meant_file
 
 MAX_SHOWN = 200  # characters of a line, in messages
+
+# What ends a line for some programs and not for others, and so is in no list.
+UNCLEAR_ENDS = re.compile('[\v\f\x1c-\x1e\x85\u2028\u2029]')
 
 
 def existing_folder(path: Path | str, what: str) -> Path:
@@ -68,16 +73,36 @@ def read_text(path: Path | str, what: str) -> str:
     return text
 
 
+def whole_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
+    """[(number from 1, line)] of the lines of a text file that are not empty. Raises InputError,
+    also for a character that ends a line for some programs alone, and a line that is none."""
+    lines = [(number, line) for number, line in enumerate(read_text(path, what).split('\n'), 1)
+             if line.strip()]
+    for number, line in lines:
+        if found := UNCLEAR_ENDS.search(line):
+            raise InputError(f'{path}, line {number}: has the character {found[0]!r}, which may be '
+                             'a line end or not; remove it')
+        if len(line) > csv.field_size_limit():
+            raise InputError(f'{path}, line {number}: has {len(line)} characters, more than any '
+                             'list; save it as CSV again')
+    return lines
+
+
 def read_lines(path: Path | str, what: str) -> list[tuple[int, str]]:
-    """[(number from 1, line)] of a text file, without empty lines and surrounding spaces."""
-    lines = ((number, line.strip())
-             for number, line in enumerate(read_text(path, what).split('\n'), 1))
-    return [(number, line) for number, line in lines if line]
+    """The same without surrounding spaces."""
+    return [(number, line.strip()) for number, line in whole_lines(path, what)]
 
 
-def is_small_number(text: str) -> bool:
-    """True for the digits of a number that is not too long for one of a class."""
-    return text.isdecimal() and len(text) < 10
+def csv_fields(path: Path | str, number: int, line: str, delimiter: str = ',') -> list[str]:
+    """The fields of a line of a CSV file, without surrounding spaces. The line stands by itself: a
+    quotation mark that is not closed takes no others, but is an InputError."""
+    if '"' not in line:
+        return [field.strip() for field in line.split(delimiter)]
+    rows = list(csv.reader([line, ''], delimiter=delimiter, skipinitialspace=True))
+    if len(rows) == 1:
+        raise InputError(f'{path}, line {number}: {line!r} has a quotation mark that is not '
+                         'closed; close it or remove it')
+    return [field.strip() for field in rows[0]]
 
 
 def malformed(path: Path | str, number: int, line: str, form: str,

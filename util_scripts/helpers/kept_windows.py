@@ -9,13 +9,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from features import pack, unpack
+from features import is_packed, pack, unpack
 from results import PartialResults
-from runtime.schema import NUMBER, TEXT, fields, list_of, optional, whole
+from runtime.schema import NUMBER, TEXT, fields, optional, row_of
 
-# A row is a window, or says that there is no more of a video.
-ROW = fields({'video': TEXT}, {'sec': list_of(NUMBER), 'segments': list_of(list_of(whole(0))),
-                               'float32': TEXT, 'damage': optional(TEXT)})
+WINDOW = fields({'video': TEXT, 'sec': row_of(NUMBER, NUMBER)})
+END = fields({'video': TEXT, 'damage': optional(TEXT)})
+
+
+def check_row(row: Any) -> str:
+    """What is wrong with a row, which is a window, or says that there is no more of a video."""
+    if is_packed(row):
+        return WINDOW(row)
+    return END(row)
 
 
 class Window(NamedTuple):
@@ -36,7 +42,7 @@ class KeptWindows:
 
     def __init__(self, output: Path | None, settings: dict[str, Any],
                  say: Callable[[str], object]) -> None:
-        self._partial = (PartialResults(output.parent, output.name, settings, row=ROW)
+        self._partial = (PartialResults(output.parent, output.name, settings, row=check_row)
                          if output is not None else None)
         self._rows = self._partial.read() if self._partial else {}
         if self._partial and self._rows:

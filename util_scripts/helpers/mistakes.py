@@ -116,6 +116,10 @@ def draw_single_labels(truth: Truth, scores: Scores, class_names: Sequence[str],
                        ) -> tuple[list[str], list[str]]:
     """(names of the pictures that are drawn in the folder, lines to print)."""
     counts = count_confusions(truth, scores, class_names)
+    if not counts.any():
+        raise InputError('no video has one of the classes as its label and another or the same as '
+                         'its result, so no confusion can be drawn: check that both files are of '
+                         'one data set')
     draw_confusion(counts.numpy(), class_names, folder / 'confusion.png')
     draw_classes(counts.numpy(), class_names, folder / 'classes.png')
     return ['confusion.png', 'classes.png'], confused_lines(counts, class_names)

@@ -54,7 +54,7 @@ def draw_clips(listed: Sequence[Own], counts: Mapping[str, int], args: Namespace
     """The clips of the task, those of a video one after the other."""
     for video in listed:
         # A video's clips do not depend on which others there are.
-        draw = random.Random(f'{args.seed} {video.path}')
+        draw = random.Random(f'{args.seed} {video.path}'.encode(errors='surrogatepass'))
         for number in range(args.per_video):
             name = f'{video.path.replace("/", "_")}_{number + 1}'
             if args.task == 'speed':

@@ -179,6 +179,9 @@ def report(args: Namespace) -> None:
             raise InputError(f'{args.test}: is of other classes or another module than '
                              f'{args.features}; write both with the same network')
         test = videos_of(other)[:2]
+    elif len(labels) < 2:
+        raise InputError(f'{args.features}: has one video with a label, and others are needed to '
+                         'compare it with; write the features of more')
     elif groups is not None and len(np.unique(groups)) < 2:
         raise InputError(f'{args.groups}: all videos are of one group; without --groups, random '
                          'parts take their place')

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from datasets.annotations import usual_path
 from datasets.frame_folders import holds_frames, usual_name
-from datasets.frames import FrameError, Hdf5Flow, JpgFrames
+from datasets.frames import READERS, FrameError, Hdf5Flow, JpgFrames
 from datasets.video import VideoError, find_video, uneven_times
+from opts import STORAGES
 from runtime.errors import InputError
 from runtime.output import note, to_stderr, warn, wrote
 from util_scripts.helpers.annotation_files import (check_labels, count_frames, first_frame,
@@ -51,7 +52,7 @@ def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
     """
     left_out: LeftOut = []
     stems = Counter(stem_of(path.relative_to(root), video_type)
-                    for path in in_classes(root, IS_VIDEO[video_type], left_out))
+                    for path in in_classes(root, telling(video_type), left_out))
     twice = [stem for stem, n in stems.items() if n > 1]
     if twice:
         raise InputError(f'{root / twice[0].parent}: several files are called {twice[0].name}, but '
@@ -103,13 +104,11 @@ def is_frames_folder(path: Path) -> bool:
         return not any(entry.is_dir() and is_shown(entry.name) for entry in entries)
 
 
-def is_hdf5_file(path: Path) -> bool:
-    return path.suffix == '.hdf5' and path.is_file()
-
-
-# What is a video, by how videos are stored.
-IS_VIDEO: dict[str, Callable[[Path], bool]] = {
-    'jpg': is_frames_folder, 'video': is_video_file, 'hdf5': is_hdf5_file, 'flow': is_hdf5_file}
+def telling(video_type: str) -> Callable[[Path], bool]:
+    """What tells by its path if something is a video that is stored so."""
+    told = {'jpg': is_frames_folder, 'video': is_video_file}
+    suffix = READERS[STORAGES[video_type]].suffix
+    return told.get(video_type) or (lambda path: path.suffix == suffix and path.is_file())
 
 
 def stem_of(path: Path, video_type: str) -> Path:
@@ -244,8 +243,9 @@ def type_of(path: Path, template: str | None = None) -> str | None:
     """How the video is stored that a path holds, or None."""
     if is_video_file(path):
         return 'video'
-    if is_hdf5_file(path):
-        return 'flow' if is_flow(path) else 'hdf5'
+    for video_type in STORAGES:
+        if video_type not in ('jpg', 'video') and telling(video_type)(path):
+            return 'flow' if is_flow(path) else video_type
     return 'jpg' if is_frames_folder(path) and holds_frames(path, template) else None
 
 

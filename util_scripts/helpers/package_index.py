@@ -6,7 +6,6 @@ package is run, as pip does to learn the metadata of a source distribution.
 
 import ast
 import base64
-import json
 import netrc
 import os
 import ssl
@@ -21,11 +20,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
+from runtime.files import parse_json
+from runtime.schema import TEXT, fields, list_of
+
 PYPI = 'https://pypi.org/simple'
 # Both forms of a page; many mirrors have HTML alone.
 ACCEPTED = ('application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, '
             'text/html;q=0.1')
-TIMEOUT_SEC = 30.0
+TIMEOUT_SEC, MAX_TIMEOUT_SEC = 30.0, 1e6
+LISTED = fields({'files': list_of(fields({'url': TEXT}))})  # what a page in JSON is
 # What goes wrong with a page or a download: also bad URLs and bad JSON, which are ValueErrors.
 FAULTS = (OSError, HTTPException, ValueError)
 
@@ -88,7 +91,8 @@ class Web:
             proxy = self._settings['proxy']
             handlers.append(urllib.request.ProxyHandler({'http': proxy, 'https': proxy}))
         opener = urllib.request.build_opener(*handlers)
-        return opener.open(request, timeout=float(self._settings.get('timeout', TIMEOUT_SEC)))
+        timeout_sec = min(float(self._settings.get('timeout', TIMEOUT_SEC)), MAX_TIMEOUT_SEC)
+        return opener.open(request, timeout=timeout_sec)
 
     def _login(self, parts: SplitResult) -> str | None:
         """What the header Authorization says for a host, None for nothing."""
@@ -156,7 +160,10 @@ def links_of(page: str, web: Web) -> Iterator[str]:
         kind, base = response.headers.get_content_type(), response.geturl()
         text = response.read().decode('utf-8', 'replace')
     if kind.endswith('json'):
-        yield from (urljoin(base, file['url']) for file in json.loads(text)['files'])
+        listed = parse_json(text)
+        if fault := LISTED(listed):
+            raise ValueError(f'its list{fault}')
+        yield from (urljoin(base, file['url']) for file in listed['files'])
         return
     parser = _Links(base)
     parser.feed(text)

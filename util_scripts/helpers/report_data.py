@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation
-from opts import build_parser
+from opts import FILE_TYPES, build_parser
+from runtime.arguments import is_frame_template
 from runtime.errors import InputError
-from runtime.files import EVALUATION_NAME
+from runtime.files import EVALUATION_NAME, is_path
+from runtime.schema import BOOL, REAL, TEXT, fields, list_of, optional, plain
 from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
 from util_scripts.helpers.files import existing_folder, read_json
 from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
@@ -24,6 +26,14 @@ from util_scripts.helpers.run_logs import LOGS, Table, read_run, run_names
 # Options that say where and how a run was made and not what it is; and those that paths are joined
 # with already.
 NOT_REPEATED = {'root_path'}
+# What is used of options; the others are shown, whatever they are.
+PATH = plain(lambda value: isinstance(value, str) and is_path(value), 'the path of a file')
+USED = fields({}, {
+    'inference': BOOL, 'no_train': BOOL, 'multi_label': BOOL, 'inference_subset': PATH,
+    'annotation_path': optional(PATH), 'video_path': optional(PATH), 'input_type': TEXT,
+    'file_type': plain(lambda value: value in FILE_TYPES, f'one of {", ".join(FILE_TYPES)}'),
+    'frame_template': optional(plain(is_frame_template, 'a file name with one %d')),
+    'inference_views': optional(list_of(REAL))})
 
 
 @dataclass(frozen=True)
@@ -86,11 +96,15 @@ def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
 
 
 def _options(folder: Path) -> Iterator[dict[str, Any]]:
-    """opts.1.json, opts.2.json, ..., opts.json, in the order in which they were written."""
+    """opts.1.json, opts.2.json, ..., opts.json, in the order in which they were written. Raises
+    InputError where one has a value that says nothing of a run."""
     kept = sorted(folder.glob('opts.*.json'), key=lambda path: (len(path.name), path.name))
     for path in [*kept, folder / 'opts.json']:
         if path.exists():
-            yield read_json(path, 'the options of a run')
+            options = read_json(path, 'the options of a run')
+            if fault := USED(options):
+                raise InputError(f'{path}: its {fault.removeprefix(".")}; give an unchanged file')
+            yield options
 
 
 def _result_path(folder: Path, options: list[dict[str, Any]]) -> Path | None:

@@ -121,6 +121,9 @@ def folds(listed: Sequence[Own], n_folds: int, seed: int) -> dict[str, int]:
     Depends on the seed alone. Raises InputError where there are fewer groups than folds.
     """
     groups = in_groups(listed)
+    if len(groups) < 2:
+        raise InputError(f'--folds {n_folds}: the videos are all of one group, and a fold has at '
+                         'least one: give smaller groups')
     if len(groups) < n_folds:
         raise InputError(f'--folds {n_folds}: the videos are of {len(groups)} groups, and a fold '
                          'has at least one; give fewer folds')
@@ -193,6 +196,8 @@ def read_groups(path: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     for number, row in rows[1:]:
         name, group = (row[place] if place < len(row) else '' for place in places)
+        if not group:  # said of the first video that needs it
+            continue
         video = video_stem(os.path.normpath(composed(name).replace('\\', '/'))
                            .removesuffix('.hdf5'))
         if groups.setdefault(video, group) != group:
@@ -207,8 +212,7 @@ def group_reader(path: Path) -> Callable[[str], str]:
     groups = read_groups(path)
 
     def group_of(video: str) -> str:
-        group = groups.get(composed(video))
-        if not group:
+        if composed(video) not in groups:
             raise InputError(f'{path}: says no group of {video}; add a line for it')
-        return group
+        return groups[composed(video)]
     return group_of

@@ -5,11 +5,11 @@ where there is none, the column of file names and the column of subsets are know
 them, and the label and the group follow in this order.
 """
 
-import csv
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from datasets.video import find_video
 from runtime.errors import InputError
 from runtime.names import did_you_mean, nearest
 from util_scripts.helpers import files
-from util_scripts.helpers.files import read_text
+from util_scripts.helpers.files import csv_fields, whole_lines
 from util_scripts.helpers.videos import is_video, video_stem
 
 FORM = 'path,label or path,label,group'
@@ -105,43 +105,28 @@ def read_rows(path: Path, root: Path, what: str) -> list[Row]:
     what: what the file is to be
     """
     # sep=; is Excel's
-    lines = [(number, line) for number, line in enumerate(read_text(path, what).split('\n'), 1)
-             if line.strip() and not re.fullmatch('sep=.|#[# ].*', line)]
-    try:
-        first = {delimiter: [_fields(line, delimiter) for _, line in lines[:2]]
-                 for delimiter in DELIMITERS}
-        choices = {delimiter: rows for delimiter, rows in first.items()
-                   if rows and len(rows[0]) > 1}
-        if not choices:
-            return _blank_rows(path, lines)
-        chosen = max(choices, key=lambda delimiter: (
-            sum(meaning_of(name) is not None for name in choices[delimiter][0]),
-            any(_names_video(field, root) for row in choices[delimiter] for field in row)))
-        rows = [(number, _fields(line, chosen)) for number, line in lines]
-    except csv.Error as error:
-        raise InputError(f'{path}: not a CSV file ({error}); save it as CSV again') from None
-    for number, line in lines:
-        if '"' in line and _is_open(line, chosen):
-            raise InputError(f'{path}, line {number}: {line!r} has a quotation mark that is not '
-                             'closed; close it or remove it')
+    lines = [(number, line) for number, line in whole_lines(path, what)
+             if not re.fullmatch('sep=.|#[# ].*', line)]
+    first = {delimiter: [_fields(path, number, line, delimiter) for number, line in lines[:2]]
+             for delimiter in DELIMITERS}
+    choices = [delimiter for delimiter, rows in first.items() if rows and len(rows[0]) > 1]
+    if not choices:
+        return _blank_rows(path, lines)
+    chosen = max(choices, key=lambda delimiter: (
+        sum(meaning_of(name) is not None for name in first[delimiter][0]),
+        any(_names_video(field, root) for row in first[delimiter] for field in row)))
+    rows = [(number, csv_fields(path, number, line, chosen)) for number, line in lines]
     # Excel ends each line with separators where a column of the sheet has been emptied.
     width = max((place for _, row in rows for place, field in enumerate(row, 1) if field),
                 default=0)
     return [(number, row[:width]) for number, row in rows if any(row)]
 
 
-def _reader(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-
-
-def _fields(line: str, delimiter: str) -> list[str]:
-    """The fields of a line, by itself: a quotation mark that is not closed takes no other lines."""
-    return [field.strip() for field in next(_reader([line], delimiter))]
-
-
-def _is_open(line: str, delimiter: str) -> bool:
-    """True where a quoted field goes on into the next line."""
-    return len(list(_reader([line, ''], delimiter))) == 1
+def _fields(path: Path, number: int, line: str, delimiter: str) -> list[str]:
+    """The fields of a line, if that is what is between its fields; [] for a line that is none."""
+    with suppress(InputError):
+        return csv_fields(path, number, line, delimiter)
+    return []
 
 
 def _blank_rows(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
