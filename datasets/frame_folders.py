@@ -204,8 +204,18 @@ def _pick(kinds: dict[str, Kind], template: str | None) -> Kind:
     if others and 2 * len(kinds[others[0]]) >= len(kinds[first]):
         shown = ', '.join(f'{kind} ({len(kinds[kind])})' for kind in [first, *others][:N_SHOWN])
         raise FolderError(f'several kinds of images are in it: {shown}; say which are the frames, '
-                          'as with --frame_template "NAME_%d.jpg", where * stands for anything')
+                          f'as with --frame_template "{_template_of(kinds)}", where * stands for '
+                          'anything')
     return kinds[first]
+
+
+def _template_of(kinds: dict[str, Kind]) -> str:
+    """The template of all images, where they differ in one number alone, or how one looks."""
+    names = [name for kind in kinds.values() for same in kind.values() for name in same]
+    head = os.path.commonprefix(names).rstrip('0123456789')
+    tail = os.path.commonprefix([name[::-1] for name in names]).rstrip('0123456789')[::-1]
+    is_one_number = all(name[len(head):len(name) - len(tail)].isdecimal() for name in names)
+    return f'{head}%d{tail}' if is_one_number else 'NAME_%d.jpg'
 
 
 def _with_missing(own: dict[int, str], template: str | None) -> list[str]:

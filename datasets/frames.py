@@ -151,13 +151,15 @@ def _open_other(data: bytes, name: str) -> Image.Image:
             image: Image.Image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             kind = 'an image' if name.lower().endswith(OTHER_EXTENSIONS) else 'a JPEG image'
-            raise FrameError(f'{name}: the frame is not {kind}; extract the video '
-                             'again', UNDECODABLE) from None
+            raise FrameError(f'{name}: the frame is not {kind}; delete the file and extract the '
+                             'video again', UNDECODABLE) from None
         try:
             image = ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError) as error:
             kind = TRUNCATED if 'truncated' in str(error) else UNDECODABLE
             raise _broken_frame(name, kind, error) from None
+    if image.mode == 'P' and 'transparency' in image.info:  # else Pillow advises to do so
+        return image.convert('RGBA')
     if image.mode.startswith('I'):  # 16 bits
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
@@ -181,7 +183,8 @@ def _check_headers(images: list[bytes], names: list[str], others: dict[int, Imag
 
 
 def _broken_frame(name: str, kind: str, reason: object) -> FrameError:
-    return FrameError(f'{name}: the frame is {kind} ({reason}); extract the video again', kind)
+    return FrameError(f'{name}: the frame is {kind} ({reason}); delete the file and extract the '
+                      'video again', kind)
 
 
 def _header(data: bytes, name: str, other: Image.Image | None) -> tuple[tuple[int, int], str]:
@@ -193,8 +196,8 @@ def _header(data: bytes, name: str, other: Image.Image | None) -> tuple[tuple[in
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        raise FrameError(f'{name}: the frame is not a JPEG image; extract the video '
-                         'again', UNDECODABLE) from None
+        raise FrameError(f'{name}: the frame is not a JPEG image; delete the file and extract the '
+                         'video again', UNDECODABLE) from None
     if height * width > MAX_PIXELS:
         raise FrameError(f'{name}: the frame claims {width}x{height} pixels, and at most '
                          f'{MAX_PIXELS} are read; extract the video again', UNDECODABLE)
@@ -268,7 +271,8 @@ class JpgFrames(_JpegFrames):
         except (FrameError, OSError):
             return []  # that is said when its frames are counted
         return ([(name, GAP) for name in folder.missing]
-                + [(name, _kind_of_stray(name)) for name in folder.strays])
+                + [(name, 'folders among frames' if os.path.isdir(f'{path}/{name}') else
+                    _kind_of_stray(name)) for name in folder.strays])
 
     def check(self, path: str, begin: int, end: int) -> None:
         try:

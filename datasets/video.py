@@ -480,6 +480,18 @@ class Video:
         except av.error.FFmpegError:
             raise SeekError from None
 
+    def uneven_times(self) -> list[float]:
+        """`uneven_times` of the file; it cannot be read afterwards."""
+        unit = float(self._stream.time_base or 0)
+        try:
+            stamps = sorted(packet.pts for packet in self._container.demux(self._stream)
+                            if packet.size and not packet.is_discard)
+        except (av.error.FFmpegError, TypeError):  # a packet without a stamp
+            return []
+        times = [(stamp - stamps[0]) * unit for stamp in stamps]
+        is_even = all(abs(sec - number / self.fps) < 2 * unit for number, sec in enumerate(times))
+        return [] if is_even or self.container in UNSTAMPED else times
+
     def seek(self, packets: Packets, key: int) -> tuple[int, 'Sought']:
         """Go to number `key` of packets.keys, or a key frame before it.
 
@@ -795,6 +807,16 @@ def count_packets(path: str) -> int:
         except SeekError:
             pass
     return count_frames(path)
+
+
+def uneven_times(path: str) -> tuple[float, list[float]]:
+    """(frames per second on average, the second at which each frame is shown, from the first one
+    on, as far as the file says so; none of a file whose rate does not vary).
+
+    Nothing is decoded. Raises VideoError.
+    """
+    with Video(path) as video:
+        return video.fps, video.uneven_times()
 
 
 @lru_cache(4096)

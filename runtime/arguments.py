@@ -104,11 +104,16 @@ def between(kind: Callable[[str], Any], low: float, high: float, *, also: float 
                   f'a number of {low} to {high}{other}')
 
 
+def is_frame_template(value: object) -> bool:
+    """True for the template of a file name; of three digits at most, since so many are written, and
+    with three * at most, since each is looked for everywhere."""
+    return (isinstance(value, str) and '/' not in value and value.count('*') <= 3
+            and len(re.findall('%[0-9]*d', value)) == len(re.findall('%[0-9]{0,3}d', value)) == 1)
+
+
 def frame_template(text: str) -> str:
     """An argparse type: a file name with one %d, or %05d, for the number of a frame."""
-    # Fewer of each: the width of a number is written, and each * is looked for everywhere.
-    if (len(re.findall('%[0-9]*d', text)) != 1 or '/' in text or text.count('*') > 3
-            or not re.search('%[0-9]{0,3}d', text)):
+    if not is_frame_template(text):
         raise argparse.ArgumentTypeError(f'{text!r} is not a file name with one %d for the number, '
                                          'such as frame_%05d.png')
     return text

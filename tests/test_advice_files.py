@@ -244,8 +244,8 @@ def unreadable_row(root):
 FRAMES = {
     'empty': ('jpg', second(b''), 'the frame is empty'),
     'cut': ('jpg', second(jpeg()[:-20]), 'the frame is truncated'),
-    'no image': ('jpg', second(b'\xff\xd8 no image'), 'the frame is not a JPEG image; extract'),
-    'another image': ('jpg', second(b'no image'), 'the frame is not a JPEG image; extract'),
+    'no image': ('jpg', second(b'\xff\xd8 no image'), 'the frame is not a JPEG image; delete'),
+    'another image': ('jpg', second(b'no image'), 'the frame is not a JPEG image; delete'),
     'large': ('jpg', second(jpeg(claimed=(65_500, 65_500))), 'the frame claims 65500x65500'),
     'other size': ('jpg', second(jpeg(40)), 'image_00002.jpg: the frame is 40x36 and'),
     'grey': ('jpg', second(jpeg(colours='GRAY')), 'the frame is grey among frames in colour'),

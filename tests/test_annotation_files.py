@@ -247,6 +247,50 @@ def test_kinetics_as_its_mirror_has_it(tmp_path, video_type, capsys):
     assert records.paths[0] == 'test/d_000001_000011'
 
 
+# The same videos, as the lists are written by other programs.
+HEADER = 'label,youtube_id,time_start,time_end,split\n'
+OTHERWISE = {
+    'tabs, other strokes': ('ucf101', {
+        'classInd.txt': '1\tRun\n2\tWalk\n', 'testlist01.txt': '.\\Run\\v_Run_g01_c01.avi\n',
+        'trainlist01.txt': 'Run\\v_Run_g08_c01.avi\t1\nWalk/v_Walk_g08_c01.avi   2\n'}),
+    'hidden files of macOS': ('hmdb51', {
+        '._run_test_split1.txt': '\0\5\x16\7',
+        'run_test_split1.txt': 'a!()[]#;&+~@ b.avi\t1\rc.d.avi\t2\r'}),
+    'of Excel': ('kinetics', {
+        'kinetics-700_train.csv': 'Label;YouTube_ID;Time_Start;Time_End;Split;\n'
+                                  'yoga ;-a;7;17;train;\nclay, pottery;1e5;10;20;train;\n'}),
+    'other names': ('kinetics', {
+        'kinetics-700_val.csv': None, 'validate.csv': HEADER + 'yoga,b,0.0,10.0,validate\n'}),
+    'strokes of Windows': ('mit', {'trainingSet.csv': 'clapping\\a_1.mp4,clapping,3,0\r\n'})}
+
+
+@pytest.mark.parametrize('name, changes', OTHERWISE.values(), ids=OTHERWISE)
+def test_lists_as_other_programs_write_them(tmp_path, name, changes):
+    n_frames, file_name, labels, database = CASES[name]
+    files = {file: text for file, text in (LISTS[name] | changes).items() if text is not None}
+    frames = make_frames(tmp_path / 'frames', n_frames)
+    make(name, write_files(tmp_path / 'lists', files), frames, tmp_path / 'dst')
+    assert load(tmp_path / 'dst' / file_name) == {'labels': labels, 'database': database}
+
+
+def test_lists_that_contradict_themselves_are_said(tmp_path, capsys):
+    frames = make_frames(tmp_path / 'jpg', {'Run/v_Run_g08_c01': 3, 'yoga/-a_000007_000017': 3})
+    lists = write_files(tmp_path / 'lists', UCF101 | KINETICS | {
+        'trainlist01.txt': 'Run/v_Run_g08_c01.avi 2\n',
+        'kinetics-700_train.csv': HEADER + 'yoga,-a,7,17,val\nyoga,b,0,10,train\n',
+        'kinetics-700_val.csv': HEADER + 'clay,c,7,17,val\n'})
+    make('ucf101', lists, frames, tmp_path)
+    assert 'such as line 1, have another class number' in capsys.readouterr().err
+    make('kinetics', lists, frames, tmp_path)
+    err = capsys.readouterr().err
+    assert '1 of its 2 rows are of another subset' in err
+    assert "no video for training has the label 'clay'" in err
+    assert load(tmp_path / 'kinetics.json')['labels'] == ['yoga', 'clay']
+    (lists / 'kinetics-700_val.csv').unlink()
+    make('kinetics', lists, frames, tmp_path)
+    assert 'no list of videos for validation' in capsys.readouterr().err
+
+
 def test_kinetics_from_the_mirror_to_an_annotation(tmp_path, capsys):
     """Of broken videos, those that replace them are extracted, and no others."""
     videos = make_videos(tmp_path / 'videos', {
@@ -292,21 +336,38 @@ WRONG = [
     ('ucf101', {'classInd.txt': None}, ['classInd.txt', 'no such file']),
     ('ucf101', {'classInd.txt': 'Run\n'}, ['classInd.txt, line 1', "'Run'"]),
     ('ucf101', {'classInd.txt': '1 Run\n1 Walk\n'}, ['classInd.txt, line 2']),
+    ('ucf101', {'classInd.txt': '1 Run\n2 Run\n'}, ['classInd.txt, line 2']),
+    ('ucf101', {'classInd.txt': '\n'}, ['classInd.txt', 'names no class']),
+    ('ucf101', {'trainlist01.txt': '', 'testlist01.txt': ''}, ['ucf101_01.json', 'name no video']),
     ('ucf101', {'trainlist01.txt': None, 'testlist01.txt': None}, ['trainlist01.txt']),
     ('ucf101', {'testlist01.txt': None}, ['testlist01.txt', 'no such file']),
     ('ucf101', {'trainlist01.txt': 'Run/a.avi 1\n\nSwim/b.avi 3\n'},
      ['trainlist01.txt, line 3', 'Swim/b.avi 3', 'classInd.txt']),
     ('ucf101', {'trainlist01.txt': 'v_Run_g01_c01.avi\n'}, ['trainlist01.txt, line 1']),
     ('hmdb51', {'run_test_split1.txt': None, 'brush_hair_test_split1.txt': None}, ['_test_split1']),
+    ('hmdb51', {'run_test_split1.txt': 'a.avi 0\n', 'brush_hair_test_split1.txt': 'x.avi 0\n'},
+     ['hmdb51_1.json', 'name no video']),
     ('hmdb51', {'run_test_split1.txt': 'a.avi\n'}, ['run_test_split1.txt, line 1', 'a.avi']),
     ('hmdb51', {'run_test_split1.txt': 'a.avi 1\nb.avi 3 \n'}, ['line 2', 'b.avi 3']),
     ('kinetics', {'kinetics-700_train.csv': None}, ['kinetics-700_train.csv', 'no such file']),
+    ('kinetics', {'kinetics-700_train.csv': None, 'kinetics-600_train.csv': ''},
+     ['kinetics-700_train.csv: no such file; did you mean', 'kinetics-600_train.csv?']),
+    ('kinetics', {'kinetics-700_train.csv': HEADER + ',a,1,2,train\n'}, ['line 2', 'a label']),
+    ('kinetics', {'kinetics-700_train.csv': HEADER + 'a,b,a,1,2,train\n'}, ['line 2', 'a,b,a']),
+    ('kinetics', {'kinetics-700_train.csv': HEADER + 'a,b,1,inf,train\n'}, ['line 2', 'inf']),
+    ('kinetics', {'kinetics-700_train.csv': HEADER + 'a,b,1,2,"train\na,c,1,2,train\n'},
+     ['line 2', 'quotation mark']),
+    ('kinetics', {'kinetics-700_train.csv': HEADER + 'a' * 140_000 + ',b,1,2,train\n'},
+     ['more than any list']),
+    ('kinetics', {'kinetics-700_train.csv': HEADER + 'a\x1b[0m,b,1,2,train\n'},
+     ["class 'a\\x1b[0m'", 'rename it']),
     ('kinetics', {'kinetics-700_train.csv': ''}, ['train.csv, line 1', 'youtube_id']),
     ('kinetics', {'kinetics-700_val.csv': 'youtube_id,time_start,time_end\n'}, ['column label']),
     ('kinetics', {'kinetics-700_test.csv': 'youtube_id,time_start,time_end\na,1,2\nb,x,3\n'},
      ['test.csv, line 3', 'b,x,3']),
     ('kinetics', {'kinetics-700_test.csv': 'youtube_id,time_start,time_end\na,1\n'}, ['line 2']),
     ('mit', {'moments_categories.txt': None}, ['moments_categories.txt', 'no such file']),
+    ('mit', {'moments_categories.txt': 'clapping,0\nclapping,1\n'}, ['.txt, line 2']),
     ('mit', {'moments_categories.txt': 'clapping\n'}, ['moments_categories.txt, line 1']),
     ('mit', {'trainingSet.csv': 'clapping/a.mp4,jumping,1,2\n'}, ['trainingSet.csv, line 1']),
     ('mit', {'validationSet.csv': None}, ['validationSet.csv', 'no such file']),
@@ -383,6 +444,7 @@ def activitynet_videos(tmp_path):
 
 def test_fps_is_added(tmp_path, activitynet_videos, capsys):
     before = activitynet(['-a', 'b', 'gone'])
+    (activitynet_videos / 'v_b.mkv').rename(activitynet_videos / 'b.mkv')  # extracted to v_b too
     write_json(tmp_path / 'in.json', before)
     assert call(add_fps_into_activitynet_json, activitynet_videos, tmp_path / 'in.json',
                 tmp_path / 'new' / 'out.json') == 0

@@ -102,7 +102,7 @@ TROUBLE = {
         video_path='red/red_0', annotations=a['red_0']['annotations'])),
         'in training and validation', 'validation', 'red_0', 'red_0'),
     'label without videos': (lambda d: edit(d, drop_class), 'label without videos', 'training',
-                             'blue', 'no video'),
+                             'blue', 'no video in this subset; add some, or take it out'),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -16,6 +17,7 @@ from util_scripts.folder_json import main
 from util_scripts.generate_video_jpgs import main as main_jpgs
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.splits import Own, split
+from util_scripts.helpers.video_lists import read_list
 
 
 def call(videos, dst, *flags):
@@ -159,6 +161,45 @@ def test_the_class_of_videos_that_lie_deeper(tmp_path, capsys, kind):
     assert {records.paths[i] for i in range(len(records))} <= set(names)
 
 
+def test_folders_of_subsets_are_kept(tmp_path, capsys):
+    names = ['Train/a/x', 'Train/b/y', 'valid/a/x', 'valid/b/deep/z', 'test/u', 'test/a/v']
+    root = make_frames(tmp_path / 'jpg', dict.fromkeys(names, 2))
+    made = call(root, tmp_path / 'own.json')
+    assert 'those of the folders' in capsys.readouterr().out
+    assert made['labels'] == ['a', 'b']
+    assert {name: (entry['subset'], entry['annotations'].get('label'))
+            for name, entry in made['database'].items()} == {
+        'Train/a/x': ('training', 'a'), 'y': ('training', 'b'), 'valid/a/x': ('validation', 'a'),
+        'z': ('validation', 'b'), 'u': ('testing', None), 'v': ('testing', 'a')}
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'validation')
+    assert {records.paths[i] for i in range(2)} == {'valid/a/x', 'valid/b/deep/z'}
+    made = call(root, tmp_path / 'own.json', '--label_from', 'parent')
+    assert made['database']['z']['annotations']['label'] == 'deep'
+    for flag in (['--folds', '2'], ['--val_fraction', '0.5'], ['--test_fraction', '0.5']):
+        with pytest.raises(InputError, match=f'{flag[0]} draws them: drop the flag, or give one'):
+            call(root, tmp_path / 'own.json', *flag)
+
+
+@pytest.mark.parametrize('names', [
+    ['train/a/x', 'train/b/y'],             # no other subset
+    ['train/a/x', 'val/y', 'test/z'],       # videos of no class
+    ['train/a/x', 'bus/b/y', 'test/b/z']])  # vehicles
+def test_folders_that_are_no_subsets(tmp_path, names):
+    root = make_frames(tmp_path / 'jpg', dict.fromkeys(names, 2))
+    made = call(root, tmp_path / 'own.json', '--val_fraction', 0)
+    assert made['labels'] == sorted({name.partition('/')[0] for name in names})
+
+
+def test_folders_that_systems_make_are_no_classes(tmp_path, capsys):
+    root = make_frames(tmp_path / 'jpg', {'a/x': 3, 'b/y': 3, '__MACOSX/a/x': 0, '@eaDir/a': 1})
+    make_frames(root, {'a/x/@eaDir': 1, 'c/z': 0, 'c/z/@eaDir': 1})
+    (root / 'c/z/0.png').touch()
+    made = call(root, tmp_path / 'own.json')
+    assert parts(made) == {'x': [1, 4], 'y': [1, 4], 'z': [1, 2]}
+    err = capsys.readouterr().err
+    assert '2 folders of a system (@eaDir, ...)' in err and '2 folders among frames (@eaDir' in err
+
+
 def test_frames_of_videos_that_lie_deeper_lie_as_deep(tmp_path):
     for name in ('sports/tennis/a', 'music/d'):
         write_video(tmp_path / 'v' / f'{name}.mp4', grey_frames([50, 60]))
@@ -231,6 +272,11 @@ LISTS = {
     'a comment': ('l.csv', '# mine, of May\npath,label\na/x0,one\nb/y0,two\n'),
     'dots and slashes': ('l.csv', './a/x0.mp4,one\nb//../b/y0,two\n'),
     'spaces around quotes': ('l.csv', '"a/x0.mp4" , "one"\n"b/y0.mp4" , "two"\n'),
+    'separators at the ends': ('l.csv', 'path;label;;\na/x0;one;;\nb/y0;two;;\n;;;\n'),
+    'separators without names': ('l.csv', 'a/x0.mp4,one,,,\nb/y0.mp4,two,,,\n'),
+    'names run together': ('l.csv', 'FileName,ClassName\na/x0,one\nb/y0,two\n'),
+    'clips and actions': ('l.csv', 'Clip Name,Action\na/x0,one\nb/y0,two\n'),
+    'line ends of old': ('l.csv', 'path,label\ra/x0,one\rb/y0,two\r'),
 }
 
 
@@ -242,6 +288,40 @@ def test_dialects(jpgs, tmp_path, name, text):
             for video_id, entry in made['database'].items()} == {
         'x0': ('a/x0', {'label': 'one', 'segment': [1, 4]}),
         'y0': ('b/y0', {'label': 'two', 'segment': [1, 4]})}
+
+
+def test_accents_are_written_in_two_ways(tmp_path):
+    """As letters of their own in what was copied from a Mac, and in one piece in lists."""
+    apart, whole = (unicodedata.normalize(form, 'café') for form in ('NFD', 'NFC'))
+    root = make_frames(tmp_path / 'jpg', {f'{apart}/{apart}': 3, f'{whole}/y': 3, 'b/x': 3})
+    made = call(write_csv(root / 'l.csv', f'{whole}/{whole}.mp4,{whole}', f'{whole}/y.mp4,{apart}',
+                          'b/x.mp4,b'), tmp_path / 'own.json', '--val_fraction', 0)
+    assert made['labels'] == ['b', whole]
+    assert parts(made) == {apart: [1, 4], 'y': [1, 4], 'x': [1, 4]}
+    made = call(root, tmp_path / 'own.json', '--val_fraction', 0)
+    assert made['labels'] == ['b', whole]
+    records, _ = label_list_records(read_annotation(tmp_path / 'own.json'), 'training')
+    assert {records.paths[i] for i in range(3)} == {f'{apart}/{apart}', f'{whole}/y', 'b/x'}
+
+
+@pytest.mark.parametrize('labels, is_said', [
+    (['Run', 'run'], True), (['ride bike', 'ride_bike'], True), (['a  b', 'a b'], True),
+    (['run\u200b', 'run\u200b '], False), (['run', 'ran'], False)])
+def test_classes_that_look_alike_are_said(jpgs, tmp_path, labels, is_said, capsys):
+    lines = [f'a/x{i},"{label}"' for i, label in enumerate(labels)]
+    call(write_csv(jpgs / 'l.csv', *lines, 'b/y0,b'), tmp_path / 'own.json')
+    assert ('are two classes: if they are one' in capsys.readouterr().err) == is_said
+
+
+@pytest.mark.parametrize('name', ['a\x1b[31m', 'a\nb', 'a\u2028b'])
+def test_names_that_no_class_can_have(tmp_path, name):
+    root = make_frames(tmp_path / 'jpg', {f'{name}/x': 2, 'b/y': 2})
+    with pytest.raises(InputError, match='control characters in it; rename it') as error:
+        call(root, tmp_path / 'own.json')
+    assert repr(name) in str(error.value) and not (tmp_path / 'own.json').exists()
+    if '\n' not in name:  # of any other character no line of a list ends
+        with pytest.raises(InputError, match='in it; rename it|a line end or not; remove it'):
+            call(write_csv(root / 'l.csv', 'path,label', f'b/y,{name}'), tmp_path / 'own.json')
 
 
 def test_unicode_text_of_excel(jpgs, tmp_path):
@@ -313,6 +393,61 @@ def test_parts_of_videos_in_seconds(tmp_path):
         'x_0.0_1.5': [1, 16], 'x_1.5_2.0': [16, 21], 'y': [2, 6]}
 
 
+@pytest.mark.parametrize('begin, end', [('0:00', '0:01,5'), ('00:00:00', '00:00:01.5'),
+                                        ('0,0', '1,5')])
+def test_times_as_players_show_them(tmp_path, begin, end):
+    root = make_frames(tmp_path / 'jpg', {'a/x': 20, 'b/y': 9})
+    path = write_csv(root / 'l.csv', 'path;label;start_sec;end_sec;fps', f'a/x;a;{begin};{end};10',
+                     'b/y;b;;;')
+    made = call(path, tmp_path / 'own.json')
+    assert parts(made) == {'x': [1, 16], 'y': [1, 10]}
+
+
+def test_minutes_and_hours_are_added(tmp_path):
+    write_csv(tmp_path / 'l.csv', 'path,label,start_sec,end_sec', 'x,a,1:02.5,1:00:03', 'y,a,9,10')
+    part = read_list(tmp_path / 'l.csv', tmp_path)[0].part
+    assert (part.begin, part.end) == (62.5, 3603)
+
+
+def test_frames_as_pandas_writes_them_where_some_are_missing(tmp_path):
+    root = make_frames(tmp_path / 'jpg', {'a/x': 20, 'b/y': 9})
+    path = write_csv(root / 'l.csv', 'path,label,start_frame,end_frame', 'a/x,a,2.0,10.0',
+                     'b/y,b,,')
+    assert parts(call(path, tmp_path / 'own.json')) == {'x': [2, 11], 'y': [1, 10]}
+
+
+def test_the_rate_of_a_video_file_counts(tmp_path, capsys):
+    write_video(tmp_path / 'v' / 'x.mp4', grey_frames(range(20, 220, 10)), fps=10)
+    path = write_csv(tmp_path / 'v' / 'l.csv', 'file,label,time_start,time_end,fps',
+                     'x.mp4,a,0.5,1,25')
+    assert parts(call(path, tmp_path / 'own.json')) == {'x': [6, 11]}
+    assert 'the list says 25 frames per second, and the file has 10' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('extension', ['mp4', 'mkv'])
+def test_parts_of_videos_whose_rate_varies(tmp_path, extension):
+    """Those frames belong to a part that a player shows in it; as of phones, whose rate varies."""
+    times = [0, 1, 2, 3, 10, 20, 30, 40, 41, 42, 43, 44]  # in 1 / 25 s
+    name = f'x.{extension}'
+    write_video(tmp_path / 'v' / name, grey_frames(range(20, 140, 10)), times=times)
+
+    def frames(begin, end):
+        path = write_csv(tmp_path / 'v' / 'l.csv', 'file,label,time_start,time_end',
+                         f'{name},a,{begin},{end}')
+        return parts(call(path, tmp_path / 'own.json'))['x']
+    assert frames(0, 0.4) == [1, 5] and frames(0.4, 1.6) == [5, 8]
+    assert frames(0.5, 1.62) == [5, 9] and frames(1.6, 1.8) == [8, 13]
+    assert frames(1.64, 9) == [9, 13] and frames(9, 10) is None
+
+
+def test_many_parts_that_videos_do_not_have_are_said_in_few_lines(jpgs, tmp_path, capsys):
+    lines = [f'a/x0,a,1,{end}' for end in range(4, 34)]
+    call(write_csv(jpgs / 'l.csv', 'path,label,start_frame,end_frame', *lines),
+         tmp_path / 'own.json')
+    said = [line for line in capsys.readouterr().err.splitlines() if 'one class' not in line]
+    assert len(said) == 11 and said[-1] == 'warning: ... and 20 more'
+
+
 def test_the_rate_of_a_video_file_is_known(tmp_path):
     write_video(tmp_path / 'v' / 'x.mp4', grey_frames(range(20, 220, 10)), fps=10)
     path = write_csv(tmp_path / 'v' / 'l.csv', 'file,label,time_start,time_end', 'x.mp4,a,0.5,1')
@@ -321,7 +456,7 @@ def test_the_rate_of_a_video_file_is_known(tmp_path):
 
 WRONG_LISTS = {
     'unknown': (['path,label,subst', 'a/x0,a,train'], "'subst' is not known; did you mean subset"),
-    'unknown over videos': (['clip,action', 'a/x0.mp4,a'], "'clip' is not known"),
+    'unknown over videos': (['thing,what', 'a/x0.mp4,a'], "'thing' is not known"),
     'no unit': (['path,label,start,end', 'a/x0,a,1,2'], 'start_sec or start_frame'),
     'no end': (['path,label,start_sec', 'a/x0,a,1'], 'no column end_sec'),
     'both units': (['path,label,start_sec,end_sec,start_frame', 'a/x0,a,1,2,3'], 'in seconds and'),
@@ -342,8 +477,17 @@ WRONG_LISTS = {
     'part twice': (['path,label,start_frame,end_frame', 'a/x0,a,1,1', 'a/x0,b,1,1'], 'twice'),
     'open quote': (['path,label', 'a/x0,"a', 'a/x1,a', 'b/y0,b"'], 'line 2: .* not closed'),
     'twice by other names': (['a/x0.mp4,a', './a//x0,a'], 'lists a/x0 twice'),
-    'unknown over names without extension': (['clip,action', 'a/x0,a', 'a/x1,a'],
-                                             "column 'clip' is not known"),
+    'unknown over names without extension': (['thing,what', 'a/x0,a', 'a/x1,a'],
+                                             "column 'thing' is not known"),
+    'numbers in a column without name': ([',path,label', '0,a/x0,a'], 'column 1 has no name; rem'),
+    'of Kinetics': (['label,youtube_id,time_start,time_end', 'a,x,0,1'], 'kinetics_json'),
+    'two labels in two lines': (['a/x0,b', 'a/x0,a'], 'or write a|b in one of them'),
+    'a long text': ([f'a/x0,a,{"he/she " * 99},b,c'], '5 columns, and no line 1'),
+    'more minutes than there are': (['path,label,start_sec,end_sec', f'a/x0,a,0,{"9" * 400}:00'],
+                                    'numbers for start'),
+    'half an hour': (['path,label,start_sec,end_sec', 'a/x0,a,0:30:,1:0:0:0'], 'numbers for start'),
+    'half a frame': (['path,label,start_frame,end_frame', 'a/x0,a,1.5,2'], 'numbers for start'),
+    'thousands of frames': (['path,label,start_frame,end_frame', 'a/x0,a,1,"2,000"'], 'numbers'),
     'numbers of lines': (['0,a/x0.mp4,a', '1,a/x1.mp4,a', '2,b/y0.mp4,b'], 'no line 1 names'),
     'more blanks': (['a/x0.mp4 a g1 train', 'b/y0.mp4 b g2 val'], 'line 1: .* blanks between'),
     'a long name': (['a/x0,a', f'a/{"x" * 300}.mp4,a'], 'line 2: .* at most 255 bytes'),
@@ -363,6 +507,21 @@ def test_wrong_lists_are_one_sentence(jpgs, tmp_path, lines, match):
     with pytest.raises(InputError, match=match):
         call(write_csv(jpgs / 'l.csv', *lines), tmp_path / 'own.json')
     assert not (tmp_path / 'own.json').exists()
+
+
+def test_a_list_of_json_is_told_apart(tmp_path):
+    (tmp_path / 'v.json').write_text('[{"id": "x", "label": "a", "template": "A"}]')
+    with pytest.raises(InputError, match='a JSON file, and lists are CSV files of path,label'):
+        call(tmp_path / 'v.json', tmp_path / 'own.json')
+
+
+def test_a_list_means_one_of_two_files_of_a_name(tmp_path):
+    for name in ('v/x.avi', 'v/x.mp4', 'v/y.mp4'):
+        write_video(tmp_path / name, grey_frames([50, 60]))
+    with pytest.raises(InputError, match='x.mp4 is not the only video there .* remove the others'):
+        call(write_csv(tmp_path / 'v' / 'l.csv', 'x.mp4,a', 'y.mp4,b'), tmp_path / 'own.json')
+    (tmp_path / 'v' / 'x.avi').unlink()
+    assert len(call(tmp_path / 'v' / 'l.csv', tmp_path / 'own.json')['database']) == 2
 
 
 def test_videos_without_folders_of_classes(tmp_path):

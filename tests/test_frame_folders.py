@@ -118,6 +118,13 @@ def test_several_kinds_need_a_template(tmp_path):
     assert levels(reader.read(str(tmp_path), [1, 5])) == [0, 4]
 
 
+def test_the_template_is_said_where_all_images_differ_in_one_number(tmp_path):
+    write_frames(tmp_path, [f'{i:04d}_cam1.jpg' for i in range(8, 12)])
+    with pytest.raises(FrameError, match='as with --frame_template "%d_cam1.jpg"'):
+        JpgFrames().count(str(tmp_path))
+    assert levels(JpgFrames('%d_cam1.jpg').read(str(tmp_path), [1, 4])) == [0, 3]
+
+
 @pytest.mark.parametrize('n_others, is_told', [(0, True), (1, True), (4, True), (5, False),
                                                (6, False)])
 def test_a_kind_of_which_there_are_twice_as_many_is_taken(n_others, is_told):
@@ -234,10 +241,11 @@ def test_images_of_other_kinds_are_those_of_pillow(tmp_path):
     Image.fromarray(pixels[..., :3]).save(tmp_path / '1.png')
     Image.fromarray(pixels).save(tmp_path / '2.png')
     Image.fromarray(pixels[..., :3]).quantize(256).save(tmp_path / '3.png')
-    clip = JpgFrames().read(str(tmp_path), [1, 2, 3])
-    assert clip.shape == (3, 3, 32, 40)
-    for i, name in enumerate(('1.png', '2.png', '3.png')):
-        wanted = np.asarray(Image.open(tmp_path / name).convert('RGB'))
+    Image.fromarray(pixels).quantize(256).save(tmp_path / '4.png')  # a palette with transparency
+    clip = JpgFrames().read(str(tmp_path), [1, 2, 3, 4])
+    assert clip.shape == (4, 3, 32, 40)
+    for i, name in enumerate(('1.png', '2.png', '3.png', '4.png')):
+        wanted = np.asarray(Image.open(tmp_path / name).convert('RGBA').convert('RGB'))
         assert np.array_equal(clip[i].permute(1, 2, 0).numpy(), wanted)
 
 

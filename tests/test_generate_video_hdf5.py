@@ -87,7 +87,7 @@ def test_a_full_disk_is_no_crash(videos, tmp_path, capsys, limit):
     write_video(videos / 'Run' / 'a.avi', grey_frames(range(0, 200, 20)))
     with files_of_at_most(limit):
         assert call(generate_video_hdf5, videos, tmp_path / 'out') == 1
-    assert 'a.avi: File too large' in capsys.readouterr().err
+    assert 'a.hdf5 cannot be written: File too large' in capsys.readouterr().err
     assert not [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
     with files_of_at_most(limit), pytest.raises(InputError, match='File too large'):
         write_features(tmp_path / 'f.h5', Features(np.ones((9, 9), np.float32), ['a'] * 9,

@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -26,7 +28,10 @@ from tests.helpers import (ROOT, cut_short, die_of_b, fail, grey_frames, run_scr
                            write_video)
 from tests.processes import finish, wait_for
 from util_scripts import generate_video_jpgs
-from util_scripts.generate_video_jpgs import Job, JpgFolders, main, shared_out, temporary_path
+from util_scripts.check_data import main as check_data
+from util_scripts.folder_json import main as folder_json
+from util_scripts.generate_video_jpgs import (Job, JpgFolders, extract_shared, main, shared_out,
+                                              temporary_path)
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.video_io import frames_at, jpegs, resample, steady_times
 
@@ -432,6 +437,16 @@ def test_frames_stay_where_the_video_is_broken_now(videos, jpgs, capsys):
     assert levels(jpgs / 'Run' / 'a') == [50, 100]
 
 
+def test_runs_with_other_flags_do_not_undo_each_other(videos, jpgs):
+    video = write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
+    planned = Job(video, jpgs / 'Run' / 'a', JpgFolders, size=24, quality=6, fps=None)
+    extract(videos, jpgs, '--size', 36)  # another run, before this one comes to the video
+    assert 'another run has made its frames with other flags' in extract_shared(planned).why
+    assert JpgFrames().read(str(jpgs / 'Run' / 'a'), [1]).shape == (1, 3, 36, 48)
+    assert extract_shared(replace(planned, is_again=True)).kind == 'done'
+    assert extract_shared(planned).kind == 'skipped'
+
+
 def test_the_record_is_no_frame(videos, jpgs):
     write_video(videos / 'Run' / 'a.avi', grey_frames([50, 100]))
     extract(videos, jpgs)
@@ -645,6 +660,47 @@ def test_a_video_without_frames_fails(videos, jpgs, capsys):
     assert not (jpgs / 'Run' / 'a').exists() and not leftovers(jpgs)
 
 
+def test_frames_damaged_in_place_are_made_again_as_it_is_said(videos, jpgs, tmp_path, capsys):
+    """As many bytes as before, as after a crash; no run sees that without reading all frames."""
+    write_video(videos / 'Run' / 'a.avi', noise_frames(3))
+    extract(videos, jpgs)
+    folder_json([str(jpgs), str(tmp_path / 'own.json'), '--val_fraction', '0'])
+    path = jpgs / 'Run' / 'a' / 'image_00002.jpg'
+    whole = path.read_bytes()
+    for spoiled in (bytes(len(whole)), whole[:-300] + bytes(300)):
+        path.write_bytes(spoiled)
+        capsys.readouterr()
+        flags = ['--video_path', str(jpgs), '--annotation_path', str(tmp_path / 'own.json'),
+                 '--no_val', '--n_threads', '1', '--sample_duration', '1']
+        assert check_data(flags) == 1
+        said = re.search('undecodable: training.*: (.*?): the frame is .*; delete the file and '
+                         'extract the video again|truncated: training.*: (.*?): the frame is .*; '
+                         'delete the file and extract', capsys.readouterr().err)
+        Path(said[1] or said[2]).unlink()
+        assert extract(videos, jpgs) == 0 and path.read_bytes() == whole
+        assert check_data(flags) == 0
+
+
+@pytest.mark.parametrize('error, words', [
+    (errno.EROFS, None), (errno.EFBIG, 'Run/a cannot be written: File too large'),
+    (errno.EACCES, 'Run/a cannot be written: Permission denied')])
+def test_a_place_that_cannot_be_written_to_is_named(videos, jpgs, monkeypatch, capsys, error,
+                                                    words):
+    for name in 'ab':
+        write_video(videos / 'Run' / f'{name}.avi', grey_frames([50]))
+
+    def write(path, frames):
+        raise OSError(error, os.strerror(error))
+    monkeypatch.setattr(generate_video_jpgs.JpgFolders, 'write', write)
+    if words is None:
+        with pytest.raises(InputError, match='cannot be written: Read-only file system'):
+            extract(videos, jpgs)
+        return
+    assert extract(videos, jpgs) == 1
+    out, err = capsys.readouterr()
+    assert words in err and 'mend or remove what failed' in err and 'written' not in out
+
+
 def test_a_full_disk_ends_the_run(videos, jpgs, monkeypatch):
     for name in 'ab':
         write_video(videos / 'Run' / f'{name}.avi', grey_frames([50]))
@@ -662,7 +718,8 @@ def test_a_full_disk_ends_the_run(videos, jpgs, monkeypatch):
     (lambda videos: None, 'ucf101', 'no such folder'),
     (lambda videos: videos.write_text('x'), 'ucf101', 'not a folder'),
     (lambda videos: videos.mkdir(), 'ucf101', r'no video .*\.avi, \.mp4, \.mkv, \.mov, \.webm'),
-    (lambda videos: write_video(videos / 'a.avi', grey_frames([50])), 'ucf101', 'label folders'),
+    (lambda videos: write_video(videos / 'a.avi', grey_frames([50])), 'ucf101',
+     'label folders .*, and 1 in the folder itself: move them'),
     (lambda videos: write_video(videos / 'Run' / 'a.avi', grey_frames([50])), 'activitynet',
      'no video in it'),
 ])

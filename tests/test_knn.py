@@ -7,6 +7,7 @@ from features import Features, read_features, write_features
 from runtime.errors import InputError
 from tests.helpers import run_script
 from util_scripts import knn
+from util_scripts.helpers.neighbours import group_numbers
 
 
 def table(argv, capsys):
@@ -75,8 +76,18 @@ def test_no_label_is_not_a_class(tmp_path):
         knn.main([str(path)])
 
 
+def test_groups_are_read_as_other_lists_are(tmp_path):
+    (tmp_path / 'g.csv').write_text(
+        'File Name;Group\na\\x.mp4;1\nb\\x.mp4;2\nb\\cafe\u0301.mp4;1\n')
+    ids = np.array(['a/x', 'b/x', 'caf\xe9'])  # of videos of one name the path is the id
+    assert group_numbers(tmp_path / 'g.csv', ids).tolist() == [0, 1, 0]
+
+
 @pytest.mark.parametrize('text, said', [
-    ('a,b\n1,2\n', 'no columns path'), ('path,group\nv0.mp4,1\n', 'no group for 39 of 40'),
+    ('a,b\n1,2\n', 'no column path in line 1'),
+    ('path,group\na/v0.mp4,1\nb/v0.mp4,2\n' + ''.join(f'v{i}.mp4,1\n' for i in range(1, 40)),
+     'several videos are called v0, and are in different groups'),
+    ('path,group\nv0.mp4,1\n', 'no group for 39 of 40'),
     ('path,group\n' + ''.join(f'v{i}.mp4,1\n' for i in range(40)), 'of one group')])
 def test_wrong_groups(apart, tmp_path, text, said):
     (tmp_path / 'g.csv').write_text(text)

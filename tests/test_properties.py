@@ -1,11 +1,14 @@
 """Properties that hold for whatever is drawn: transforms of frame numbers, readers, samplers."""
 
 import argparse
+import csv
+import io
 import json
 import math
 import os
 import re
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ from runtime.errors import InputError, shortened
 from runtime.files import parse_json
 from runtime.output import printable
 from util_scripts import hmdb51_json, kinetics_json, mit_json, ucf101_json
-from util_scripts.helpers.neighbours import read_groups
+from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.prediction import read_labels
 from util_scripts.helpers.run_logs import read_log
 from util_scripts.helpers.splits import group_reader
@@ -187,14 +190,57 @@ def test_an_annotation_is_read_as_it_was_written(folder, labels, data):
         assert labels[int(records.targets([i])[0])] == label
 
 
-@given(st.lists(st.tuples(st.from_regex(r'[a-z]{1,8}', fullmatch=True),
-                          st.from_regex(r'[a-z]{1,8}', fullmatch=True)), min_size=2, max_size=9,
-                unique_by=lambda row: row[0]))
-def test_a_list_is_read_as_it_was_written(folder, rows):
-    (folder / 'videos').mkdir(exist_ok=True)
-    (folder / 'l.csv').write_text('path,label\n' + ''.join(f'{a}.mp4,{b}\n' for a, b in rows))
-    lines = read_list(folder / 'l.csv', folder / 'videos')
-    assert len(lines) == len(rows)
+# What a field may hold: quotation marks, separators, accents in two forms, but no line end.
+CELLS = st.text(st.characters(exclude_categories=('Cs', 'Cc', 'Zl', 'Zp')), min_size=1,
+                max_size=6).map(str.strip).filter(bool)
+HEADERS = (('path', 'label', 'group', 'subset', 'start_frame', 'end_frame'),
+           ('Video Name', 'CLASS', 'Group', 'Split', 'First Frame', 'last-frame'),
+           ('clipPath', 'className', 'group', 'Subset', 'frameStart', 'frameEnd'))
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_list_is_read_as_it_was_written(folder, data):
+    """By whichever program: what separates, quotes and ends its fields and lines, in any order."""
+    rows = data.draw(st.lists(st.tuples(
+        st.from_regex('[A-Za-z0-9_]{1,6}(/[A-Za-z0-9_ -]{0,6}[a-z]){0,2}[.]mp4', fullmatch=True),
+        CELLS, CELLS, st.sampled_from(['train', 'Valid', 'TEST_SET']), st.integers(1, 99),
+        st.integers(99, 999)), min_size=1, max_size=5))
+    order = data.draw(st.permutations(range(6)))
+    n_empty = data.draw(st.integers(0, 2))  # columns of a sheet that were emptied
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=data.draw(st.sampled_from(',;\t')),
+                        quoting=data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL])),
+                        lineterminator=data.draw(st.sampled_from(['\n', '\r\n', '\r'])))
+    for row in (data.draw(st.sampled_from(HEADERS)), *rows):
+        writer.writerow([row[place] for place in order] + [''] * n_empty)
+    encoding = data.draw(st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
+    (folder / 'l.csv').write_bytes(text.getvalue().encode(encoding))
+    subsets = {'train': 'training', 'Valid': 'validation', 'TEST_SET': 'testing'}
+    assert [(line.path, line.label, line.group, line.subset, line.part.begin, line.part.end)
+            for line in read_list(folder / 'l.csv', folder / 'videos')] == [
+        (path, unicodedata.normalize('NFC', label), unicodedata.normalize('NFC', group),
+         subsets[word], *part) for path, label, group, word, *part in rows]
+
+
+PIECES = st.sampled_from([
+    'label,youtube_id,time_start,time_end,split\n', 'a,b,1,2,train\n', 'path,group\n',
+    'a/x.mp4,g\n', 'Run/a.avi 1\n', '1 Run\n', 'x.avi 1 \n', 'clap,0\n', 'clap/a.mp4,clap,1,2\n',
+    'path', 'label', 'start_sec', 'end_sec', 'fps', 'subset', 'val', ',', ';', '\t', ' ', '"',
+    '\n', '\r', '\\', '/', '..', 'a', 'x.avi', '|', '# ', 'sep=;', '\ufeff', '\x0b', '\x85',
+    '\u2028', 'e\u0301', '1', '-1', '1.0', '1:2', 'nan', 'inf', '1e400', '9' * 5000, '\u0663',
+    '\xa0', '\x1b[0m'])
+
+
+@settings(max_examples=25)
+@given(st.lists(PIECES, max_size=30).map(''.join))
+def test_any_list_is_refused_or_read(folder, text):
+    for read in (lambda path: read_list(path, folder), group_reader, ucf101_json.read_labels,
+                 lambda path: ucf101_json.read_list(path, 'training', {'Run': 1}),
+                 lambda path: hmdb51_json.read_list(path, 'a'), mit_json.read_labels,
+                 lambda path: mit_json.read_list(path, 'testing', {'clap'}),
+                 lambda path: kinetics_json.read_list(path, 'training')):
+        refused_or(folder, 'l.csv', text.encode(), read)
 
 
 @given(st.dictionaries(NAMES, st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1,
@@ -221,7 +267,7 @@ LISTS = {
     'hmdb51': lambda path: hmdb51_json.read_list(path, 'a'),
     'kinetics': lambda path: kinetics_json.read_list(path, 'training'),
     'mit': lambda path: mit_json.read_list(path, 'training', {'a'}),
-    'groups': lambda path: read_groups(path, np.array(['a', 'b'])),
+    'groups': lambda path: group_numbers(path, np.array(['a', 'b'])),
     'own groups': lambda path: group_reader(path), 'class names': read_labels, 'log': read_log,
     'own': lambda path: read_list(path, path.parent)}
 PIECES = (

@@ -188,7 +188,7 @@ def test_lists_of_labels(tmp_path):
     (lambda folder: None, 'holds no train.log'),
     (lambda folder: (folder / 'val.json').write_text('{"results": {}}'), 'give --annotation_path'),
     (lambda folder: (folder / 'opts.json').write_text('{"inference_subset": [1]}'),
-     'argument --inference_subset'),
+     'its inference_subset is a value of type list'),
     (lambda folder: (folder / 'train.log').write_text('loss\tacc\n1\t2\n'), 'no column epoch'),
 ])
 def test_nothing_to_report(tmp_path, make, said):

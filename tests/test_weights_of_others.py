@@ -87,6 +87,7 @@ def test_files_of_2018_have_the_names_of_kinetics_400(tmp_path):
 @pytest.mark.parametrize('text', [
     'label,youtube_id,time_start,time_end,split\nswim,b,0,10,train\nrun,a,0,10,train\n'
     'swim,c,0,10,train\n',
+    'Label;YouTube_ID\n"swim";b\nrun ;a\nswim;c\n',
     'a/b.mp4,swim,3,1\nc.mp4,run,2,2\nd.mp4,swim,1,1\n'])
 def test_labels_of_a_training_csv_are_in_the_order_of_appearance(tmp_path, text):
     (tmp_path / 'a.csv').write_text(text)

@@ -32,15 +32,17 @@ def read_fps(path: Path) -> tuple[float | None, str | None]:
 
 def add_fps(database: dict[str, dict[str, Any]], videos: Mapping[str, Path]
             ) -> tuple[int, dict[Path, str | None]]:
-    """Set `fps` of the entries whose video is among `videos`, {stem: path}.
+    """Set `fps` of the entries whose video is among `videos`, {stem: path}: v_ID, or ID alone, as
+    extraction takes it too.
 
     Returns how many have none, and {path: why} for the files that cannot be read.
     """
-    there = [video_id for video_id in database if f'v_{video_id}' in videos]
+    there = {video_id: stem for video_id in database
+             for stem in (video_id, f'v_{video_id}') if stem in videos}
     failures = {}
     with Progress(len(there), 'frame rates', unit='video') as progress, \
             ThreadPoolExecutor(n_processors()) as threads:
-        paths = [videos[f'v_{video_id}'] for video_id in there]
+        paths = [videos[stem] for stem in there.values()]
         for video_id, path, (fps, why) in zip(there, paths, threads.map(read_fps, paths)):
             if fps is None:
                 failures[path] = why
@@ -54,7 +56,7 @@ def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.add_fps_into_activitynet_json',
                     'Add "fps", the average frame rate of each video, to an annotation file of '
                     'ActivityNet. Exit status 1 where a video cannot be read.')
-    parser.add_argument('video_dir_path', type=Path, help='folder of the videos v_ID.mp4')
+    parser.add_argument('video_dir_path', type=Path, help='folder of the videos v_ID.mp4 or ID.mp4')
     parser.add_argument('json_path', type=Path, help=FILE)
     parser.add_argument('dst_json_path', type=Path, nargs='?',
                         help='JSON file to write (default: json_path itself)')

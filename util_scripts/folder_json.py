@@ -3,7 +3,8 @@
     python -m util_scripts.folder_json VIDEOS OUT.json [--val_fraction .2] [--by_group REGEX]
 
 VIDEOS/class/name.mp4, VIDEOS/class/name.hdf5, or a folder VIDEOS/class/name/ of frames; with more
-folders between, the class is the first or, with --label_from parent, the last. Or VIDEOS is a list:
+folders between, the class is the first or, with --label_from parent, the last; where all are in
+VIDEOS/train, val and test, these are the subsets, and the classes are in them. Or VIDEOS is a list:
 a CSV file (with commas, semicolons or tabs) or a text file with blanks between the columns path,
 label and, where they are known, group, subset, and the start and end of parts of videos, as line 1
 names them. The videos of a group, such as clips cut from one recording, are all in training, all in
@@ -32,8 +33,9 @@ def build_parser() -> Parser:
                              'subset (train, val, test: then none is drawn), start_sec and end_sec '
                              '(with fps where frames are stored), or start_frame and end_frame')
     parser.add_argument('dst_path', type=Path, help='JSON file to write')
-    parser.add_argument('--val_fraction', type=between(float, 0, 0.99), default=0.2, metavar='X',
-                        help='part of each class for validation, where a list has no subset')
+    parser.add_argument('--val_fraction', type=between(float, 0, 0.99), metavar='X',
+                        help='part of each class for validation, where neither a list nor the '
+                             'folders say the subset (default: 0.2)')
     parser.add_argument('--test_fraction', type=between(float, 0, 0.99), default=0.0, metavar='X',
                         help='part of each class for testing')
     parser.add_argument('--folds', type=at_least(2), metavar='K',

@@ -45,7 +45,8 @@ TEMPORARY_PREFIX = '.extracting-'
 OLD_SUFFIX, LOCK_SUFFIX = '-old', '.lock'
 # A decoder does not keep more threads busy.
 MAX_THREADS = 4
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What happens to every other video as well: a full disk, or one that is not written to.
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # What a folder of frames was made of. Hidden, so that nothing takes it for a frame or a video.
 RECORD = '.extracted.json'
 DAMAGE = 'damage'  # in it, where the video could not be decoded whole: why
@@ -182,18 +183,23 @@ def extract_shared(job: Job) -> Outcome:
         with lock(lock_path(job.destination), waits=job.waits) as is_held:
             if not is_held:
                 return BUSY
-            there = None if job.is_overwritten else outcome_there(job)
+            if job.is_overwritten:
+                return extract(job)
+            there = outcome_there(job)
+            if there is None and not job.is_again and job.storage.holds_frames(job.destination):
+                return Outcome('failed', 'another run has made its frames with other flags; let '
+                               'one end, and give another dst_path or run again')
             return there or extract(job)
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in NO_PLACE:
             raise
-        return Outcome('failed', write_failure(error, job.destination))
+        return Outcome('failed', write_failure(error, job))
 
 
 def extract(job: Job) -> Outcome:
     """Job -> Outcome. The destination appears complete or not at all.
 
-    A full disk raises OSError, since every other video would fail as well.
+    A full disk, or one that is not written to, raises OSError.
     """
     temporary = temporary_path(job.destination)
     remove(temporary)
@@ -208,9 +214,9 @@ def extract(job: Job) -> Outcome:
                                  | ({DAMAGE: damage} if damage else {}))
         job.storage.put(temporary, job.destination)
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in NO_PLACE:
             raise
-        return Outcome('failed', write_failure(error, job.destination))
+        return Outcome('failed', write_failure(error, job))
     except (VideoError, av.error.FFmpegError) as error:
         return Outcome('failed', reason(error))
     finally:
@@ -260,10 +266,12 @@ def short_side(job: Job) -> int | None:
         return None
 
 
-def write_failure(error: OSError, destination: Path) -> str:
+def write_failure(error: OSError, job: Job) -> str:
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-        return f'{destination} holds files but no frames: move it away'
-    return reason(error)
+        return f'{job.destination} holds files but no frames: move it away'
+    if error.filename == str(job.video):
+        return reason(error)
+    return f'{job.destination} cannot be written: {reason(error)}'
 
 
 def temporary_path(destination: Path) -> Path:
@@ -401,6 +409,8 @@ def print_summary(outcomes: Mapping[Path, Outcome], n_again: int) -> int:
             to_stderr(f'{kind}: {video}: {outcomes[video].why}{kept}')
     counts = Counter(outcome.kind for outcome in outcomes.values())
     again = (f'; {n_again} made again, whose frames, flags or video had changed' if n_again else '')
+    if counts['failed']:
+        to_stderr('mend or remove what failed, and run the command again: it skips what is done')
     note(f'{len(outcomes)} videos: {counts["done"]} done, {counts["skipped"]} skipped (there '
          f'already), {counts["damaged"]} damaged, {counts["failed"]} failed{again}')
     return 1 if counts['failed'] or counts['damaged'] else 0
@@ -453,8 +463,8 @@ def extract_videos(args: Namespace, storage: Any) -> int:
     try:
         jobs, outcomes = plan(args, storage)
     except OSError as error:
-        raise InputError(f'{args.dst_path}: cannot be read: {error.strerror}; mend its '
-                         'permissions, or give another dst_path') from None
+        raise InputError(f'{error.filename or args.dst_path}: cannot be read: {error.strerror}; '
+                         'mend its permissions, or give another dst_path') from None
     make_folder(args.dst_path)
     remove_temporaries(jobs)
     try:
@@ -466,6 +476,8 @@ def extract_videos(args: Namespace, storage: Any) -> int:
         remove_temporaries(jobs)
     status = print_summary(outcomes, sum(job.is_again and outcomes[job.video].kind != 'failed'
                                          for job in jobs))
+    if all(outcome.kind == 'failed' for outcome in outcomes.values()):
+        return status
     own = command_line('folder_json', args.dst_path, 'annotation.json')
     wrote(args.dst_path, then=f'the annotation, of your own videos by {own}, of a published data '
                               'set by the util_scripts of its name')

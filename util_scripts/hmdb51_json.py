@@ -22,7 +22,7 @@ def read_list(path: Path, label: str) -> list[Listed]:
     """Listed videos of a class in a split: lines `VIDEO.avi 1`."""
     listed = []
     for line_number, line in read_lines(path, FILES):
-        file_name, _, mark = line.rpartition(' ')
+        file_name, _, mark = line.replace('\t', ' ').rpartition(' ')
         if not file_name or mark not in SUBSETS:
             raise malformed(path, line_number, line, 'VIDEO.avi and 0, 1 or 2')
         subset = SUBSETS[mark]
@@ -38,7 +38,7 @@ def read_splits(dir_path: Path) -> tuple[dict[int, list[Listed]], list[str]]:
     for number in SPLITS:
         suffix = f'_test_split{number}.txt'
         paths = {path.name.removesuffix(suffix): path for path in sorted(dir_path.iterdir())
-                 if path.name.endswith(suffix)}
+                 if path.name.endswith(suffix) and not path.name.startswith('.')}
         if paths:
             splits[number] = [video for label, path in paths.items()
                               for video in read_list(path, label)]

@@ -9,11 +9,15 @@ from pathlib import Path
 from opts import STORAGES
 from runtime.arguments import INTEGER, Parser, add_frame_template
 from runtime.errors import InputError, run
+from runtime.output import warn
 from util_scripts.helpers.annotation_files import VIDEO_TYPES, Listed, write_annotations
-from util_scripts.helpers.files import existing_folder, malformed, read_csv
+from util_scripts.helpers.files import existing_folder, malformed
+from util_scripts.helpers.video_lists import plain_name, read_rows, subset_named
 from util_scripts.helpers.videos import REPLACEMENT, LeftOut, below, report_left_out
 
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
+# What their lists are called; DeepMind's archives have validate.csv.
+LIST_NAMES = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}
 FILES = ('the csv files of Kinetics (kinetics-400_train.csv, _val.csv, _test.csv, or train.csv, '
          'val.csv, test.csv)')
 
@@ -23,24 +27,29 @@ def read_list(path: Path, subset: str) -> list[Listed]:
 
     Test lists need no labels, and those that they have are kept.
     """
-    (_, header), *rows = read_csv(path, FILES) or [(1, [])]
+    rows = read_rows(path, path.parent, FILES)
+    names = list(map(plain_name, rows[0][1])) if rows else []
     columns = ['youtube_id', 'time_start', 'time_end'] + ['label'] * (subset != 'testing')
-    missing = [column for column in columns if column not in header]
+    missing = [column for column in columns if column not in names]
     if missing:
         raise InputError(f'{path}, line 1: names no column {missing[0]}; {FILES} are needed, as '
                          'published')
-    listed = []
-    for number, fields in rows:
-        row = dict(zip(header, fields))
+    listed, n_others = [], 0
+    for number, fields in rows[1:]:
+        row = dict(zip(names, fields)) if len(fields) <= len(names) else {}
         try:
             video_id = video_name(row['youtube_id'], row['time_start'], row['time_end'])
-            label = row.get('label') or None
-            if label is None and subset != 'testing':
-                raise ValueError('no label')
-        except (LookupError, ValueError, OverflowError):
+        except (KeyError, ValueError, OverflowError):
             raise malformed(path, number, ','.join(fields),
-                            f'a row with {", ".join(columns)}') from None
+                            'a row with youtube_id, time_start and time_end') from None
+        label = row.get('label') or None
+        if label is None and subset != 'testing':
+            raise malformed(path, number, ','.join(fields), 'a row with a label')
         listed.append(Listed(video_id, subset, label))
+        n_others += subset_named(row.get('split', '')) not in (None, subset)
+    if n_others:
+        warn(f'{path}: {n_others} of its {len(listed)} rows are of another subset by their column '
+             f'split; all are taken for {subset}')
     return listed
 
 
@@ -75,10 +84,23 @@ def stored_in(root: Path, name: str, video_type: str, left_out: LeftOut) -> dict
     return {stem.name: stem.as_posix() for stem in stems}
 
 
+def class_names(dir_path: Path, listed: Sequence[Listed]) -> list[str]:
+    """In the order of the training list, as the networks released for Kinetics have their classes;
+    then those of other lists, which is said."""
+    labels = {subset: dict.fromkeys(video.label for video in listed if video.label is not None
+                                    and video.subset == subset) for subset in SUBSETS.values()}
+    others = [label for label in {**labels['validation'], **labels['testing']}
+              if label not in labels['training']]
+    if others:
+        warn(f'{dir_path}: no video for training has the label {others[0]!r}, which others have'
+             + (f', nor {len(others) - 1} more such labels' if others[1:] else ''))
+    return [*labels['training'], *others]
+
+
 def build_parser() -> Parser:
     parser = Parser('python -m util_scripts.kinetics_json', 'Make the annotation file of Kinetics.')
     parser.add_argument('dir_path', type=Path, help=f'folder of {FILES}; any of val and test may '
-                                                    'be missing')
+                                                    'be missing, or val called validate')
     parser.add_argument('n_classes', type=INTEGER,
                         help='400, 600 or 700: kinetics-N_train.csv is read, or train.csv where '
                              'that is missing')
@@ -97,19 +119,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     existing_folder(args.dir_path, f'the folder of {FILES}')
     listed: list[Listed] = []
     for name, subset in SUBSETS.items():
-        path = args.dir_path / f'kinetics-{args.n_classes}_{name}.csv'
-        mirrored = args.dir_path / f'{name}.csv'
-        if not path.exists() and mirrored.exists():
-            path = mirrored
+        paths = [args.dir_path / form.format(args.n_classes, word)
+                 for form in ('kinetics-{}_{}.csv', '{1}.csv') for word in LIST_NAMES[name]]
+        path = next(filter(Path.exists, paths), paths[0])
         if name == 'train' or path.exists():
             listed += read_list(path, subset)
+        elif name == 'val':
+            warn(f'{args.dir_path}: no list of videos for validation in it, such as {path.name}')
     listed = with_paths(listed, existing_folder(args.video_path, 'the folder of the frames'),
                         args.video_type)
-    # In the order of the training list, as the networks released for Kinetics have their classes.
-    labels = list(dict.fromkeys(video.label for video in listed
-                                if video.subset == 'training' and video.label is not None))
-    write_annotations({args.dst_path: listed}, labels, args.video_path, args.video_type,
-                      args.frame_template)
+    write_annotations({args.dst_path: listed}, class_names(args.dir_path, listed), args.video_path,
+                      args.video_type, args.frame_template)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,8 @@ from runtime.arguments import Parser
 from runtime.errors import run
 from runtime.schema import whole_number
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
-from util_scripts.helpers.files import existing_folder, malformed, read_csv, read_lines
+from util_scripts.helpers.files import existing_folder, malformed, read_lines
+from util_scripts.helpers.video_lists import read_rows
 from util_scripts.helpers.videos import video_stem
 
 LISTS = {'trainingSet.csv': 'training', 'validationSet.csv': 'validation',
@@ -24,18 +25,18 @@ def read_labels(path: Path) -> list[str]:
     labels: dict[int, str] = {}
     for line_number, line in read_lines(path, FILES):
         label, _, text = line.rpartition(',')
-        number = whole_number(text.strip())
-        if not label or number is None or number in labels:
-            raise malformed(path, line_number, line, 'CLASS,NUMBER with a number of its own')
-        labels[number] = label.strip()
+        number, label = whole_number(text.strip()), label.strip()
+        if not label or number is None or number in labels or label in labels.values():
+            raise malformed(path, line_number, line, 'CLASS,NUMBER with both of its own')
+        labels[number] = label
     return [labels[number] for number in sorted(labels)]
 
 
 def read_list(path: Path, subset: str, labels: Collection[str]) -> list[Listed]:
     """Listed videos: rows `clapping/yt-abc_1.mp4,clapping,4,1`; test rows need only the first."""
     listed = []
-    for number, row in read_csv(path, FILES):
-        video_id = video_stem(PurePosixPath(row[0]).name)
+    for number, row in read_rows(path, path.parent, FILES):
+        video_id = video_stem(PurePosixPath(row[0].replace('\\', '/')).name)
         label = row[1] if len(row) > 1 else None
         if not video_id or subset != 'testing' and label not in labels:
             raise malformed(path, number, ','.join(row),

@@ -3,11 +3,12 @@
     python -m util_scripts.ucf101_json DIR_PATH VIDEO_PATH DST_PATH
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtime.arguments import Parser
 from runtime.errors import InputError, run
+from runtime.output import warn
 from runtime.schema import whole_number
 from util_scripts.helpers.annotation_files import Listed, lists_parser, write_annotations
 from util_scripts.helpers.files import existing_folder, malformed, read_lines
@@ -18,42 +19,51 @@ LISTS = {'trainlist': 'training', 'testlist': 'validation'}
 FILES = 'the split files of UCF-101 (classInd.txt, trainlist01.txt, testlist01.txt ...)'
 
 
-def read_labels(path: Path) -> list[str]:
-    """Class names in the order of their numbers, from `classInd.txt`: lines `1 ApplyEyeMakeup`."""
-    labels: dict[int, str] = {}
+def read_labels(path: Path) -> dict[str, int]:
+    """{class name: number}, by numbers, from `classInd.txt`: lines `1 ApplyEyeMakeup`."""
+    labels: dict[str, int] = {}
     for line_number, line in read_lines(path, FILES):
-        text, _, label = line.partition(' ')
-        number = whole_number(text)
-        if number is None or not label or number in labels:
-            raise malformed(path, line_number, line, 'NUMBER CLASS with a number of its own')
-        labels[number] = label.strip()
-    return [labels[number] for number in sorted(labels)]
+        text, _, label = line.replace('\t', ' ').partition(' ')
+        number, label = whole_number(text), label.strip()
+        if number is None or not label or number in labels.values() or label in labels:
+            raise malformed(path, line_number, line, 'NUMBER CLASS with both of its own')
+        labels[label] = number
+    if not labels:
+        raise InputError(f'{path}: names no class; take the published file')
+    return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
-def read_list(path: Path, subset: str, labels: Collection[str]) -> list[Listed]:
+def read_list(path: Path, subset: str, labels: Mapping[str, int]) -> list[Listed]:
     """Listed videos of a list: lines `Class/v_Class_g01_c01.avi`, with a class number or without.
 
     The folder says which class it is.
     """
-    listed = []
+    listed, others = [], []
     for line_number, line in read_lines(path, FILES):
-        name, _, class_number = line.rpartition(' ')
-        label, _, file_name = (name if class_number.isdecimal() else line).strip().partition('/')
+        name, *marks = line.rsplit(None, 1)
+        class_number = whole_number(marks[0]) if marks else None
+        if class_number is None:
+            name = line
+        label, _, file_name = name.replace('\\', '/').removeprefix('./').partition('/')
         if label not in labels or not file_name:
             raise malformed(path, line_number, line, 'CLASS/VIDEO.avi with a class of classInd.txt')
+        if class_number not in (None, labels[label]):
+            others.append(line_number)
         listed.append(Listed(video_stem(file_name), subset, label))
+    if others:
+        warn(f'{path}: {len(others)} lines, such as line {others[0]}, have another class number '
+             'than classInd.txt has for their folder, which counts')
     return listed
 
 
-def read_splits(dir_path: Path, labels: Sequence[str]) -> dict[str, list[Listed]]:
+def read_splits(dir_path: Path, labels: Mapping[str, int]) -> dict[str, list[Listed]]:
     """{number: Listed videos of both lists} for the splits that there are."""
-    known = set(labels)
     splits = {}
     for number in SPLITS:
         paths = {dir_path / f'{name}{number}.txt': subset for name, subset in LISTS.items()}
         if any(path.exists() for path in paths):
             splits[number] = [video for path, subset in paths.items()
-                              for video in read_list(path, subset, known)]
+                              for video in read_list(path, subset, labels)]
     if not splits:
         raise InputError(f'{dir_path}: no trainlist01.txt and testlist01.txt in it; give the '
                          f'folder of {FILES}')
@@ -73,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     labels = read_labels(args.dir_path / 'classInd.txt')
     splits = {args.dst_path / f'ucf101_{number}.json': listed
               for number, listed in read_splits(args.dir_path, labels).items()}
-    write_annotations(splits, labels, args.video_path, args.video_type,
+    write_annotations(splits, list(labels), args.video_path, args.video_type,
                       args.frame_template)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +14,15 @@ from runtime.arguments import Parser, add_frame_template, python
 from runtime.errors import InputError
 from runtime.files import replacing
 from runtime.output import note, warn, wrote
-from runtime.schema import NAME, list_of
+from runtime.schema import NAME, shown
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.jobs import n_processors
+from util_scripts.helpers.text import n_of
 from util_scripts.helpers.videos import report_left_out
 
 VIDEO_TYPES = ('how the frames are stored: jpg folders, hdf5 files, hdf5 files with optical flow, '
                'or the video files themselves, which are decoded to count their frames')
+N_SHOWN = 10  # warnings of one kind
 
 
 class Listed(NamedTuple):
@@ -57,6 +60,29 @@ def lists_parser(command: str, description: str, files: str, frames: str, dst: s
     return parser
 
 
+def check_labels(path: Path, labels: Sequence[str]) -> None:
+    """Raise InputError for names that no class can have, which `path` says; warn of those that a
+    reader may take for one."""
+    alike: dict[str, str] = {}
+    for label in labels:
+        if not label or NAME(label):
+            raise InputError(f'{path}: class {shown(label)} has no name, or line ends or control '
+                             'characters in it; rename it')
+        look = ' '.join(unicodedata.normalize('NFKC', label).casefold().replace('_', ' ').split())
+        other = alike.setdefault(look, label)
+        if other is not label:
+            warn(f'{path}: {other!r} and {label!r} are two classes: if they are one, give them one '
+                 'name')
+
+
+def warn_of_some(lines: Sequence[str]) -> None:
+    """Warnings of one kind, of which so many may come that the first must do."""
+    for line in lines[:N_SHOWN]:
+        warn(line)
+    if len(lines) > N_SHOWN:
+        warn(f'... and {len(lines) - N_SHOWN} more')
+
+
 def first_frame(video_type: str) -> int:
     """Number of a stored video's first frame, by one of opts.STORAGES."""
     from datasets.frames import READERS  # here, because it takes seconds
@@ -69,13 +95,15 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
     """{path below `root`, without suffix: number of frames stored}, with a progress bar.
 
     A file that cannot be read counts as 0 and is named on stderr. So is, in a line, what lies among
-    frames and is none, and which videos are not there or have no frames.
+    frames and is none, and which videos are not there or have no frames. Raises InputError where
+    that is why none has any.
     """
     # Here, because it takes seconds: workers that extract frames import this module too.
     from datasets.frames import make_reader, video_path
     from runtime.logs import Progress
     reader = make_reader(STORAGES[video_type], template)
     left_out: list[tuple[Path, str]] = []
+    failures: list[str] = []
 
     def count(path: str) -> int:
         whole = video_path(root, path, reader.suffix)
@@ -87,7 +115,7 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
                 left_out.append((Path(path), why))
             return n_frames
         except InputError as error:
-            warn(str(error))
+            failures.append(str(error))
             return 0
     distinct, counts = list(dict.fromkeys(paths)), {}
     threads = ThreadPoolExecutor(n_processors())
@@ -99,6 +127,11 @@ def count_frames(root: Path, video_type: str, paths: Iterable[str], template: st
     finally:
         threads.shutdown(cancel_futures=True)
     report_left_out(root, sorted(left_out))
+    failures.sort()
+    if failures and not any(counts.values()):
+        raise InputError(f'{failures[0]}; the frames of none of '
+                         f'{n_of(len(counts), "video")} can be counted')
+    warn_of_some(failures)
     return counts
 
 
@@ -133,6 +166,11 @@ def write_annotations(splits: Mapping[Path, Sequence[Listed]], labels: Sequence[
 
     Raises InputError where no video of any split has frames below `video_path`: none is written.
     """
+    for path, listed in splits.items():
+        if not listed:
+            raise InputError(f'{path}: would be empty, as the lists name no video for it; take '
+                             'the published ones')
+    check_labels(next(iter(splits)), labels)
     existing_folder(video_path, 'the folder of the frames')
     counts = count_frames(video_path, video_type, (frames_path(video) for listed in splits.values()
                                                    for video in listed), template)
@@ -172,14 +210,7 @@ def missing_note(n_missing: int) -> str:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write an annotation file, whole or not at all: one line per video, for people to read.
-
-    Raises InputError where a class has a name that none can have, or two have one."""
-    labels = data.get('labels')
-    fault = list_of(NAME, is_unique=True)([*map(str, labels)] if isinstance(labels, list) else [])
-    if fault:
-        raise InputError(f'{path}: its label{fault}; rename that class, which is a folder or in '
-                         'the list')
+    """Write an annotation file, whole or not at all: one line per video, for people to read."""
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         separator = '{'
         for name, value in data.items():

@@ -19,7 +19,7 @@ from runtime.logs import Progress
 from runtime.output import note, to_stderr, wrote
 from util_scripts.helpers.files import make_place
 from util_scripts.helpers.jobs import run_jobs
-from util_scripts.helpers.text import printable
+from util_scripts.helpers.text import n_of, printable
 from util_scripts.helpers.videos import report_left_out
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'
@@ -160,8 +160,9 @@ def find_short(opts: Options, jobs: Iterable[Job]) -> Iterator[Problem]:
             taken = ('' if opts.sample_t_stride == 1 else
                      f' of which --sample_t_stride {opts.sample_t_stride} takes {n_frames}')
             yield Problem(TOO_SHORT, job.subset, job.path,
-                          f'has {job.end - job.begin} frames{taken} for clips of '
-                          f'{opts.sample_duration}, which will repeat them')
+                          f'has {n_of(job.end - job.begin, "frame")}{taken} for clips of '
+                          f'{opts.sample_duration}, which will repeat them; leave it out, or give '
+                          'a smaller --sample_duration')
 
 
 def find_unused_labels(records_by_split: Mapping[str, Any]) -> Iterator[Problem]:
@@ -169,7 +170,8 @@ def find_unused_labels(records_by_split: Mapping[str, Any]) -> Iterator[Problem]
     split, records = next(iter(records_by_split.items()))
     for name, n in zip(records.class_names, records.class_counts().tolist()):
         if n == 0 and split != 'inference':
-            yield Problem(NO_VIDEOS, SUBSETS[split], name, 'the label has no video in this subset')
+            yield Problem(NO_VIDEOS, SUBSETS[split], name, 'the label has no video in this subset; '
+                          'add some, or take it out of "labels"')
 
 
 def find_in_both(digests: Mapping[Job, bytes]) -> Iterator[Problem]:
@@ -188,7 +190,8 @@ def find_in_both(digests: Mapping[Job, bytes]) -> Iterator[Problem]:
             if training and job.subset == SUBSETS['val'] and job not in told:
                 told.add(job)
                 yield Problem(IN_BOTH, job.subset, job.path,
-                              f'the same video is in training: {training[0].path}')
+                              f'the same video is in training: {training[0].path}; take one of '
+                              'them out of the annotation, or give both one group')
 
 
 def examine_all(jobs: Sequence[Job], n_jobs: int) -> dict[Job, Finding]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from runtime.errors import InputError
 from runtime.files import parse_json, read_file, refuse_what_is_no_file
+from runtime.names import meant_file
+
+MAX_SHOWN = 200  # characters of a line, in messages
 
 # What ends a line for some programs and not for others, and so is in no list.
 UNCLEAR_ENDS = re.compile('[\v\f\x1c-\x1e\x85\u2028\u2029]')
@@ -55,7 +58,9 @@ def read_text(path: Path | str, what: str) -> str:
         encoding = 'utf-16' if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else 'utf-8-sig'
         text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
     except FileNotFoundError:
-        raise InputError(f'{path}: no such file; {what} is needed there') from None
+        meant = meant_file(Path(path))
+        raise InputError(f'{path}: no such file; {meant}{" " if meant else ""}{what} is needed '
+                         'there') from None
     except UnicodeDecodeError:
         raise InputError(f'{path}: not a UTF-8 text file; {what} is needed there, saved as '
                          'UTF-8') from None
@@ -100,12 +105,6 @@ def csv_fields(path: Path | str, number: int, line: str, delimiter: str = ',') -
     return [field.strip() for field in rows[0]]
 
 
-def read_csv(path: Path | str, what: str) -> list[tuple[int, list[str]]]:
-    """[(number from 1, fields)] of the lines of a CSV file that are not empty. Raises
-    InputError."""
-    return [(number, csv_fields(path, number, line)) for number, line in whole_lines(path, what)]
-
-
 def malformed(path: Path | str, number: int, line: str, form: str,
               is_published: bool = True) -> InputError:
     """The InputError for a line that is not of the form it should have.
@@ -113,7 +112,8 @@ def malformed(path: Path | str, number: int, line: str, form: str,
     is_published: False for a list that the user wrote
     """
     cure = 'mend the line or take the published file' if is_published else 'mend the line'
-    return InputError(f'{path}, line {number}: {line!r} is not {form}; {cure}')
+    shown = line if len(line) <= MAX_SHOWN else f'{line[:MAX_SHOWN]}...'
+    return InputError(f'{path}, line {number}: {shown!r} is not {form}; {cure}')
 
 
 def read_json(path: Path | str, what: str) -> dict[str, Any]:

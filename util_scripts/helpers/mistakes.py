@@ -16,7 +16,7 @@ from runtime.output import warn, wrote
 from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
                                              count_confusions, precisions, read_results, read_truth)
 from util_scripts.helpers.files import existing_folder, make_folder, told_apart
-from util_scripts.helpers.neighbours import read_groups
+from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
 from util_scripts.helpers.text import n_of, printable
@@ -55,7 +55,7 @@ def spread(mistakes: list[Mistake], groups_path: Path | None) -> list[Mistake]:
     video_ids = [video_id for video_id, _, _ in mistakes]
     groups: list[Any] = list(map(grouping(None), video_ids))
     if groups_path:
-        groups = read_groups(groups_path, np.array(video_ids)).tolist()
+        groups = group_numbers(groups_path, np.array(video_ids)).tolist()
     n_before: Counter[Any] = Counter()
     ranks = []
     for group in groups:

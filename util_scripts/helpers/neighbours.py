@@ -3,9 +3,11 @@
 Features are centred on the examples and compared by the cosine (Wang et al., "SimpleShot", 2019).
 """
 
+import os
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import torch
 from features import read_features
 from metrics import confusion_of_pairs
 from runtime.errors import InputError
-from util_scripts.helpers.video_lists import read_rows
+from util_scripts.helpers.splits import read_groups
+from util_scripts.helpers.video_lists import composed
 
 Array = np.ndarray
 ALL = 'all'
@@ -54,24 +57,22 @@ def videos_of(content: Any) -> tuple[Array, Array, Array]:
     return (sums / counts[:, None])[has_label], labels[has_label], ids[has_label]
 
 
-def read_groups(path: Path, video_ids: Array) -> Array:
+def group_numbers(path: Path, video_ids: Array) -> Array:
     """(n,) group numbers of the videos, from a table with columns group and path (or video_id)."""
-    (_, header), *rows = (read_rows(path, path.parent, 'a table with columns path and group')
-                          or [(1, [])])
-    name = next((name for name in ('video_id', 'path') if name in header), None)
-    if name is None or 'group' not in header:
-        raise InputError(f'{path}: has no columns path (or video_id) and group; add a line with '
-                         'their names')
-    groups: dict[str, str] = {}
-    for _, fields in rows:
-        row = dict(zip(header, fields))
-        if row.get(name) and row.get('group'):
-            groups[row[name]] = groups[PurePosixPath(row[name]).stem] = row['group']
-    missing = [video_id for video_id in video_ids if video_id not in groups]
+    groups: dict[str, set[str]] = defaultdict(set)
+    for video, group in read_groups(path).items():
+        for name in {video, os.path.basename(video)}:
+            groups[name].add(group)
+    names = [composed(video_id) for video_id in video_ids]
+    missing = [name for name in names if name not in groups]
     if missing:
-        raise InputError(f'{path}: has no group for {len(missing)} of {len(video_ids)} videos, '
+        raise InputError(f'{path}: has no group for {len(missing)} of {len(names)} videos, '
                          f'such as {missing[0]}; add them')
-    return np.unique([groups[video_id] for video_id in video_ids], return_inverse=True)[1]
+    several = [name for name in names if len(groups[name]) > 1]
+    if several:
+        raise InputError(f'{path}: several videos are called {several[0]}, and are in different '
+                         'groups; give the path of each, or its id, once')
+    return np.unique([min(groups[name]) for name in names], return_inverse=True)[1]
 
 
 # ---------------------------------------------------------------- classifying
@@ -169,7 +170,7 @@ def report(args: Namespace) -> None:
     """Print the accuracies that the flags of `knn` ask for."""
     content = read_features(args.features)
     features, labels, video_ids = videos_of(content)
-    groups = read_groups(args.groups, video_ids) if args.groups else None
+    groups = group_numbers(args.groups, video_ids) if args.groups else None
     test = None
     if args.test:
         other = read_features(args.test)

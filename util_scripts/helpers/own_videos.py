@@ -4,32 +4,36 @@ import math
 import os
 import re
 from argparse import Namespace
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets.annotations import usual_path
 from datasets.frame_folders import holds_frames, usual_name
 from datasets.frames import READERS, FrameError, Hdf5Flow, JpgFrames
-from datasets.video import Video, VideoError, find_video
+from datasets.video import VideoError, find_video, uneven_times
 from opts import STORAGES
 from runtime.errors import InputError
 from runtime.output import note, to_stderr, warn, wrote
-from util_scripts.helpers.annotation_files import (count_frames, first_frame, missing_note,
-                                                   training, write_json)
+from util_scripts.helpers.annotation_files import (check_labels, count_frames, first_frame,
+                                                   missing_note, training, warn_of_some, write_json)
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
 from util_scripts.helpers.text import n_of, printable
-from util_scripts.helpers.video_lists import Line, Part, read_list
-from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown_folder, is_video_file,
-                                         report_left_out, video_stem)
+from util_scripts.helpers.video_lists import Line, Part, composed, read_list, subset_named
+from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown, is_shown_folder,
+                                         is_video_file, report_left_out, video_stem)
 
 # Clips of UCF-101 are called v_Biking_g05_c02: clip 2 of the recording g05 of that class.
 UCF_GROUP = r'^(.*_g\d+)_c\d+$'
 # So many files tell how a data set is stored.
 N_LOOKED_AT = 1000
+VAL_FRACTION = 0.2  # for validation, where neither the data nor a flag say otherwise
+# Frames per second that a list says of a video file may be so far from its own, as rounded ones.
+RATE_MARGIN = 0.01
 
 
 def has_lists(listed: Iterable[Own]) -> bool:
@@ -41,8 +45,8 @@ def has_lists(listed: Iterable[Own]) -> bool:
 
 def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
                 label_from: str = 'root') -> list[Own]:
-    """Videos of a folder for each class, at any depth below it. Says in a line on stderr what else
-    is there.
+    """Videos of a folder for each class, at any depth below it, or below a folder for each subset.
+    Says in a line on stderr what else is there.
 
     label_from: 'root' takes the folder below the root for the class, 'parent' the video's own
     """
@@ -54,11 +58,26 @@ def find_listed(root: Path, video_type: str, group_of: Callable[[str], str],
         raise InputError(f'{root / twice[0].parent}: several files are called {twice[0].name}, but '
                          'for the extension; remove all but one')
     report_left_out(root, left_out)
-    listed = [Own(str(stem), stem.parent.name if label_from == 'parent' else stem.parts[0],
-                  group_of(str(stem))) for stem in sorted(stems)]
-    if label_from == 'root':
+    has_subsets = are_below_subsets(stems)
+    listed = []
+    for stem in sorted(stems):
+        top, *folders = stem.parent.parts
+        subset = subset_named(top) if has_subsets else None
+        if subset is None:
+            folders.insert(0, top)
+        label = composed(folders[-1 if label_from == 'parent' else 0]) if folders else None
+        listed.append(Own(str(stem), label, group_of(str(stem)), subset))
+    if label_from == 'root' and not has_subsets:
         tell_of_deep(root, sorted(stems))
     return listed
+
+
+def are_below_subsets(stems: Iterable[Path]) -> bool:
+    """True where the folders below the root are subsets, as train and val, and folders of classes
+    lie in these; only what is for testing may lie in none."""
+    found = {(subset_named(stem.parts[0]), len(stem.parts) > 2) for stem in stems}
+    is_deep = all(subset and (is_deep or subset == 'testing') for subset, is_deep in found)
+    return is_deep and len({subset for subset, _ in found}) > 1
 
 
 def tell_of_deep(root: Path, stems: Sequence[Path]) -> None:
@@ -82,7 +101,7 @@ def is_frames_folder(path: Path) -> bool:
     if (path / usual_name(1)).is_file():
         return True
     with os.scandir(path) as entries:
-        return not any(entry.is_dir() and not entry.name.startswith('.') for entry in entries)
+        return not any(entry.is_dir() and is_shown(entry.name) for entry in entries)
 
 
 def telling(video_type: str) -> Callable[[Path], bool]:
@@ -102,10 +121,13 @@ def stem_of(path: Path, video_type: str) -> Path:
 def read_listed(path: Path, root: Path, group_of: Callable[[str], str]) -> list[Own]:
     """Videos, or parts of videos, of a list; see video_lists. A label with | in it is a list."""
     listed = [from_line(line, group_of) for line in read_list(path, root)]
-    twice = [video.path for video, n in Counter(video._replace(label=None, group='', subset=None)
-                                                for video in listed).items() if n > 1]
-    if twice:
-        raise InputError(f'{path}: lists {twice[0]} twice; remove a line')
+    labels: dict[Own, Own] = {}
+    for video in listed:
+        first = labels.setdefault(video._replace(label=None, group='', subset=None), video)
+        if first is not video:
+            several = sorted({*first.labels, *video.labels})
+            more = '' if len(several) < 2 else f', or write {"|".join(several)} in one of them'
+            raise InputError(f'{path}: lists {video.path} twice; remove a line{more}')
     if not listed:
         raise InputError(f'{path}: no videos in the list; write a line for each of them')
     group_of_path: dict[str, str] = {}
@@ -247,42 +269,79 @@ def part_segments(args: Namespace, listed: Iterable[Own], counts: Mapping[str, i
     named on stderr. Raises InputError where seconds cannot be told in frames.
     """
     segments: dict[Key, tuple[int, int]] = {}
+    said: list[str] = []
+    clock_of = clock_reader(args, counts, said)
     for video in listed:
-        if video.part is None or not counts[video.path]:
+        path, part, n_frames = video.path, video.part, counts[video.path]
+        if part is None or not n_frames:
             continue
-        begin, end = frames_of_part(args, video.path, video.part)
-        n_frames = counts[video.path]
+        begin, end = int(part.begin) - 1, int(part.end)
+        if part.is_sec:
+            begin, end = clock_of(path, part.fps).frames(part.begin, part.end)
         if end > n_frames:
             what = 'left out in use' if begin >= n_frames else 'cut there'
-            warn(f'{video.path}: a part is frames {begin + 1} to {end}, and the video has '
-                 f'{n_frames}: it is {what}')
+            said.append(f'{path}: a part is frames {begin + 1} to {end}, and the video has '
+                        f'{n_frames}: it is {what}')
         if begin < n_frames:
-            segments[video.path, video.part] = begin, min(end, n_frames)
+            segments[path, part] = begin, min(end, n_frames)
+    warn_of_some(said)
     return segments
 
 
-def frames_of_part(args: Namespace, path: str, part: Part) -> tuple[int, int]:
-    """(first frame from 0, last frame + 1): the frames that are shown between its ends."""
-    if not part.is_sec:
-        return int(part.begin) - 1, int(part.end)
-    fps = part.fps or read_fps(args, path)
-    # Ends of parts are rounded to some digits; a frame is not taken for a millionth of it.
-    begin = math.floor(part.begin * fps + 1e-6)
-    return begin, max(begin + 1, math.ceil(part.end * fps - 1e-6))
+class Clock(NamedTuple):
+    """When the frames of a video are shown: `fps` a second, or at these times in seconds."""
+
+    fps: float
+    times: Sequence[float]
+
+    def frames(self, begin_sec: float, end_sec: float) -> tuple[int, int]:
+        """(first frame from 0, last frame + 1): those that are shown between two times."""
+        # Ends of parts are rounded to some digits; a frame is not taken for a millionth of it.
+        begin = math.floor(begin_sec * self.fps + 1e-6)
+        end = math.ceil(end_sec * self.fps - 1e-6)
+        if self.times:
+            after = self.times[-1] + 1 / self.fps  # where the last one ends
+            slack = min(1e-3, 0.1 / self.fps)  # stamps of .mkv files are in thousandths
+            n_beyond = [max(0, math.ceil((sec - after) * self.fps)) for sec in (begin_sec, end_sec)]
+            begin = bisect_right(self.times, begin_sec + slack) - 1 + n_beyond[0]
+            end = bisect_left(self.times, end_sec - slack) + n_beyond[1]
+        return begin, max(begin + 1, end)
 
 
-def read_fps(args: Namespace, path: str) -> float:
-    """Frames per second of a video file. Raises InputError where frames are stored instead."""
-    file = find_video(str(args.video_path / path)) if args.video_type == 'video' else None
-    if file is None:
-        raise InputError(f'{args.videos}: parts in seconds need a column fps where the frames of '
-                         f'{path} are stored: add the frames per second that were extracted')
+def clock_reader(args: Namespace, counts: Mapping[str, int], said: list[str]
+                 ) -> Callable[[str, float | None], Clock]:
+    """A function: (path of a video, frames per second in the list or None) -> its Clock.
+
+    That is a video file's own: where the list says otherwise, a line is added to `said`. Raises
+    InputError where frames are stored and the list does not say.
+    """
+    file_clocks: dict[str, Clock] = {}
+
+    def clock_of(path: str, fps: float | None) -> Clock:
+        if args.video_type != 'video':
+            if fps is None:
+                raise InputError(f'{args.videos}: parts in seconds need a column fps where the '
+                                 f'frames of {path} are stored: add the frames per second that '
+                                 'were extracted')
+            return Clock(fps, [])
+        if path not in file_clocks:
+            clock = file_clocks[path] = file_clock(args.video_path / path, counts[path])
+            if fps and abs(fps / clock.fps - 1) > RATE_MARGIN:
+                said.append(f'{path}: the list says {fps:g} frames per second, and the file has '
+                            f'{clock.fps:.4g}: the parts are taken by those of the file')
+        return file_clocks[path]
+    return clock_of
+
+
+def file_clock(path: Path, n_frames: int) -> Clock:
+    """That of a video file with so many frames. Raises InputError."""
+    file = find_video(str(path)) or str(path)
     try:
-        with Video(file) as video:
-            return float(video.fps)
+        fps, times = uneven_times(file)
     except VideoError as error:
         raise InputError(f'{file}: cannot be decoded ({error}); get the video again or take it out '
                          'of the list') from None
+    return Clock(fps, times if len(times) == n_frames else [])
 
 
 def part_name(part: Part | None) -> str:
@@ -337,7 +396,8 @@ def print_summary(args: Namespace, dst_path: Path, listed: Sequence[Own], labels
     note(f'{dst_path}: {n_of(len(database), "video")} in {n_of(n_groups, "group")}'
          + missing_note(n_missing))
     if listed[0].subset:
-        note('training, validation and testing are those of the list')
+        note('training, validation and testing are those of the '
+             + ('list' if args.videos.is_file() else 'folders'))
     is_multi = has_lists(listed)
     counts: Counter[tuple[str, str]] = Counter()
     for entry in database.values():
@@ -405,6 +465,7 @@ def annotate_videos(args: Namespace) -> None:
     labels = sorted({label for video in listed for label in video.labels})
     if not labels:
         raise InputError(f'{args.videos}: none of its videos has a label; add them')
+    check_labels(args.videos, labels)
     segments = part_segments(args, listed, counts)
     commands = {}
     for path, subsets in drawn_subsets(args, listed).items():
@@ -420,11 +481,13 @@ def drawn_subsets(args: Namespace, listed: Sequence[Own]) -> dict[Path, dict[str
     Raises InputError where a split is asked for and the list has its own.
     """
     if listed[0].subset is None:
-        drawn = draw_subsets(listed, args.val_fraction, args.test_fraction, args.folds, args.seed)
+        share = VAL_FRACTION if args.val_fraction is None else args.val_fraction
+        drawn = draw_subsets(listed, share, args.test_fraction, args.folds, args.seed)
         return {fold_path(args.dst_path, number, args.folds): subsets
                 for number, subsets in enumerate(drawn, 1)}
-    if args.folds or args.test_fraction:
-        flag = '--folds' if args.folds else '--test_fraction'
-        raise InputError(f'{args.videos}: has a subset for each video, and {flag} draws them: drop '
-                         'the flag, or remove the column')
+    for flag in ('folds', 'test_fraction', 'val_fraction'):
+        if getattr(args, flag):
+            cure = 'remove the column' if args.videos.is_file() else 'give one of its folders'
+            raise InputError(f'{args.videos}: has a subset for each video, and --{flag} draws '
+                             f'them: drop the flag, or {cure}')
     return {args.dst_path: {}}

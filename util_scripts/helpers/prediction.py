@@ -41,9 +41,10 @@ from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
 from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Rules, as_webvtt,
                                          event_lines, finished, in_order)
-from util_scripts.helpers.files import make_folder, make_place, read_csv, read_json, read_lines
+from util_scripts.helpers.files import make_folder, make_place, read_json, read_lines
 from util_scripts.helpers.kept_windows import KeptWindows, Window
 from util_scripts.helpers.text import n_of, nearest_or_all, printable
+from util_scripts.helpers.video_lists import plain_name, read_rows
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
                                                 paths_in_folder)
 from util_scripts.helpers.video_writing import write_mp4
@@ -334,11 +335,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _labels_by_appearance(path: Path) -> tuple[str, ...]:
     """Of a table with a column `label`, or of one without a title: file name, label, ..."""
-    rows = [row for _, row in read_csv(path, 'a training csv')]
+    rows = [row for _, row in read_rows(path, path.parent, 'a training csv')]
     if not rows:
         raise InputError(f'{path}: is empty; give the csv of the videos of training')
-    has_title = 'label' in rows[0]
-    column = rows[0].index('label') if has_title else 1
+    names = list(map(plain_name, rows[0]))
+    has_title = 'label' in names
+    column = names.index('label') if has_title else 1
     if any(len(row) <= column for row in rows):
         raise InputError(f'{path}: has rows without a label; give the csv of the videos of '
                          'training')

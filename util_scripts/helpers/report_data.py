@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation
-from opts import build_parser, parsed_record
+from opts import FILE_TYPES, build_parser
+from runtime.arguments import is_frame_template
 from runtime.errors import InputError
-from runtime.files import EVALUATION_NAME
+from runtime.files import EVALUATION_NAME, is_path
+from runtime.schema import BOOL, REAL, TEXT, fields, list_of, optional, plain
 from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
 from util_scripts.helpers.files import existing_folder, read_json
 from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
-from util_scripts.helpers.neighbours import read_groups
+from util_scripts.helpers.neighbours import group_numbers
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.plotting import Clip
 from util_scripts.helpers.run_logs import LOGS, Table, read_run, run_names
@@ -24,6 +26,14 @@ from util_scripts.helpers.run_logs import LOGS, Table, read_run, run_names
 # Options that say where and how a run was made and not what it is; and those that paths are joined
 # with already.
 NOT_REPEATED = {'root_path'}
+# What is used of options; the others are shown, whatever they are.
+PATH = plain(lambda value: isinstance(value, str) and is_path(value), 'the path of a file')
+USED = fields({}, {
+    'inference': BOOL, 'no_train': BOOL, 'multi_label': BOOL, 'inference_subset': PATH,
+    'annotation_path': optional(PATH), 'video_path': optional(PATH), 'input_type': TEXT,
+    'file_type': plain(lambda value: value in FILE_TYPES, f'one of {", ".join(FILE_TYPES)}'),
+    'frame_template': optional(plain(is_frame_template, 'a file name with one %d')),
+    'inference_views': optional(list_of(REAL))})
 
 
 @dataclass(frozen=True)
@@ -87,16 +97,13 @@ def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
 
 def _options(folder: Path) -> Iterator[dict[str, Any]]:
     """opts.1.json, opts.2.json, ..., opts.json, in the order in which they were written. Raises
-    InputError where one has a value that its flag does not take."""
-    known = vars(build_parser().parse_args([]))
+    InputError where one has a value that says nothing of a run."""
     kept = sorted(folder.glob('opts.*.json'), key=lambda path: (len(path.name), path.name))
     for path in [*kept, folder / 'opts.json']:
         if path.exists():
             options = read_json(path, 'the options of a run')
-            try:
-                parsed_record({name: options[name] for name in known if name in options})
-            except InputError as error:
-                raise InputError(f'{path}: {error}') from None
+            if fault := USED(options):
+                raise InputError(f'{path}: its {fault.removeprefix(".")}; give an unchanged file')
             yield options
 
 
@@ -125,7 +132,7 @@ def _read_results(path: Path, options: list[dict[str, Any]], args: Namespace) ->
 def _groups(video_ids: list[str], path: Path | None) -> np.ndarray | None:
     """(n,) numbers by the table, or by names; None where each video is a group by itself."""
     if path:
-        return read_groups(path, np.array(video_ids))
+        return group_numbers(path, np.array(video_ids))
     groups = np.unique(list(map(grouping(None), video_ids)), return_inverse=True)[1]
     return groups if 1 < len(np.unique(groups)) < len(video_ids) else None
 

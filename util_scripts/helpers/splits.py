@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import InputError
-from util_scripts.helpers.video_lists import MEANINGS, Part, plain_name, read_rows
+from util_scripts.helpers.video_lists import Part, composed, meaning_of, read_rows
 from util_scripts.helpers.videos import video_stem
 
 # So many random splits are tried, fewer for large sets, and the one nearest to the wanted share in
@@ -183,12 +183,12 @@ def fold_path(path: Path, number: int, n_folds: int | None) -> Path:
     return path.with_name(f'{path.stem}_{number}{path.suffix}') if n_folds else path
 
 
-def group_reader(path: Path) -> Callable[[str], str]:
-    """A function: path of a video, without suffix -> its group, of a CSV file with the columns path
-    and group among others. Raises InputError, as that does for a video that is not listed."""
+def read_groups(path: Path) -> dict[str, str]:
+    """{path of a video, without suffix: its group} of a CSV file with the columns path and group
+    among others. Raises InputError."""
     what = 'a CSV file with the columns path and group'
     rows = read_rows(path, path.parent, what)
-    header = [MEANINGS.get(plain_name(name)) for name in rows[0][1]] if rows else []
+    header = list(map(meaning_of, rows[0][1])) if rows else []
     for name in ('path', 'group'):
         if name not in header:
             raise InputError(f'{path}: no column {name} in line 1; {what} is needed there')
@@ -196,13 +196,23 @@ def group_reader(path: Path) -> Callable[[str], str]:
     groups: dict[str, str] = {}
     for number, row in rows[1:]:
         name, group = (row[place] if place < len(row) else '' for place in places)
-        video = video_stem(os.path.normpath(name.replace('\\', '/')).removesuffix('.hdf5'))
+        if not group:  # said of the first video that needs it
+            continue
+        video = video_stem(os.path.normpath(composed(name).replace('\\', '/'))
+                           .removesuffix('.hdf5'))
         if groups.setdefault(video, group) != group:
             raise InputError(f'{path}, line {number}: {video} is in groups {groups[video]!r} and '
                              f'{group!r}; remove a line')
+    return groups
+
+
+def group_reader(path: Path) -> Callable[[str], str]:
+    """A function: path of a video, without suffix -> its group, by `read_groups`. Raises
+    InputError, as that does for a video that is not listed."""
+    groups = read_groups(path)
 
     def group_of(video: str) -> str:
-        if not groups.get(video):
+        if composed(video) not in groups:
             raise InputError(f'{path}: says no group of {video}; add a line for it')
-        return groups[video]
+        return groups[composed(video)]
     return group_of

@@ -7,8 +7,10 @@ them, and the label and the group follow in this order.
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +19,14 @@ from runtime.errors import InputError
 from runtime.names import did_you_mean, nearest
 from util_scripts.helpers import files
 from util_scripts.helpers.files import csv_fields, whole_lines
-from util_scripts.helpers.videos import is_video
+from util_scripts.helpers.videos import is_video, video_stem
 
 FORM = 'path,label or path,label,group'
-# What a column may be called, in lower case and with _ between words.
+# What a column may be called, in lower case and with _ between words; without any, too.
 COLUMNS = {
-    'path': ('path', 'video', 'video_name', 'video_path', 'file', 'filename', 'file_name',
-             'file_path'),
-    'label': ('label', 'class', 'class_name', 'labels'),
+    'path': ('path', 'video', 'video_name', 'video_path', 'video_file', 'video_id', 'file',
+             'file_name', 'file_path', 'clip', 'clip_name', 'clip_path'),
+    'label': ('label', 'class', 'class_name', 'class_label', 'labels', 'category', 'action'),
     'group': ('group',),
     'subset': ('subset', 'split'),
     'fps': ('fps', 'frame_rate'),
@@ -35,7 +37,8 @@ COLUMNS = {
     'start_frame': ('start_frame', 'start_frames', 'frame_start', 'begin_frame', 'first_frame'),
     'end_frame': ('end_frame', 'end_frames', 'frame_end', 'last_frame'),
 }
-MEANINGS = {name: meaning for meaning, names in COLUMNS.items() for name in names}
+MEANINGS = {name.replace('_', ''): meaning
+            for meaning, names in COLUMNS.items() for name in names}
 # Columns that are known and do not say enough.
 VAGUE = ('start', 'begin', 'end', 'stop')
 SUBSETS = {
@@ -79,6 +82,9 @@ Row = tuple[int, list[str]]
 
 def read_list(path: Path, root: Path) -> list[Line]:
     """The lines of a list of videos, which lie below the folder `root`. Raises InputError."""
+    if path.suffix.lower() in ('.json', '.jsonl'):
+        raise InputError(f'{path}: a JSON file, and lists are CSV files of {FORM}; write one, or '
+                         'give an annotation that is made already to main.py by --annotation_path')
     rows = read_rows(path, root, f'a CSV file of {FORM}')
     if not rows:
         raise InputError(f'{path}: the list is empty; write a line for each video, as {FORM}')
@@ -103,14 +109,17 @@ def read_rows(path: Path, root: Path, what: str) -> list[Row]:
              if not re.fullmatch('sep=.|#[# ].*', line)]
     first = {delimiter: [_fields(path, number, line, delimiter) for number, line in lines[:2]]
              for delimiter in DELIMITERS}
-    choices = [delimiter for delimiter, rows in first.items() if lines and len(rows[0]) > 1]
+    choices = [delimiter for delimiter, rows in first.items() if rows and len(rows[0]) > 1]
     if not choices:
         return _blank_rows(path, lines)
     chosen = max(choices, key=lambda delimiter: (
-        sum(plain_name(name) in MEANINGS for name in first[delimiter][0]),
+        sum(meaning_of(name) is not None for name in first[delimiter][0]),
         any(_names_video(field, root) for row in first[delimiter] for field in row)))
     rows = [(number, csv_fields(path, number, line, chosen)) for number, line in lines]
-    return [(number, row) for number, row in rows if any(row)]
+    # Excel ends each line with separators where a column of the sheet has been emptied.
+    width = max((place for _, row in rows for place, field in enumerate(row, 1) if field),
+                default=0)
+    return [(number, row[:width]) for number, row in rows if any(row)]
 
 
 def _fields(path: Path, number: int, line: str, delimiter: str) -> list[str]:
@@ -126,7 +135,7 @@ def _blank_rows(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
     Without a header, what follows the name of a video is its label, and a subset if that is one.
     """
     first = lines[0][1].split() if lines else []
-    if any(plain_name(name) in MEANINGS for name in first):
+    if any(map(meaning_of, first)):
         return [(number, line.strip().rsplit(None, len(first) - 1)) for number, line in lines]
     return [(number, _blank_fields(path, number, line.strip())) for number, line in lines]
 
@@ -149,11 +158,26 @@ def plain_name(name: str) -> str:
     return '_'.join(re.findall(r'[^\W_]+', name.lower()))
 
 
+def composed(text: str) -> str:
+    """One text for what looks the same: accents are written in two ways."""
+    return unicodedata.normalize('NFC', text)
+
+
+def meaning_of(name: str) -> str | None:
+    """What a column of this name says, in whichever spelling: `File Name`, `fileName`; or None."""
+    return MEANINGS.get(plain_name(name).replace('_', ''))
+
+
+def subset_named(word: str) -> str | None:
+    """The subset that this is a word for, in any usual spelling, or None."""
+    return SUBSET_WORDS.get(plain_name(word))
+
+
 def _names_video(field: str, root: Path) -> bool:
     """True for the name of a video or HDF5 file, or the path of something below `root`."""
     field = field.replace('\\', '/')
     return (is_video(field.rpartition('/')[2]) or field.endswith('.hdf5')
-            or '/' in field and os.path.exists(root / field))
+            or '/' in field and os.path.exists(root / field))  # a long text is no path
 
 
 # ---------------------------------------------------------------- what its columns are
@@ -162,10 +186,9 @@ def _has_header(rows: Sequence[Row], root: Path) -> bool:
     first = rows[0][1]
     if any(_names_video(field, root) for field in first):
         return False
-    names = [plain_name(field) for field in first]
     if any('/' in field for field in first):
         return False
-    if any(name in MEANINGS or name in VAGUE for name in names):
+    if any(meaning_of(field) or plain_name(field) in VAGUE for field in first):
         return True
     # Names that are not known, over a column of videos: _named_columns says which.
     body = [row for _, row in rows[1:N_LOOKED_AT]]
@@ -189,18 +212,21 @@ def _named_columns(path: Path, names: Sequence[str]) -> dict[str, int]:
     """{meaning: place} of the columns that a header names. Raises InputError."""
     columns: dict[str, int] = {}
     for place, name in enumerate(names):
-        plain = plain_name(name)
+        plain, meaning = plain_name(name), meaning_of(name)
         if not plain:
-            raise InputError(f'{path}: column {place + 1} has no name; name it in line 1 or remove '
-                             'it')
+            raise InputError(f'{path}: column {place + 1} has no name; remove it, or name it in '
+                             f'line 1 as one of {", ".join(COLUMNS)}')
         if plain in VAGUE:
             raise InputError(f'{path}: column {name!r} does not say whether it is in seconds or '
                              f'frames; call it {plain}_sec or {plain}_frame')
-        if plain not in MEANINGS:
-            hint = did_you_mean(nearest(plain, MEANINGS, n=1))
+        if plain == 'youtube_id':
+            raise InputError(f'{path}: has column {name!r}, as the lists of Kinetics have; give '
+                             'their folder to util_scripts.kinetics_json, or rename it to path')
+        if meaning is None:
+            hint = did_you_mean(nearest(plain, chain.from_iterable(COLUMNS.values()), n=1,
+                                        cutoff=0.7))
             raise InputError(f'{path}: column {name!r} is not known; {hint}{" " if hint else ""}'
                              f'rename it to one of {", ".join(COLUMNS)}, or remove it')
-        meaning = MEANINGS[plain]
         if meaning in columns:
             raise InputError(f'{path}: columns {names[columns[meaning]]!r} and {name!r} are both '
                              f'the {meaning}; remove one')
@@ -250,7 +276,7 @@ def _guessed_columns(path: Path, rows: Sequence[Row], root: Path) -> dict[str, i
     if len(left) > 2:
         raise InputError(f'{path}: {n_fields} columns, and no line 1 that names them; write one '
                          f'with the names, such as path,label,subset (known are '
-                         f'{", ".join(COLUMNS)})')
+                         f'{", ".join(COLUMNS)}), and remove other columns')
     columns |= dict(zip(('label', 'group'), left))
     if len(left) > 1 and len(looked_at) > 2:
         labels, groups = ({row[place] for row in looked_at if len(row) > place} for place in left)
@@ -271,12 +297,13 @@ def malformed(path: Path, number: int, line: str, form: str) -> InputError:
 def _line(path: Path, row: Row, columns: dict[str, int], root: Path) -> Line:
     number, fields = row
     text = ','.join(fields)
-    values = {name: fields[place] for name, place in columns.items() if place < len(fields)}
+    values = {name: fields[place] if name == 'path' else composed(fields[place])
+              for name, place in columns.items() if place < len(fields)}
     if len(fields) > max(columns.values()) + 1 and any(fields[max(columns.values()) + 1:]):
         raise malformed(path, number, text, f'of the {len(columns)} columns that the list has')
     subset = None
     if 'subset' in columns:
-        subset = SUBSET_WORDS.get(plain_name(values.get('subset', '')))
+        subset = subset_named(values.get('subset', ''))
         if subset is None:
             raise malformed(path, number, text, 'of subset train, val or test')
     # Test videos may have no label.
@@ -297,9 +324,25 @@ def _posix(path: Path, number: int, name: str, root: Path) -> str:
                         f'names have at most {MAX_NAME} bytes')
     if '\\' in name and not os.path.exists(root / name) and find_video(str(root / name)) is None:
         name = name.replace('\\', '/')
-    name = os.path.normpath(name)
+    name = _as_stored(os.path.normpath(name), root)
+    if is_video(os.path.basename(name)) and os.path.isfile(root / name):
+        stem = os.path.splitext(name)[0]
+        if find_video(str(root / stem)) != str(root / name):
+            raise InputError(f'{path}, line {number}: {root / name} is not the only video there '
+                             f'that is called {os.path.basename(stem)}, but for the extension; '
+                             'remove the others')
     below = os.path.join(os.path.abspath(root), '')
     return name.removeprefix(below) if os.path.isabs(name) else name
+
+
+def _as_stored(name: str, root: Path) -> str:
+    """The name with accents as the file has them: as letters of their own after a copy of macOS."""
+    if name.isascii():
+        return name
+    forms = product(*((composed(part), unicodedata.normalize('NFD', part))
+                      for part in os.path.split(name)))
+    names = (name, *(os.path.join(*form) for form in forms))
+    return next((form for form in names if _is_there(video_stem(form), root)), name)
 
 
 def _part(path: Path, number: int, values: dict[str, str]) -> Part | None:
@@ -310,9 +353,9 @@ def _part(path: Path, number: int, values: dict[str, str]) -> Part | None:
     if not any(texts):
         return None
     try:
-        begin, end = (float(text.replace(',', '.')) if is_sec else int(text) for text in texts)
+        begin, end = map(_seconds if is_sec else _whole, texts)
         fps = float(values['fps'].replace(',', '.')) if values.get('fps') else None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise malformed(path, number, ','.join(values.values()),
                         'with numbers for start, end and fps') from None
     is_right = 0 <= begin < end < 1e9 if is_sec else 1 <= begin <= end < 1e9
@@ -321,3 +364,19 @@ def _part(path: Path, number: int, values: dict[str, str]) -> Part | None:
                         'a part of a video, which starts before it ends and whose frames are '
                         'counted from 1')
     return Part(begin, end, is_sec, fps)
+
+
+def _seconds(text: str) -> float:
+    """`75.5`, `75,5`, `1:15.5`, `0:01:15.5` -> 75.5. Raises ValueError."""
+    *larger, sec = text.replace(',', '.').split(':')
+    if len(larger) > 2 or not all(map(str.isdecimal, larger)) or larger and '-' in sec:
+        raise ValueError(text)
+    minutes = 0
+    for unit in larger:
+        minutes = 60 * minutes + int(unit)
+    return 60 * minutes + float(sec)
+
+
+def _whole(text: str) -> int:
+    """`12`, or `12.0` as pandas writes it where other lines have none. Raises ValueError."""
+    return int(re.sub('[.,]0$', '', text))

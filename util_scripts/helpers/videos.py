@@ -32,8 +32,17 @@ OF_A_TRAINING = ('opts.json', 'train.log', '*.pth')
 RESULTS = 'folders of a training\'s results'
 
 
+# Folders that macOS, file servers and systems make beside what is a user's own.
+OF_SYSTEMS = ('__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information')
+
+
+def is_shown(name: str) -> bool:
+    """True unless a folder of this name is hidden, or one of a system."""
+    return not name.startswith('.') and name not in OF_SYSTEMS
+
+
 def is_shown_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith('.')
+    return path.is_dir() and is_shown(path.name)
 
 
 def holds_results(path: Path) -> bool:
@@ -74,6 +83,8 @@ def why_left_out(path: Path) -> str:
         return 'dangling links'
     if path.name.startswith('.'):
         return 'hidden'
+    if path.name in OF_SYSTEMS:
+        return 'folders of a system'
     if path.is_dir():
         return 'folders inside of others'
     if not path.is_file():
@@ -132,6 +143,11 @@ def find_videos(dir_path: Path, *, has_labels: bool) -> list[Path]:
                             left_out))
         left_out += [(path, why_left_out(path)) for path in videos if path.is_dir()]
         videos = list(filter(is_video_file, videos))
+    loose = sum(is_video_file(path) for path, _ in left_out)
+    if not videos and loose:
+        raise InputError(f'{dir_path}: no video in its label folders (dir_path/label/video), and '
+                         f'{loose} in the folder itself: move them to a folder in it, one for each '
+                         'label or one for all')
     if not videos:
         where = 'in its label folders (dir_path/label/video)' if has_labels else 'in it'
         raise InputError(f'{dir_path}: no video {where}; looked for {", ".join(VIDEO_EXTENSIONS)}: '
