@@ -47,7 +47,10 @@ NOT_REPEATED = ('opts', 'resume_path', 'root_path')
 # flags or an earlier run has beside another value.
 BESIDE = {'optimizer': ('momentum', 'dampening', 'nesterov', 'adam_betas'),
           'lr_scheduler': ('multistep_milestones', 'plateau_patience'),
-          'clip_schedule': ('n_epochs', 'sample_duration', 'sample_size')}
+          'clip_schedule': ('n_epochs', 'sample_duration', 'sample_size'),
+          'inference_crop': ('inference_views',)}
+# A flag, and those that it takes the place of, whatever its value.
+INSTEAD = {'inference_views': ('inference_stride',), 'inference_stride': ('inference_views',)}
 # How frames may be stored: what commands call it, and its --file_type and --input_type; the readers
 # are in datasets.frames.READERS.
 STORAGES = {'jpg': ('jpg', 'rgb'), 'hdf5': ('hdf5', 'rgb'), 'flow': ('hdf5', 'flow'),
@@ -548,7 +551,7 @@ def parse_opts(argv: Sequence[str] | None = None, parser: Parser | None = None) 
     parser: one made by `build_parser` to which flags were added
 
     Words such as @recipes/scratch.txt stand for the flags in that file, and --opts for those of an
-    earlier run; what is given beside them wins, as BESIDE has it.
+    earlier run; what is given beside them wins, as BESIDE and INSTEAD have it.
     """
     parser = parser or build_parser()
     of_files, typed = words_of_files(list(map(str, sys.argv[1:] if argv is None else argv)), parser)
@@ -580,11 +583,13 @@ def _given(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _overridden(parser: Parser, of_files: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """The flags of files that go with what is typed otherwise; see BESIDE."""
+    """The flags of files that go with what is typed otherwise; see BESIDE and INSTEAD."""
     before, own = _given(parser, of_files), _given(parser, typed)
-    return [name for flag, names in BESIDE.items()
-            if flag in own and own[flag] != before.get(flag, parser.get_default(flag))
-            for name in names if name in before and name not in own]
+    gone = {name for flag in own for name in INSTEAD.get(flag, ())}
+    for flag, value in own.items():
+        if value != before.get(flag, parser.get_default(flag)):
+            gone.update(BESIDE.get(flag, ()))
+    return [name for name in before if name in gone and name not in own]
 
 
 def _words_of_run(path: Path, given: Mapping[str, Any], parser: Parser) -> list[str]:

@@ -23,6 +23,8 @@ from runtime.schema import NAME, TEXT, fields, is_number, list_of, plain, shown
 
 # Names of the subsets on the command line and in the files.
 SUBSETS = {'train': 'training', 'val': 'validation', 'test': 'testing'}
+# What a command does without the videos of a subset.
+WITHOUT = {'training': 'add --no_train, or ', 'validation': 'add --no_val, or '}
 # ActivityNet marks segments in seconds; one shorter than this many frames is widened.
 MIN_SEGMENT_FRAMES = 8
 MAX_FRAME = 2 ** 31 - 1  # what fits into a column of the records
@@ -305,7 +307,9 @@ def select_subset(annotation: Annotation, subset: str) -> dict[str, Any]:
     if not chosen:
         counts = Counter(str(entry['subset']) for entry in annotation.database.values())
         found = ', '.join(f'{name} ({n})' for name, n in sorted(counts.items())) or 'none at all'
-        raise AnnotationError(f'{annotation.path}: no video has subset {subset!r}; found {found}')
+        raise AnnotationError(f'{annotation.path}: no video has subset {subset!r}; found {found}: '
+                              f'call that of some {subset!r}, or {WITHOUT.get(subset, "")}name '
+                              'another --inference_subset')
     return chosen
 
 

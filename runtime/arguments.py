@@ -260,7 +260,9 @@ def read_flags(path: Path, parser: 'Parser') -> list[tuple[int, list[str]]]:
     for number, line in enumerate(re.split('\r\n?|\n', text), 1):
         try:
             words = shlex.split(without_comment(line))
-            parser.refuse_files(words)
+            for word in words:
+                if word.startswith(FILE_PREFIX) or word in ('-h', '--help'):
+                    parser.error(f'{word} is for the command line alone')
             parser.parse_part(words)
         except ValueError as error:
             raise InputError(f'{path}, line {number}: {error}; mend the line') from None
@@ -353,8 +355,11 @@ class Parser(argparse.ArgumentParser):
                    namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(map(str, args))
         for argument in self._unknown(args):
-            self._refuse_named(argument.lstrip('-'))
-            near = self._nearest(argument.lstrip('-'))
+            name = argument.lstrip('-')
+            named = [action.dest for action in self._actions if not action.option_strings]
+            if name in named:  # it looks like a flag, and is an argument without one
+                self.error(f'{name} is given without --{name}: {self.prog} {" ".join(named)}')
+            near = self._nearest(name)
             self.error(f'unknown argument {argument}' + (f'; did you mean {near}?' if near else ''))
         self._refuse_value_of_switch(args, ())
         namespace, left = self.parse_known_args(args, namespace)
@@ -385,18 +390,6 @@ class Parser(argparse.ArgumentParser):
                     path.suffix.lower() in set(FORMATS) - {written}):
                 self.error(f'{action.option_strings[0]} {path}: what is written is {written[1:]}, '
                            f'not {path.suffix[1:]}; let its name end with {written}')
-
-    def refuse_files(self, words: Sequence[str]) -> None:
-        """Raise InputError where a file of flags names another one, or asks for help."""
-        for word in words:
-            if word.startswith(FILE_PREFIX) or word in ('-h', '--help'):
-                self.error(f'{word} is for the command line alone')
-
-    def _refuse_named(self, name: str) -> None:
-        """Raise InputError where something looks like a flag and is an argument without one."""
-        names = [action.dest for action in self._actions if not action.option_strings]
-        if name in names:
-            self.error(f'{name} is given without --{name}: {self.prog} {" ".join(names)}')
 
     def _refuse_value_of_switch(self, args: Sequence[str], left: Collection[str]) -> None:
         """Raise InputError where a switch has a value: one behind =, such a word as true, or one of

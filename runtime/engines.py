@@ -162,7 +162,9 @@ class OnnxEngine(Engine):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        self._session = runtime.InferenceSession(path, options, providers=_providers(runtime))
+        wanted = ['CUDAExecutionProvider'] * torch.cuda.is_available() + ['CPUExecutionProvider']
+        self._session = runtime.InferenceSession(path, options, providers=[
+            name for name in wanted if name in runtime.get_available_providers()])
         [clips], [output] = self._session.get_inputs(), self._session.get_outputs()
         if clips.name != INPUT:
             raise ValueError(f'takes {clips.name}, not {INPUT}')
@@ -282,10 +284,3 @@ def compiled(model: Any, precision: str = 'fp32', cache: Path | None = None
         output = request.infer([clips.cpu().contiguous().numpy()])
         return torch.from_numpy(output[0].copy()).to(clips.device)
     return run
-
-
-def _providers(runtime: Any) -> list[str]:
-    """What ONNX Runtime has for a GPU, and its CPU kernels."""
-    wanted = ('CUDAExecutionProvider',) if torch.cuda.is_available() else ()
-    return [*(name for name in wanted if name in runtime.get_available_providers()),
-            'CPUExecutionProvider']

@@ -59,9 +59,11 @@ def program_of(network: nn.Module, clips: torch.Tensor, free: Collection[int] = 
         raise
     except Exception as error:  # torch's exporter fails in many ways
         if free:
+            axes = ['number of frames'] * (TIME[0] in free) + ['height and width'] * (
+                SIZE[0] in free)
             raise InputError('this network takes clips of one size alone: its program cannot be '
-                             f'made for any {_axes(free)} ({_reason(error)}); drop --dynamic_time '
-                             'or --dynamic_size') from None
+                             f'made for any {" or ".join(axes)} ({_reason(error)}); drop '
+                             '--dynamic_time or --dynamic_size') from None
         raise InputError(f'torch.export cannot make a program of this network '
                          f'({_reason(error)}); write .safetensors, which hold weights '
                          'alone') from None
@@ -156,8 +158,11 @@ def store_as_half(model: Any) -> None:
         info for info in shapes if info.name not in {tensor.name for tensor in large})
 
 
-def write_onnx(path: Path, model: Any, record: Mapping[str, Any]) -> None:
+def write_onnx(path: Path, model: Any, record: Mapping[str, Any], *, is_half: bool = False
+               ) -> None:
     """Write an ONNX model with the record inside. Raises OSError."""
+    if is_half:
+        store_as_half(model)
     onnx = extra('onnx', 'export to ONNX')
     onnx.helper.set_model_props(model, {
         **{entry.key: entry.value for entry in model.metadata_props if entry.key != RECORD},
@@ -206,6 +211,9 @@ def _save(model: Any, path: Path, is_half: bool = False) -> None:
         raise OSError(errno.EIO, 'OpenVINO cannot write there') from None
 
 
+WRITERS: dict[str, Callable[..., None]] = {'.onnx': write_onnx, '.xml': write_openvino}
+
+
 # ---------------------------------------------------------------- OpenVINO for a checkpoint
 
 def compiled_network(network: nn.Module, clip_shape: Sequence[int], key: str, precision: str
@@ -245,11 +253,6 @@ def _cache_folder() -> Path:
                          f'{given or "~/.cache"} ({getattr(error, "strerror", error)}); give '
                          'another folder in the variable XDG_CACHE_HOME') from None
     return folder
-
-
-def _axes(free: Collection[int]) -> str:
-    names = ['number of frames'] * (TIME[0] in free) + ['height and width'] * (SIZE[0] in free)
-    return ' or '.join(names)
 
 
 def _reason(error: BaseException) -> str:

@@ -126,6 +126,12 @@ def _label_classes(axes: Axes, class_names: Sequence[str], side_inch: float) -> 
 
 # ---------------------------------------------------------------- strips of frames
 
+def evenly(first: int, last: int, n: int) -> list[int]:
+    """At most `n` different numbers, evenly placed from first to last; none where that is less."""
+    return np.unique(np.linspace(first, last, min(n, last - first + 1)).round().astype(int)
+                     ).tolist()
+
+
 def film_strip(frames: np.ndarray, gap_share: float = 0.05) -> np.ndarray:
     """(T, H, W, 3) -> (H, T * W + gaps, 3), white between the frames."""
     n_frames, height, width, _ = frames.shape
@@ -162,7 +168,7 @@ def label_frames(axes: Axes, frame_numbers: Sequence[int], width: int, strip_wid
                     list(map(str, frame_numbers)), fontsize=7, color=FAINT)
 
 
-def titled(axes: Axes, title: str, note: str) -> None:
+def titled(axes: Axes, title: str, note: str = '') -> None:
     """A title above a strip, and a note at its right end."""
     axes.set_title(drawable(title), loc='left', fontsize=10, pad=3, color=INK)
     axes.set_title(drawable(note), loc='right', fontsize=8, pad=3, color=FAINT)
@@ -191,6 +197,6 @@ def clips_figure(clips: np.ndarray, titles: Sequence[str], n_frames: int = 8,
     figure, all_axes = strips_figure(strips)
     own_numbers = frame_numbers or [range(1, clips.shape[2] + 1)] * len(clips)
     for axes, strip, title, own in zip(all_axes, strips, titles, own_numbers):
-        axes.set_title(drawable(title), loc='left', fontsize=10, pad=3, color=INK)
+        titled(axes, title)
         label_frames(axes, [own[number] for number in numbers], clips.shape[-1], strip.shape[1])
     return figure

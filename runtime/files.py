@@ -255,7 +255,9 @@ def clear_result_folder(folder: Path, is_new_training: bool) -> None:
     try:
         for leftover in folder.glob('.save_*'):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
-        if is_new_training and _holds_training(folder):
+        log = folder / 'train.log'
+        if is_new_training and (any(folder.glob('save_*.pth')) or log.exists() and len(
+                log.read_text(errors='replace').splitlines()) > 1):
             _set_aside(folder)
     except OSError as error:
         raise unwritable(folder, error) from None
@@ -272,13 +274,6 @@ def write_opts(folder: str | Path, text: str) -> None:
     if is_other:
         keep_copy(path)
     write_text(path, text)
-
-
-def _holds_training(folder: Path) -> bool:
-    if any(folder.glob('save_*.pth')):
-        return True
-    log = folder / 'train.log'
-    return log.exists() and len(log.read_text(errors='replace').splitlines()) > 1
 
 
 def _set_aside(folder: Path) -> None:

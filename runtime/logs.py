@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -57,8 +56,7 @@ class Progress:
     def __enter__(self) -> 'Progress':
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
     def update(self, n: int) -> None:
@@ -73,7 +71,9 @@ class Progress:
         if self._terminal:
             self._bar.set_postfix(figures)
         else:
-            self._print_line(figures)
+            shown = ''.join(f', {name} {value}' for name, value in figures.items())
+            print(f'{self._title}: {self._done}/{self._total} {self._unit}s, '
+                  f'{self.rate():.1f} {self._unit}s/s{shown}', file=sys.stderr, flush=True)
 
     def skip(self, n: int) -> None:
         """Count `n` units as done before."""
@@ -84,11 +84,6 @@ class Progress:
     def rate(self) -> float:
         """Units a second so far."""
         return (self._done - self._skipped) / max(time.monotonic() - self._begin, 1e-9)
-
-    def _print_line(self, figures: Mapping[str, str]) -> None:
-        shown = ''.join(f', {name} {value}' for name, value in figures.items())
-        print(f'{self._title}: {self._done}/{self._total} {self._unit}s, '
-              f'{self.rate():.1f} {self._unit}s/s{shown}', file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- tables

@@ -3,7 +3,6 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from runtime.files import TRACE_NAME
@@ -47,8 +46,7 @@ class StepTrace:
         elif self._profiler:
             self._profiler.step()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if not (self._path and self._n_steps):
             return
         if self._profiler:

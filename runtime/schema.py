@@ -7,7 +7,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # A value -> '' where it is right, or else a path within it, and what is there and should be.
@@ -106,7 +106,8 @@ def mapping(keys: Check, values: Check) -> Check:
             if fault := keys(key):
                 return f'{fault} (a name in it)'
             if fault := values(item):
-                return f'.{_name(key)}{fault}'
+                is_short = isinstance(key, str) and len(key) <= SHOWN_LENGTH
+                return f'.{key if is_short else shown(key)}{fault}'
         return ''
     return check_mapping
 
@@ -125,7 +126,3 @@ def fields(required: Mapping[str, Check], optional: Mapping[str, Check] = {}) ->
                 return f'.{name}{fault}'
         return ''
     return check_fields
-
-
-def _name(key: Hashable) -> str:
-    return key if isinstance(key, str) and len(key) <= SHOWN_LENGTH else shown(key)

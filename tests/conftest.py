@@ -85,6 +85,15 @@ def tiny_data(tmp_path_factory):
     return TinyData(tmp_path_factory.mktemp('tiny'))
 
 
+@pytest.fixture(scope='session')
+def data(tmp_path_factory):
+    """A data set of its own with save_1.pth of a training on it, whose classes are three."""
+    from tests.tiny_data import TinyData, run_main
+    data = TinyData(tmp_path_factory.mktemp('data'))
+    assert run_main(data.argv(data.root, '--n_epochs', 1, '--no_val')) == 0
+    return data
+
+
 @pytest.fixture
 def own_data(tiny_data, tmp_path):
     """The same, for one test alone, which may break it."""

@@ -18,7 +18,7 @@ from opts import parse_opts
 from results import PartialResults
 from runtime import errors
 from tests.helpers import ROOT
-from tests.tiny_data import TinyData, run_main
+from tests.tiny_data import run_main
 from util_scripts import eval_accuracy
 from util_scripts.helpers.neighbours import videos_of
 
@@ -205,14 +205,6 @@ def test_advice_on_missing_paths(tiny_data, tmp_path, capsys, flag):
 
 
 # ---------------------------------------------------------------- weights
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """A data set with save_1.pth of a training on it, whose classes are three."""
-    data = TinyData(tmp_path_factory.mktemp('data'))
-    assert run_main(data.argv(data.root, '--n_epochs', 1, '--no_val')) == 0
-    return data
-
 
 def test_no_weights_are_no_evaluation(data, tmp_path, capsys):
     argv = data.argv(tmp_path / 'r', '--no_train', '--no_val', '--inference')

@@ -24,7 +24,7 @@ from datasets.video_index import VideoIndex
 from model import load_model
 from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
-from tests.tiny_data import TinyData, run_main
+from tests.tiny_data import run_main
 from weights import write_safetensors
 
 NO_PLACE = '/dev/null/r'  # for results: what is said once all else is right
@@ -38,14 +38,6 @@ def sentence(call, *args):
     except InputError as error:
         return str(error)
     return ''
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """A data set with save_1.pth of a training on it, whose classes are three."""
-    data = TinyData(tmp_path_factory.mktemp('data'))
-    assert run_main(data.argv(data.root, '--n_epochs', 1, '--no_val')) == 0
-    return data
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from datasets.annotations import label_list_records, read_annotation
 from opts import STORAGES, parse_opts
 from runtime.errors import InputError
-from tests.helpers import grey_frames, run_script, write_sound, write_video
+from tests.helpers import grey_frames, write_sound, write_video
 from util_scripts import (add_fps_into_activitynet_json, generate_video_jpgs, hmdb51_json,
                           kinetics_json, mit_json, remove_dataparallel, ucf101_json)
 from util_scripts.helpers.annotation_files import write_json
@@ -396,19 +396,6 @@ def test_wrong_folders_are_one_sentence(tmp_path, name):
     assert not (tmp_path / 'dst').exists()
 
 
-def test_text_that_is_no_utf8(tmp_path):
-    lists = write_files(tmp_path / 'lists', UCF101)
-    (lists / 'classInd.txt').write_bytes(b'1 Caf\xe9\n')
-    with pytest.raises(InputError, match='classInd.txt: not a UTF-8'):
-        make('ucf101', lists, tmp_path, tmp_path / 'dst')
-
-
-def test_as_a_command(tmp_path):
-    ended = run_script('ucf101_json', tmp_path / 'nowhere', tmp_path, tmp_path)
-    assert ended.returncode == 2 and ended.stdout == ''
-    assert ended.stderr.startswith('error: ') and ended.stderr.count('\n') == 1
-
-
 # ---------------------------------------------------------------- writing
 
 def test_writing_an_annotation(tmp_path):
@@ -463,17 +450,6 @@ def test_fps_is_added_in_place_and_bad_videos_are_named(tmp_path, activitynet_vi
     database = load(tmp_path / 'in.json')['database']
     assert [video_id for video_id, entry in database.items() if 'fps' in entry] == ['-a']
     assert 'v_d.mp4: no video stream' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('text, match', [
-    ('{', 'in.json: not JSON'), ('[]', 'in.json: holds no JSON object'),
-    ('{"database": []}', 'in.json: has no "database"'),
-    ('{"database": {"x": {}}}', 'none of the 1 videos .* v_ID.mp4')])
-def test_fps_of_wrong_files(tmp_path, activitynet_videos, text, match):
-    (tmp_path / 'in.json').write_text(text)
-    with pytest.raises(InputError, match=match):
-        call(add_fps_into_activitynet_json, activitynet_videos, tmp_path / 'in.json')
-    assert (tmp_path / 'in.json').read_text() == text
 
 
 # ---------------------------------------------------------------- remove_dataparallel

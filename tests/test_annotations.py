@@ -157,9 +157,10 @@ def entry(subset='training', label='b', **more):
 
 
 def test_subsets_that_are_not_there_are_told_from_those_that_are(tmp_path):
-    with pytest.raises(AnnotationError, match=r'found training \(2\), x \(1\)$'):
+    with pytest.raises(AnnotationError, match=r'found training \(2\), x \(1\): call that of '
+                       "some 'validation', or add --no_val, or name another --inf"):
         records_of(tmp_path, {'p': entry(), 'q': entry(), 'r': entry('x')}, 'validation')
-    with pytest.raises(AnnotationError, match='found none at all$'):
+    with pytest.raises(AnnotationError, match='found none at all: call'):
         records_of(tmp_path, {}, 'validation')
 
 

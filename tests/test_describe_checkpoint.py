@@ -11,7 +11,6 @@ from model import build_network
 from models import depths
 from opts import parse_opts
 from runtime.errors import InputError
-from tests.helpers import run_script
 from tests.test_advice_exported import NET, exported, write_network
 from tests.test_export import needs_extras, write_checkpoint
 from tests.test_models import STEMMED, on_meta
@@ -182,9 +181,3 @@ def test_an_exported_network(tmp_path, capsys):
     assert facts['weights'].startswith('exported in fp32; takes float32, normalised, gives logits')
     assert facts['classes'].startswith('3: class 0') and 'run alone' in facts['training state']
     assert rows == others
-
-
-def test_as_a_command(tmp_path):
-    (tmp_path / 'a.pth').write_text('no weights')
-    done = run_script('describe_checkpoint', tmp_path / 'a.pth')
-    assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'a.pth' in done.stderr

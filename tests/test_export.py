@@ -387,23 +387,10 @@ def spoil_last_layer(path, target):
     return target
 
 
-@needs_extras
-@pytest.mark.parametrize('value', ['-0.1', 'nan', '1.5', '50%'])
-def test_a_drop_that_is_none_is_refused(source, tmp_path, value):
-    done = run_script('export', source, tmp_path / 'a.xml', '--int8', '--max_drop', value)
-    assert done.returncode == 2 and '--max_drop' in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
 # ---------------------------------------------------------------- what is refused
 
 @pytest.mark.parametrize('target, flags, sentence', [
-    ('a.tflite', '', 'the ending names the form'),
-    ('a.pt2', '--half', '--half is for .onnx'),
-    ('a.pt2', '--int8', '--int8 is for .xml'),
-    ('a.onnx', '--max_drop 0.1', '--max_drop is for --int8'),
     ('a.onnx', '--video_path jpg', '--video_path is for --int8'),
-    ('a.safetensors', '--preprocess', 'holds weights alone'),
     ('a.onnx', '--int8', '--video_path is missing'),
 ])
 def test_wrong_flags_are_one_sentence(source, tmp_path, target, flags, sentence):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from datasets.frames import make_reader
-from runtime.errors import InputError
 from tests.helpers import ROOT
 from tests.tiny_data import CLASSES, TinyData, run_main
 from util_scripts import (demo_videos, eval_accuracy, find_class_order, generate_video_jpgs,
@@ -239,23 +238,3 @@ def test_ten_videos_a_class_give_the_order_of_700_at_67_percent(n_videos, found)
     assert 0.62 < top1 < 0.72
     assert is_right >= found
     assert sure_is_right >= 0.98
-
-
-@pytest.mark.parametrize('results, sentence', [
-    ({'v0': [{'label': 'z', 'score': 1.0}]}, "its label 'z' is neither a number nor a class"),
-    ({'w0': [{'label': '0', 'score': 1.0}]}, 'has no result of any of the 1 labelled videos'),
-])
-def test_other_results_are_one_sentence(results, sentence, tmp_path, command):
-    _, annotation = write_files(tmp_path, np.ones((1, 2)), [0], ('a', 'b'))
-    (tmp_path / 'other.json').write_text(json.dumps({'results': results}))
-    with pytest.raises(InputError, match=sentence):
-        command(tmp_path / 'other.json', annotation)
-
-
-def test_several_labels_a_video_are_one_sentence(tmp_path, command):
-    results, annotation = write_files(tmp_path, np.ones((1, 2)), [0], ('a', 'b'))
-    data = json.loads(annotation.read_text())
-    data['database']['v0']['annotations']['label'] = ['a', 'b']
-    annotation.write_text(json.dumps(data))
-    with pytest.raises(InputError, match='have several labels, and one of each is needed'):
-        command(results, annotation)

@@ -11,7 +11,7 @@ from datasets.annotations import label_list_records, read_annotation
 from datasets.frames import READERS, Hdf5Frames
 from opts import STORAGES
 from runtime.errors import InputError
-from tests.helpers import ROOT, grey_frames, run_script, write_video
+from tests.helpers import ROOT, grey_frames, write_video
 from tests.test_annotation_files import make_frames, make_hdf5
 from util_scripts.folder_json import main
 from util_scripts.generate_video_jpgs import main as main_jpgs
@@ -604,52 +604,6 @@ def test_real_groups_stay_together(videos_dir, tmp_path):
         counts[entry['annotations']['label'], entry['subset']] += 1
     assert abs(counts['fight', 'validation'] - 16.6) < 3
     assert abs(counts['noFight', 'validation'] - 16) < 3
-
-
-# ---------------------------------------------------------------- what is wrong
-
-def mixed(root):
-    write_video(root / 'a' / 'x.mp4', grey_frames([50]))
-    make_frames(root / 'more', {'b': 1})
-
-
-def same_names(root):
-    for extension in ('avi', 'mp4'):
-        write_video(root / 'a' / f'x.{extension}', grey_frames([50]))
-
-
-WRONG = {
-    'no folder': (lambda root: None, (), 'no such folder'),
-    'empty': (lambda root: root.mkdir(), (), 'no videos, hdf5 files or folders'),
-    'no class folders': (lambda root: write_video(root / 'x.mp4', grey_frames([50])), (),
-                         'no videos'),
-    'two storages': (mixed, (), '1 video, 1 jpg.*--video_type'),
-    'same names': (same_names, (), 'several files are called x'),
-    'no frames': (lambda root: make_frames(root, {'a/x': 0}), ('--video_type', 'jpg'),
-                  'no frames of any'),
-    'another storage': (lambda root: make_frames(root, {'a/x': 1}), ('--video_type', 'video'),
-                        'no videos in it'),
-    'regex': (lambda root: make_frames(root, {'a/x': 1}), ('--by_group', '('),
-              'not a regular expression'),
-    'csv without label': (lambda root: write_csv(root, 'path,label', 'a/x'), (), 'line 2'),
-    'csv twice': (lambda root: write_csv(root, 'a/x,one', 'a/x.mp4,two'), (), 'a/x twice'),
-    'csv of nothing': (lambda root: write_csv(root, 'path,label'), (), 'no videos'),
-    'csv of what is not there': (lambda root: write_csv(root, 'a/x,one'), (), 'no videos'),
-}
-
-
-@pytest.mark.parametrize('name', WRONG)
-def test_wrong_input_is_one_sentence(tmp_path, name):
-    make, flags, match = WRONG[name]
-    make(tmp_path / 'in')
-    with pytest.raises(InputError, match=match):
-        main([str(tmp_path / 'in'), str(tmp_path / 'own.json'), *flags])
-    assert not (tmp_path / 'own.json').exists()
-
-
-def test_as_a_command(jpgs, tmp_path):
-    made = run_script('folder_json', jpgs, tmp_path / 'own.json', '--val_fraction', '1.5')
-    assert made.returncode == 2 and '1.5' in made.stderr
 
 
 # ---------------------------------------------------------------- lists of labels

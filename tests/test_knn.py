@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from features import Features, read_features, write_features
-from runtime.errors import InputError
 from tests.helpers import run_script
 from util_scripts import knn
 from util_scripts.helpers.neighbours import group_numbers
@@ -70,29 +69,11 @@ def test_a_second_file_is_classified_by_the_first(apart, tmp_path, capsys):
     assert table([apart, '--test', other, '--examples', 5], capsys) == {'5': [0.5, 0.5]}
 
 
-def test_no_label_is_not_a_class(tmp_path):
-    path = write(tmp_path / 'f.h5', np.zeros((3, 2)), [-1, -1, -1])
-    with pytest.raises(InputError, match='none of the videos has a label'):
-        knn.main([str(path)])
-
-
 def test_groups_are_read_as_other_lists_are(tmp_path):
     (tmp_path / 'g.csv').write_text(
         'File Name;Group\na\\x.mp4;1\nb\\x.mp4;2\nb\\cafe\u0301.mp4;1\n')
     ids = np.array(['a/x', 'b/x', 'caf\xe9'])  # of videos of one name the path is the id
     assert group_numbers(tmp_path / 'g.csv', ids).tolist() == [0, 1, 0]
-
-
-@pytest.mark.parametrize('text, said', [
-    ('a,b\n1,2\n', 'no column path in line 1'),
-    ('path,group\na/v0.mp4,1\nb/v0.mp4,2\n' + ''.join(f'v{i}.mp4,1\n' for i in range(1, 40)),
-     'several videos are called v0, and are in different groups'),
-    ('path,group\nv0.mp4,1\n', 'no group for 39 of 40'),
-    ('path,group\n' + ''.join(f'v{i}.mp4,1\n' for i in range(40)), 'of one group')])
-def test_wrong_groups(apart, tmp_path, text, said):
-    (tmp_path / 'g.csv').write_text(text)
-    with pytest.raises(InputError, match=said):
-        knn.main([str(apart), '--groups', str(tmp_path / 'g.csv')])
 
 
 def test_files_that_do_not_go_together(apart, tmp_path):

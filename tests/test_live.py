@@ -16,12 +16,10 @@ from functools import partial
 import pytest
 import torch
 
-from runtime.errors import InputError
 from tests.helpers import grey_frames, run_script, write_video
 from tests.processes import LIMIT_SEC, start_command, wait_for
 from tests.streams import RtspSender, Sender, WebServer, read_request, transport_stream
 from tests.test_predict import trained  # noqa: F401  (a fixture: clips of 8, each second frame)
-from util_scripts import predict
 from util_scripts.helpers import streams
 from util_scripts.helpers.addresses import is_address, shown_address
 from util_scripts.helpers.streams import LiveVideo, Stream, unbroken_windows
@@ -281,16 +279,6 @@ def test_addresses(text, expected):
 
 def test_passwords_are_not_shown():
     assert shown_address('rtsp://me:secret@camera/1?x=@') == 'rtsp://camera/1?x=@'
-
-
-@pytest.mark.parametrize('argv, said', [
-    (['rtsp://127.0.0.1/x', 'a.mp4'], 'is given alone'),
-    (['-', '--annotate', 'a.mp4'], '--annotate reads a video twice'),
-    (['a.mp4', '--keep_all'], '--keep_all is about streams'),
-])
-def test_wrong_arguments(argv, said):
-    with pytest.raises(InputError, match=re.escape(said)):
-        predict.main([*argv, '--weights', 'no.pth'])
 
 
 # ---------------------------------------------------------------- a file that is still written

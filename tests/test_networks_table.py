@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from models import ARCHITECTURES, generate_model
-from runtime.errors import InputError
 from util_scripts import networks_table
 from util_scripts.helpers.networks import (count_operations, count_training_bytes, networks_of,
                                            paper, taken_clip)
@@ -47,14 +46,6 @@ def test_networks_that_take_no_small_clips_have_large_ones(model, size, taken):
 def test_names_stand_for_networks(names, found):
     assert [tuple(options.values()) for options in networks_of(names)] == found
     assert {options['model'] for options in networks_of(None)} == set(ARCHITECTURES)
-
-
-@pytest.mark.parametrize('name, sentence', [
-    ('resnet-19', "no network 'resnet-19': choose one of resnet-10, resnet-18"),
-    ('resnat-18', "no model 'resnat': choose one of resnet")])
-def test_an_unknown_network_is_one_sentence(name, sentence):
-    with pytest.raises(InputError, match=sentence):
-        networks_of([name])
 
 
 def test_operations_and_bytes_are_counted():

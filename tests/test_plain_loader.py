@@ -7,7 +7,7 @@ from datasets.annotations import read_annotation
 from datasets.loading import build_loader
 from opts import normalization, parse_opts
 from spatial_transforms import Normalize
-from util_scripts.helpers.benchmark_data import make_data
+from util_scripts.helpers.bench import make_data
 from util_scripts.helpers.plain_loader import PlainClips, plain_collate
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import InputError
 from tests.tiny_data import run_main
 from util_scripts import plot_log, plot_results
 from util_scripts.helpers.mistakes import spread
@@ -44,15 +43,6 @@ def test_one_run_and_several(result_path, tmp_path, capsys):
 def test_names_tell_runs_apart():
     assert run_names(['/x/a', '/x/b']) == ['a', 'b']
     assert run_names(['/x/a/results', '/x/b/results']) == ['a/results', 'b/results']
-
-
-@pytest.mark.parametrize('log, said', [(None, 'no epoch in'), ('epoch\tloss\n', 'no epoch in'),
-                                       ('epoch\tloss\n1\tx\n', 'not a log')])
-def test_no_log_to_draw(tmp_path, log, said):
-    if log:
-        (tmp_path / 'train.log').write_text(log)
-    with pytest.raises(InputError, match=said):
-        plot_log.main([str(tmp_path)])
 
 
 # ---------------------------------------------------------------- results
@@ -107,8 +97,6 @@ def test_pictures_take_any_names(tmp_path):
     draw_clips([Clip(frames, [1, 2], name, name, 0.5, name) for name in names],
                tmp_path / 'clips.png')
     assert len(list(tmp_path.iterdir())) == 3
-    with pytest.raises(InputError, match='no picture has that name'):
-        draw_confusion(counts, names, tmp_path / 'confusion.doc')
 
 
 def test_the_best_epoch():
@@ -116,12 +104,6 @@ def test_the_best_epoch():
              'video_top1': np.array([np.nan, .7, .7])}
     assert best_row({'validation': table}) == 1
     assert best_row({'training': table}) is None
-
-
-def test_no_frames_of_the_mistakes(tiny_data, mistaken, tmp_path):
-    with pytest.raises(InputError, match='no frames of any of the 1 mistakes'):
-        plot_results.main([str(mistaken), str(tiny_data.annotation_path), '--video_path',
-                           str(tmp_path)])
 
 
 @pytest.mark.slow

@@ -325,31 +325,6 @@ def test_no_camera_is_said(command):
     assert 'failed: camera 77: ' in err
 
 
-def test_as_a_command():
-    done = run_script('predict', 'a.mp4', '--webcam', 0, '--weights', 'no.pth')
-    assert done.returncode == 2 and done.stderr.startswith('error: files and --webcam')
-
-
-@pytest.mark.parametrize('argv, said', [
-    ([], 'nothing to predict'),
-    (['missing.mp4'], 'no such file'),
-    (['EMPTY'], 'no video and no frames'),
-    (['A', 'B', '--annotate', 'one.mp4'], 'is one file, and there are 2'),
-    (['A', '--annotate', 'SAME'], 'would replace'),
-    (['A', '--webcam', '0'], 'drop one'),
-    (['A', '--labels', 'none.txt'], 'no such file'),
-])
-def test_wrong_arguments(tmp_path, command, argv, said):
-    (tmp_path / 'EMPTY').mkdir()
-    paths = {'A': tmp_path / 'a.mp4', 'B': tmp_path / 'b.mp4', 'EMPTY': tmp_path / 'EMPTY',
-             'SAME': tmp_path}
-    for name in 'AB':
-        paths[name].touch()
-    argv = [paths.get(word, word) for word in argv]
-    with pytest.raises(InputError, match=said):
-        command(*argv)
-
-
 def test_labels(tmp_path):
     (tmp_path / 'a.txt').write_text('run\nswim\n\n')
     assert prediction.read_labels(tmp_path / 'a.txt') == ('run', 'swim')

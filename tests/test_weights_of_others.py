@@ -12,7 +12,7 @@ from opts import Options, build_parser
 from runtime.errors import InputError
 from tests.test_models import on_meta
 from tests.test_weights import WEIGHTS, own, refused
-from tests.tiny_data import TinyData, run_main
+from tests.tiny_data import run_main
 from util_scripts import describe_checkpoint, remove_dataparallel
 from util_scripts.helpers.prediction import read_labels
 from weights import interpret, load, read, write_safetensors
@@ -117,14 +117,6 @@ def test_weights_without_a_classifier_are_for_fine_tuning(tmp_path, model):
 
 
 # ---------------------------------------------------------------- --keep_classifier
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """A data set with save_1.pth of a training on it."""
-    data = TinyData(tmp_path_factory.mktemp('data'))
-    assert run_main(data.argv(data.root, '--n_epochs', 1, '--no_val')) == 0
-    return data
-
 
 def permuted(data, labels):
     """The annotation of the data with its labels in another order, or others."""

@@ -59,7 +59,7 @@ def parse(argv: Sequence[str], folder: str) -> tuple[Namespace, Options]:
         for name in ('annotation_path', 'root_path'):
             if getattr(given, name) != parser.get_default(name):
                 raise InputError(f'--{name} is of data to measure on: add --video_path, or drop it')
-        from util_scripts.helpers.benchmark_data import make_data
+        from util_scripts.helpers.bench import make_data
         defaults += [*make_data(folder, batch_size=given.batch_size), '--dataset', 'ucf101',
                      *own_defaults]
     return given, parse_opts([*defaults, *argv], parser)

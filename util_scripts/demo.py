@@ -18,7 +18,6 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from runtime.arguments import POSITIVE, Parser, command_line
 from runtime.errors import InputError, run
@@ -42,16 +41,6 @@ TRAIN_FLAGS = ('--train_crop center --no_hflip --n_val_samples 2 --learning_rate
 # Threads that wait for each other spin by default. Where the loader's processes, or other people's,
 # want the same processors, that made training seven times slower on two of them.
 ENVIRONMENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
-
-
-class StageFailed(Exception):
-    """A command of the demo ended with an error, which it has told on stderr."""
-
-    def __init__(self, stage: str, status: int) -> None:
-        # A process that a signal ended has a negative status; shells count those from 128.
-        self.status = status if status > 0 else 128 - status
-        super().__init__(f'the demo stopped: stage "{stage}" ended with exit status {self.status}, '
-                         'for the reason above')
 
 
 # ---------------------------------------------------------------- the folder
@@ -100,31 +89,17 @@ def commands(dst: Path, args: Namespace) -> dict[str, list[str]]:
     }
 
 
-def run_stage(stage: str, arguments: Sequence[str]) -> float:
+def run_stage(arguments: Sequence[str]) -> float:
     """Print a command and run it; its output goes where ours goes. Returns seconds.
 
-    Raises StageFailed.
+    Raises CalledProcessError where it ends with an error, which it has told on stderr.
     """
     note('')
     note(f'$ python {shlex.join(arguments)}')
     begin = time.monotonic()
-    status = subprocess.run([sys.executable, *arguments], cwd=ROOT,
-                            env=ENVIRONMENT | {'PYTHONUNBUFFERED': '1'} | os.environ).returncode
-    if status:
-        raise StageFailed(stage, status)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True,
+                   env=ENVIRONMENT | {'PYTHONUNBUFFERED': '1'} | os.environ)
     return time.monotonic() - begin
-
-
-def print_report(report: dict[str, Any], results: Path) -> None:
-    """The figures of demo.json, for people."""
-    note('')
-    note('seconds')
-    for stage, seconds in report['seconds'].items():
-        note(f'  {stage:<16} {seconds:6.1f}')
-    print(f'{report["accuracy"]:.1%} of {report["n_videos"]} unseen videos are classified right; '
-          f'by chance {report["chance"]:.1%} would be')
-    wrote(*(results / name for name in ('curves.png', 'confusion.png', 'clips.png', 'demo.json')),
-          then=command_line('report', results))
 
 
 def build_parser() -> Parser:
@@ -141,17 +116,22 @@ def build_parser() -> Parser:
 def report_results(dst: Path, seconds: dict[str, float], seed: int, shown: Path) -> None:
     """Draw the pictures, write demo.json and print it."""
     from util_scripts.helpers import demo_results
-    begin, results, classes = time.monotonic(), dst / 'results', list(MOTIONS)
-    verdicts = demo_results.read_verdicts(dst / ANNOTATION, results / 'val.json')
-    counts = demo_results.count_confusions(verdicts, classes)
-    demo_results.draw_pictures(dst, verdicts, counts, classes)
+    begin, results = time.monotonic(), dst / 'results'
+    counts = demo_results.draw_pictures(dst / ANNOTATION, results, dst / 'jpg')
     seconds = {**seconds, 'draw pictures': time.monotonic() - begin}
     seconds['total'] = sum(seconds.values())
-    report = {'accuracy': float(counts.trace().double() / counts.sum()),
-              'n_videos': int(counts.sum()), 'chance': 1 / len(classes), 'seed': seed,
+    accuracy, n_videos = float(counts.trace().double() / counts.sum()), int(counts.sum())
+    report = {'accuracy': accuracy, 'n_videos': n_videos, 'chance': 1 / len(MOTIONS), 'seed': seed,
               'seconds': {stage: round(value, 1) for stage, value in seconds.items()}}
     write_text(results / 'demo.json', json.dumps(report, indent=1) + '\n')
-    print_report(report, shown / 'results')
+    note('')
+    note('seconds')
+    for stage, value in seconds.items():
+        note(f'  {stage:<16} {value:6.1f}')
+    print(f'{accuracy:.1%} of {n_videos} unseen videos are classified right; by chance '
+          f'{1 / len(MOTIONS):.1%} would be')
+    names = 'curves.png', 'confusion.png', 'clips.png', 'demo.json'
+    wrote(*(shown / name for name in names), then=command_line('report', shown))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,11 +144,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f'$ export {name}={os.environ.get(name, value)}')
     try:
         for stage, arguments in commands(shown, args).items():
-            seconds[stage] = run_stage(stage, [*arguments, *['--quiet'] * args.quiet])
-    except StageFailed as failure:
-        to_stderr(failure)
-        return failure.status
-    report_results(dst, seconds, args.seed, shown)
+            seconds[stage] = run_stage([*arguments, *['--quiet'] * args.quiet])
+    except subprocess.CalledProcessError as error:
+        # A process that a signal ended has a negative status; shells count those from 128.
+        status = error.returncode if error.returncode > 0 else 128 - error.returncode
+        to_stderr(f'the demo stopped: stage "{stage}" ended with exit status {status}, for the '
+                  'reason above')
+        return status
+    report_results(dst, seconds, args.seed, shown / 'results')
     return 0
 
 

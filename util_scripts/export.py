@@ -75,12 +75,10 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, Options | None]:
     """(own flags, options of main.py for --int8, else None). Raises InputError."""
     parser = build_export_parser()
     own = parser.parse_args(argv)
-    own_names = {action.dest for group in parser._action_groups if group.title in (OWN, 'int8')
-                 for action in group._group_actions} | {'source', 'target', 'help', 'quiet'}
+    names = {group.title: {action.dest for action in group._group_actions}
+             for group in parser._action_groups}
     given = {name for name, value in vars(own).items() if value != parser.get_default(name)}
-    int8_flags = {'calibration_clips', 'max_drop', 'keep_float', 'compare_layers',
-                  'accuracy_control', 'seconds', 'json'}
-    others = sorted(given - own_names | given & int8_flags)
+    others = sorted(given - names[OWN] - {'source', 'target', 'help', 'quiet', 'int8'})
     for_weights = own.preprocess or own.dynamic_time or own.dynamic_size
     rules = [
         (own.target.suffix not in ENDINGS,

@@ -15,10 +15,10 @@ from datasets.videodataset import Batch, VideoDataset, collate
 from opts import AUGMENTATION_FLAGS, Options, replace
 from runtime.errors import InputError
 from runtime.figures import clips_figure, save_figure
-from runtime.output import note, wrote
+from runtime.output import note, printable, wrote
 from temporal_transforms import as_clips
 from util_scripts.helpers.files import make_folder
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 # Flags that change training clips; those that are given are named.
 SHOWN_FLAGS = ('train_crop', 'train_crop_min_scale', 'train_crop_min_ratio', 'train_t_crop',
@@ -46,7 +46,8 @@ def draw_augmentations(opts: Options) -> None:
     videos = list(dict.fromkeys(opts.videos))
     before = [_loader(opts, 'val', path).dataset for path in videos]
     after = [_loader(opts, 'train', path) for path in videos]
-    rows = [Row(*_plain(dataset), f'before: {path.name}') for dataset, path in zip(before, videos)]
+    rows = [Row(_clips([dataset], [Key(0)])[0], _frame_numbers(dataset, Key(0)),
+                f'before: {path.name}') for dataset, path in zip(before, videos)]
     for draw in range(1, opts.n_draws + 1):
         rows += _drawn(opts, after, videos, draw)
     make_folder(opts.output.parent)
@@ -71,10 +72,6 @@ def _loader(opts: Options, split: str, path: Path) -> ClipLoader:
              'video_path': str(path.absolute()),
              'annotations': {'label': 'video', 'segment': [1, n_frames + 1]}}
     return build_loader(opts, split, Annotation(path, ('video',), {path.name: entry}, False))
-
-
-def _plain(dataset: VideoDataset) -> tuple[torch.Tensor, list[int]]:
-    return _clips([dataset], [Key(0)])[0], _frame_numbers(dataset, Key(0))
 
 
 def _clips(datasets: Sequence[VideoDataset], keys: Sequence[Key]) -> torch.Tensor:

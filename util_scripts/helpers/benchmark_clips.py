@@ -5,10 +5,11 @@ other decoders get one thread and a new decoder for each clip, and torchvision's
 Of each file ours has read a clip before, as after the first epoch of a training.
 """
 
-import importlib.util
+import importlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,47 +35,34 @@ def _ours(is_exact: bool) -> ReadClip:
         path, range(first, first + DURATION), n_frames, crop)
 
 
-def _torchcodec() -> ReadClip:
+def _torchcodec(path: str, begin: int) -> torch.Tensor:
     from torchcodec.decoders import VideoDecoder
-    crop = RandomResizedCrop(SIZE)
-
-    def read(path: str, first: int, _: int) -> torch.Tensor:
-        decoder = VideoDecoder(path, seek_mode='exact', num_ffmpeg_threads=1)
-        return crop(decoder.get_frames_in_range(first - 1, first - 1 + DURATION).data)
-    return read
+    decoder = VideoDecoder(path, seek_mode='exact', num_ffmpeg_threads=1)
+    return decoder.get_frames_in_range(begin, begin + DURATION).data
 
 
-def _decord() -> ReadClip:
-    import decord
-    crop = RandomResizedCrop(SIZE)
-
-    def read(path: str, first: int, _: int) -> torch.Tensor:
-        frames = decord.VideoReader(path, num_threads=1).get_batch(
-            list(range(first - 1, first - 1 + DURATION)))
-        return crop(torch.from_numpy(frames.asnumpy()).permute(0, 3, 1, 2))
-    return read
+def _decord(path: str, begin: int) -> torch.Tensor:
+    from decord import VideoReader
+    frames = VideoReader(path, num_threads=1).get_batch(list(range(begin, begin + DURATION)))
+    return torch.from_numpy(frames.asnumpy()).permute(0, 3, 1, 2)
 
 
-def _opencv() -> ReadClip:
+def _opencv(path: str, begin: int) -> torch.Tensor:
     import cv2
-    crop = RandomResizedCrop(SIZE)
-
-    def read(path: str, first: int, _: int) -> torch.Tensor:
-        video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        video.set(cv2.CAP_PROP_POS_FRAMES, first - 1)
-        frames = []
-        for _ in range(DURATION):
-            is_read, frame = video.read()
-            if not is_read:
-                raise ValueError('a frame cannot be read')
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        return crop(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
-    return read
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    video.set(cv2.CAP_PROP_POS_FRAMES, begin)
+    frames = []
+    for _ in range(DURATION):
+        is_read, frame = video.read()
+        if not is_read:
+            raise ValueError('a frame cannot be read')
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-# --against: (module that is imported, how it reads a clip)
-DECODERS: dict[str, tuple[str, Callable[[], ReadClip]]] = {
-    'torchcodec': ('torchcodec', _torchcodec), 'decord': ('decord', _decord),
+# --against: (module that is imported, frames of a file from number `begin` on, which counts from 0)
+DECODERS: dict[str, tuple[str, Callable[[str, int], torch.Tensor]]] = {
+    'torchcodec': ('torchcodec.decoders', _torchcodec), 'decord': ('decord', _decord),
     'opencv': ('cv2', _opencv)}
 
 
@@ -103,16 +91,22 @@ def clip_rows(bench: Bench) -> Iterator[Row]:
 
 
 def _others(names: tuple[str, ...]) -> dict[str, ReadClip]:
-    jobs = {}
+    crop = RandomResizedCrop(SIZE)
+    jobs: dict[str, ReadClip] = {}
     for name in names:
-        module, build = DECODERS[name]
+        module, read = DECODERS[name]
         try:
-            if importlib.util.find_spec(module) is None:
-                raise ImportError(f'{module} is not installed')
-            jobs[name] = build()
+            importlib.import_module(module)
         except (ImportError, OSError, RuntimeError) as error:
             to_stderr(f'{name} is left out: {first_line(error)}')
+            continue
+        jobs[name] = partial(_cropped, read, crop)
     return jobs
+
+
+def _cropped(read: Callable[[str, int], torch.Tensor], crop: RandomResizedCrop, path: str,
+             first: int, _: int) -> torch.Tensor:
+    return crop(read(path, first - 1))
 
 
 def _by_kind(folder: Path) -> dict[str, dict[str, int]]:

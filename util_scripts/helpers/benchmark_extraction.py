@@ -14,10 +14,10 @@ import numpy as np
 
 from datasets.video import open_file, reason
 from runtime.errors import InputError
-from util_scripts.helpers.bench import Bench
+from util_scripts.helpers.bench import Bench, moving_frames
 from util_scripts.helpers.plain_extraction import check_commands, extract_plain
 from util_scripts.helpers.text import n_of
-from util_scripts.helpers.timing import Row, moving_frames, now_of_children, timed_row, times_ours
+from util_scripts.helpers.timing import Row, now_of_children, timed_row, times_ours
 from util_scripts.helpers.video_io import QUALITY
 from util_scripts.helpers.video_writing import write_avi
 from util_scripts.helpers.videos import find_below

@@ -50,10 +50,14 @@ def loader_rows(bench: Bench) -> Iterator[Row]:
 
 def _process_rows(bench: Bench, n_threads: int) -> list[Row]:
     """Seconds per clip from loader processes; alternately from those of the plain loader."""
-    loaders = {'ours': bench.loader('train', n_threads=n_threads)}
+    loaders = [bench.loader('train', n_threads=n_threads)]
     if bench.is_against_plain:
-        loaders['plain'] = _plain_loader(bench, n_threads)
-    rounds = [[_per_clip(loader, bench.seconds / ROUNDS) for loader in loaders.values()]
+        same = bench.loader('train', n_threads=0)
+        loaders.append(DataLoader(
+            PlainClips(same.dataset, bench.opts, 'train'), collate_fn=plain_collate,
+            batch_sampler=same.batch_sampler, num_workers=n_threads, persistent_workers=True,
+            pin_memory=same.pin_memory))
+    rounds = [[_per_clip(loader, bench.seconds / ROUNDS) for loader in loaders]
               for _ in range(ROUNDS)]
     ours, *plain = np.median(rounds, axis=0)
     title = n_of(n_threads, 'process')
@@ -70,7 +74,8 @@ def _parts_rows(bench: Bench, split: str) -> list[Row]:
     jobs: dict[str, Callable[[Any], Any]] = {
         'ours': lambda keys: timed_collate(dataset.__getitems__(keys))}
     if bench.is_against_plain:
-        jobs['plain'] = _plain_job(bench, dataset, split)
+        plain = PlainClips(dataset, bench.opts, split)
+        jobs['plain'] = lambda keys: plain_collate([plain[key] for key in keys])
     n_clips, totals = _take_turns(jobs, batches, clock, bench.seconds)
     median = {name: np.median(rows, axis=0) for name, rows in totals.items()}
     title = {'train': 'training clip', 'val': 'validation clip'}[split]
@@ -115,20 +120,6 @@ def _timed_parts(bench: Bench, split: str, clock: Clock) -> tuple[Any, list[Any]
         reader.read_transformed = clock.timed('decode', reader.read_transformed)
     dataset.reader = reader
     return dataset, list(loader.batch_sampler)
-
-
-def _plain_job(bench: Bench, dataset: Any, split: str) -> Callable[[Any], Any]:
-    """The plain loader's batch of some keys."""
-    plain = PlainClips(dataset, bench.opts, split)
-    return lambda keys: plain_collate([plain[key] for key in keys])
-
-
-def _plain_loader(bench: Bench, n_threads: int) -> Any:
-    """The plain loader in so many processes."""
-    ours = bench.loader('train', n_threads=0)
-    return DataLoader(PlainClips(ours.dataset, bench.opts, 'train'), collate_fn=plain_collate,
-                      batch_sampler=ours.batch_sampler, num_workers=n_threads,
-                      persistent_workers=True, pin_memory=ours.pin_memory)
 
 
 def _per_clip(loader: Any, seconds: float) -> np.ndarray:

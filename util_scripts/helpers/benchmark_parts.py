@@ -30,7 +30,7 @@ from util_scripts.helpers.benchmark_extraction import check_extraction, extracti
 from util_scripts.helpers.benchmark_loader import loader_rows
 from util_scripts.helpers.benchmark_step import our_step, step_rows
 from util_scripts.helpers.text import n_of
-from util_scripts.helpers.timing import Row, heading, line, now, timed_row
+from util_scripts.helpers.timing import HEADING, Row, line, now, timed_row
 
 
 class _Measured:
@@ -161,7 +161,7 @@ def measure(argv: Sequence[str], own: Namespace, opts: Options) -> None:
     _check(bench, own.parts, own.json)
     print(f'{network_name(vars(opts))} on {name}, {os.cpu_count()} cores; '
           f'{opts.batch_size} clips of {opts.sample_duration}x{opts.sample_size}x'
-          f'{opts.sample_size}, {opts.precision}\n{heading()}', flush=True)
+          f'{opts.sample_size}, {opts.precision}\n{HEADING}', flush=True)
     rows = []
     with tqdm(own.parts, 'benchmark', unit='part', disable=is_quiet() or None) as progress:
         for part in progress:

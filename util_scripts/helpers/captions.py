@@ -21,10 +21,14 @@ GROUND, LINE, NOW = (12, 14, 18), (86, 160, 240), (255, 196, 64)
 
 
 @lru_cache
-def _font(pixels: int) -> ImageFont.FreeTypeFont:
-    """The type that matplotlib brings along: it has Latin, Greek and Cyrillic letters."""
+def _type(short_side: int) -> tuple[ImageFont.FreeTypeFont, int, int, int]:
+    """(type, its height, space around it, height of a line) in pixels, for pictures of a size.
+
+    The type that matplotlib brings along has Latin, Greek and Cyrillic letters.
+    """
+    pixels = max(12, round(short_side * TEXT_SHARE))
     path = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
-    return ImageFont.truetype(path, pixels)
+    return ImageFont.truetype(path, pixels), pixels, pixels // 2, round(pixels * 1.5)
 
 
 def enlarged(image: Image.Image) -> Image.Image:
@@ -44,8 +48,7 @@ def draw_scores(picture: np.ndarray, entries: Sequence[dict[str, Any]],
     image = enlarged(Image.fromarray(picture))
     panel = Image.new('RGBA', image.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(panel)
-    pixels = max(12, round(min(image.size) * TEXT_SHARE))
-    font, pad, line = _font(pixels), pixels // 2, round(pixels * 1.5)
+    font, pixels, pad, line = _type(min(image.size))
     room = image.width - 4 * pad
     texts = [_cut(f'{entry["score"]:.2f}  {entry["label"]}', font, room) for entry in entries]
     longest = max((font.getlength(text) for text in texts), default=0)
@@ -69,8 +72,7 @@ def draw_curve(picture: np.ndarray, label: str, scores: Sequence[tuple[float, fl
     """uint8 (H, W, 3) -> the same, enlarged if it is small, with a panel below: the curve of
     (second, score in 0...1) of a class up to `end_sec`, and where in it `begin_sec` is."""
     image = enlarged(Image.fromarray(picture))
-    pixels = max(12, round(min(image.size) * TEXT_SHARE))
-    font, pad, line = _font(pixels), pixels // 2, round(pixels * 1.5)
+    font, pixels, pad, line = _type(min(image.size))
     whole = Image.new('RGB', (image.width, image.height + 4 * line), GROUND)
     whole.paste(image, (0, 0))
     draw = ImageDraw.Draw(whole)
@@ -102,8 +104,7 @@ def draw_events(picture: np.ndarray, events: Sequence[tuple[str, float, float]],
     """
     labels = list(dict.fromkeys(label for label, _, _ in events))
     lanes = {label: min(number, MAX_LANES - 1) for number, label in enumerate(labels)}
-    pixels = max(12, round(min(picture.shape[:2]) * TEXT_SHARE))
-    font, pad, line = _font(pixels), pixels // 2, round(pixels * 1.5)
+    font, pixels, pad, line = _type(min(picture.shape[:2]))
     n_lanes = max(1, min(len(labels), MAX_LANES))
     height, width = picture.shape[:2]
     whole = Image.new('RGB', (width, height + n_lanes * line + pad), GROUND)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from util_scripts.helpers.html_page import scrolling, text
 
@@ -28,13 +29,9 @@ class Curve:
 
 def _ticks(low: float, high: float, n: int = 4) -> list[float]:
     """Some 2 to 6 round numbers in low...high."""
-    raw = (high - low) / n
-    step = 10 ** np.floor(np.log10(raw))
-    step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= raw * 0.999)
-    first = np.ceil(low / step - 1e-9)
+    ticks, slack = MaxNLocator(n, steps=[1, 2, 5, 10]).tick_values(low, high), (high - low) / 1e9
     # 0.0 for -0.0, which would be written with its sign.
-    return [float(tick * step) or 0.0
-            for tick in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+    return [float(tick) or 0.0 for tick in ticks if low - slack <= tick <= high + slack]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -18,11 +18,11 @@ from datasets.annotations import SUBSETS
 from runtime.arguments import command_line
 from runtime.errors import InputError
 from runtime.files import write_text
-from runtime.output import wrote
+from runtime.output import printable, wrote
 from runtime.schema import whole_number
 from util_scripts.helpers.evaluation import check_labels, read_results, read_truth
 from util_scripts.helpers.files import told_apart
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 # Scores below it are taken for it: that a network is wrong for once is not worth more than this,
 # and results that hold the best few classes alone leave the others out.
@@ -153,20 +153,15 @@ def chance(margin: float) -> float:
     return 1 / (1 + math.exp(-margin))
 
 
-def label_lines(order: Order, class_names: tuple[str, ...], n_outputs: int) -> list[str]:
-    """The class name of each output; its number where no class is left for it."""
-    names = list(map(str, range(n_outputs)))
-    for name, output in zip(class_names, order.outputs):
-        names[output] = name
-    return names
-
-
 def report(args: Namespace) -> None:
     """What find_class_order does with its arguments. Raises InputError."""
     scores, labels, class_names = read_scores(args.results, args.annotation,
                                               SUBSETS.get(args.subset, args.subset))
     order = find_order(log_likelihoods(scores, labels, len(class_names)))
-    write_text(args.output, '\n'.join(label_lines(order, class_names, scores.shape[1])) + '\n')
+    names = list(map(str, range(scores.shape[1])))  # of outputs for which no class is left
+    for name, output in zip(class_names, order.outputs):
+        names[output] = name
+    write_text(args.output, '\n'.join(names) + '\n')
     print(*map(printable, lines_about(order, scores, labels, class_names)), sep='\n')
     wrote(args.output, then=command_line('predict', 'VIDEO', '--weights', 'FILE', '--labels',
                                          args.output))

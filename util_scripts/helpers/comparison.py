@@ -14,7 +14,7 @@ from runtime.arguments import RECIPES, python, read_flags
 from runtime.errors import InputError
 from runtime.files import make_result_folder, write_json
 from runtime.locks import sole_writer
-from runtime.output import be_quiet, note
+from runtime.output import be_quiet, note, printable
 from runtime.schema import NUMBER, optional, whole
 from util_scripts.helpers.annotation_files import write_json as write_annotation
 from util_scripts.helpers.comparison_tables import MEASURED, Found, report
@@ -24,7 +24,6 @@ from util_scripts.helpers.files import make_folder, read_json
 from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.side_by_side import STOPPED, Job, run_side_by_side
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
-from util_scripts.helpers.text import printable
 
 ROOT = Path(__file__).resolve().parents[2]
 # In the folder of a run: what it is made with, and what came of it.
@@ -122,13 +121,13 @@ def make_folds(opts: Options) -> list[Fold]:
     if annotation.is_taxonomy:
         raise InputError(f'{annotation.path}: is a taxonomy (ActivityNet), and recipes are '
                          'compared on annotations with one label per video; give one of these')
+    labelled = {video_id: entry for video_id, entry in annotation.database.items()
+                if isinstance(entry, dict) and (entry.get('annotations') or {}).get('label')}
     if opts.folds is None:
         for name in ('groups', 'val_fraction'):
             if name in opts.given:
                 raise InputError(f'--{name} is about --folds: add that, or drop it')
-        return [given_fold(annotation)]
-    labelled = {video_id: entry for video_id, entry in annotation.database.items()
-                if isinstance(entry, dict) and (entry.get('annotations') or {}).get('label')}
+        return [given_fold(annotation, labelled)]
     listed = owned(labelled, group_reader(opts.groups) if opts.groups else grouping(None))
     make_folder(opts.result_path)
     folds = []
@@ -151,10 +150,9 @@ def owned(entries: Mapping[str, Mapping[str, Any]], group_of: Any) -> list[Own]:
     return listed
 
 
-def given_fold(annotation: Annotation) -> Fold:
+def given_fold(annotation: Annotation, labelled: Mapping[str, Mapping[str, Any]]) -> Fold:
     """What the annotation says itself: tested are its videos for testing, if they have labels."""
-    counts = Counter(entry.get('subset') for entry in annotation.database.values()
-                     if isinstance(entry, dict) and (entry.get('annotations') or {}).get('label'))
+    counts = Counter(entry.get('subset') for entry in labelled.values())
     subset = next((name for name in ('test', 'val') if counts[SUBSETS[name]]), None)
     if subset is None or not counts['training']:
         raise InputError(f'{annotation.path}: needs labelled videos for training, and for testing '
@@ -314,17 +312,13 @@ def compare(opts: Options) -> int:
     recipes = read_recipes(opts)
     make_result_folder(opts.result_path)
     with sole_writer(opts.result_path, 'comparison', 'give the same command again'):
-        return _compare(opts, recipes)
-
-
-def _compare(opts: Options, recipes: Mapping[str, list[str]]) -> int:
-    comparison = Comparison(plan(opts, recipes, make_folds(opts)))
-    be_quiet(opts.quiet)  # a recipe's --quiet, which was read by now, is that of its runs
-    n_left, n_runs = len(comparison.jobs), len(comparison.records)
-    note(f'{n_runs} runs, {n_runs - n_left} of them finished')
-    is_left = run_side_by_side(comparison.jobs, opts.n_jobs, comparison.on_begin,
-                               comparison.on_end, opts.minutes or math.inf)
-    report(opts.result_path, comparison.found())
+        comparison = Comparison(plan(opts, recipes, make_folds(opts)))
+        be_quiet(opts.quiet)  # a recipe's --quiet, which was read by now, is that of its runs
+        n_left, n_runs = len(comparison.jobs), len(comparison.records)
+        note(f'{n_runs} runs, {n_runs - n_left} of them finished')
+        is_left = run_side_by_side(comparison.jobs, opts.n_jobs, comparison.on_begin,
+                                   comparison.on_end, opts.minutes or math.inf)
+        report(opts.result_path, comparison.found())
     if is_left:
         print('runs are left: the same command goes on')
     return int(comparison.n_failed > 0)

@@ -1,16 +1,14 @@
 """What a comparison of recipes found: the table, its files, and the picture."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from runtime.files import write_json, write_text
-from runtime.output import wrote
-from util_scripts.helpers.text import printable
+from runtime.files import write_json
+from runtime.output import printable, wrote
+from util_scripts.helpers.files import write_csv
 
 MEASURED = ('video_accuracy', 'mean_class_accuracy', 'n_videos', 'minutes')  # of a run
 TABLE, SUMMARY, PICTURE = 'comparison.csv', 'comparison.json', 'comparison.png'
@@ -118,10 +116,7 @@ def report(folder: Path, found: Sequence[Found]) -> None:
     print(*map(printable, table_lines(rows)), sep='\n')
     print('± is the standard deviation of single runs; of all folds together, that over seeds; of '
           'gains, on the same folds and seeds, the standard error over the folds')
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerows([Found._fields, *found])
-    write_text(folder / TABLE, text.getvalue())
+    write_csv(folder / TABLE, [Found._fields, *found])
     write_json(folder / SUMMARY, [
         {name: _plain(value) for name, value in row.items()} for row in rows])
     draw(rows, found, folder / PICTURE)

@@ -16,11 +16,11 @@ from datasets.sampling import Key
 from datasets.video import Video, VideoError, find_video
 from datasets.videodataset import VideoDataset
 from opts import Options
-from runtime.figures import film_strip
+from runtime.figures import evenly, film_strip
 from runtime.files import write_text
 from runtime.logs import Progress
-from util_scripts.helpers.html_page import (Cell, contents, data_uri, page, scrolling, section,
-                                            table, text, without_empty)
+from util_scripts.helpers.html_page import (Cell, data_uri, page, scrolling, table, text,
+                                            without_empty)
 from util_scripts.helpers.jobs import run_jobs
 from util_scripts.helpers.near_duplicates import FRAMES, Near, hashes, near_duplicates
 from util_scripts.helpers.text import n_of
@@ -44,7 +44,7 @@ class Look(NamedTuple):
 def look(job: Any) -> Look | None:
     """An `examination.Job` -> its Look, from a few frames."""
     reader = make_reader(job.storage, job.template)
-    numbers = np.unique(np.linspace(job.begin, job.end - 1, FRAMES).round().astype(int)).tolist()
+    numbers = evenly(job.begin, job.end - 1, FRAMES)
     size, fps = None, 0.0
     try:
         frames = reader.read(job.path, numbers)
@@ -83,9 +83,9 @@ def pairs_across(looks: Mapping[Any, Look]) -> list[tuple[Any, Any, Near]]:
 
 def _strip(job: Any) -> np.ndarray:
     """Some frames of a sample, side by side, of one height."""
-    numbers = np.unique(np.linspace(job.begin, job.end - 1, FRAMES_A_STRIP).round().astype(int))
+    numbers = evenly(job.begin, job.end - 1, FRAMES_A_STRIP)
     reader = make_reader(job.storage, job.template)
-    return small_strip(reader.read(job.path, numbers.tolist()).permute(0, 2, 3, 1).numpy())
+    return small_strip(reader.read(job.path, numbers).permute(0, 2, 3, 1).numpy())
 
 
 def small_strip(frames: np.ndarray) -> np.ndarray:
@@ -209,8 +209,8 @@ def _clip_strip(dataset: Any, i: int) -> np.ndarray | None:
         pixels = dataset[Key(i, 1)].clips[0].pixels
     except FrameError:
         return None
-    places = np.linspace(0, len(pixels) - 1, min(FRAMES_A_STRIP, len(pixels))).round().astype(int)
-    return small_strip(pixels[places.tolist()].permute(0, 2, 3, 1).numpy())
+    places = evenly(0, len(pixels) - 1, FRAMES_A_STRIP)
+    return small_strip(pixels[places].permute(0, 2, 3, 1).numpy())
 
 
 # ---------------------------------------------------------------- the page
@@ -228,6 +228,4 @@ def write_page(path: Path, opts: Options, records_by_split: Mapping[str, Any],
         ('On both sides of the split', pairs_html(pairs), 'pairs'),
         ('Classes', classes_html(records_by_split), 'classes'),
         ('What the network sees', sheet_html(opts, records_by_split), 'clips')]
-    body = contents([(title, anchor) for title, _, anchor in sections])
-    body += '\n'.join(section(*entry) for entry in sections)
-    write_text(path, page(f'Data of {opts.annotation_path.name}', body))
+    write_text(path, page(f'Data of {opts.annotation_path.name}', sections))

@@ -14,7 +14,7 @@ from model import (adopt_options, empty_network, preprocessing_flags, preprocess
 from models import options_of
 from models.base import Classifier
 from opts import NETWORK_FLAGS, Options, build_parser, clip_shape
-from util_scripts.helpers.text import printable
+from runtime.output import printable
 from weights import Weights
 
 # How many class names are printed.

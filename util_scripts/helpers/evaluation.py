@@ -17,9 +17,8 @@ from metrics import (average_precisions, confusion_of_pairs, mean_of_classes, mo
                      topk_any_hits, topk_hits_by_class)
 from runtime.errors import InputError
 from runtime.files import write_text
-from runtime.output import wrote
+from runtime.output import printable, wrote
 from util_scripts.helpers.files import read_json, told_apart
-from util_scripts.helpers.text import printable
 
 Key = TypeVar('Key')
 RESULT_FILE = 'a result file of main.py --inference'
@@ -146,17 +145,23 @@ def mean_scores(entries: list[dict[str, Any]]) -> dict[str, float]:
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
-def check_overlap(truth: Truth, scores: Scores, class_names: Sequence[str], args: Namespace
-                  ) -> None:
-    """Raise InputError where the two files have no video or no label in common."""
+def read_both(annotation: Path, results: Path, subset: str, *, k: int = 1,
+              multi_label: bool = False
+              ) -> tuple[tuple[str, ...], Truth, bool, Scores, Clips]:
+    """What `read_truth` and `read_results` give of two files. Raises InputError, also where they
+    have no video or no label in common."""
+    with told_apart(annotation, results):
+        class_names, truth, has_lists = read_truth(annotation, SUBSETS.get(subset, subset),
+                                                   multi_label)
+    scores, clips = read_results(results, truth, len(class_names), k, has_lists)
     if not scores:
-        raise InputError(f'{args.result_path}: has no result for any of the {len(truth)} videos of '
-                         f'subset {args.subset!r} of {args.ground_truth_path}; name the subset '
-                         'that was inferred with --subset')
+        raise InputError(f'{results}: has no result for any of the {len(truth)} videos of subset '
+                         f'{subset!r} of {annotation}; name the subset that was inferred with '
+                         '--subset')
     if set(class_names).isdisjoint(label for labels in scores.values() for label in labels):
-        raise InputError(f'{args.result_path}: none of its labels is a class of '
-                         f'{args.ground_truth_path}; give the annotation file that the inference '
-                         'had')
+        raise InputError(f'{results}: none of its labels is a class of {annotation}; give the '
+                         'annotation file that the inference had')
+    return class_names, truth, has_lists, scores, clips
 
 
 def leave_out_missing(truth: Truth, scores: Scores, ignore: bool) -> Truth:
@@ -339,12 +344,9 @@ def report_topk(ranked: Ranked, n_classes: int, args: Namespace, has_lists: bool
 
 def report(args: Namespace) -> None:
     """Print, and with --save write, the metrics that the flags of `eval_accuracy` ask for."""
-    subset = SUBSETS.get(args.subset, args.subset)
-    with told_apart(args.ground_truth_path, args.result_path):
-        class_names, truth, has_lists = read_truth(args.ground_truth_path, subset,
-                                                   args.multi_label)
-    scores, clips = read_results(args.result_path, truth, len(class_names), max(args.k), has_lists)
-    check_overlap(truth, scores, class_names, args)
+    class_names, truth, has_lists, scores, clips = read_both(
+        args.ground_truth_path, args.result_path, args.subset, k=max(args.k),
+        multi_label=args.multi_label)
     truth = leave_out_missing(truth, scores, args.ignore)
     saved = report_topk(rank(truth, scores, class_names), len(class_names), args, has_lists)
     if has_lists:

@@ -17,9 +17,10 @@ import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation, select_subset
 from runtime.errors import InputError
+from runtime.output import printable
 from runtime.schema import is_number
 from util_scripts.helpers.files import read_json, told_apart
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 OVERLAPS = tuple(round(0.5 + 0.05 * number, 2) for number in range(10))
 RESULT_FILE = 'events of util_scripts.predict --events --json'
@@ -64,15 +65,10 @@ def average_precision(events: Sequence[Segment], instances: Sequence[Segment],
                     & ~is_right[:, place])
             is_right[:, place] |= wins
             is_taken[:, numbers[i]] |= wins
-    return np.array([_area(row, len(instances)) for row in is_right])
-
-
-def _area(is_right: np.ndarray, n_instances: int) -> float:
-    """The area under the monotonic precision by recall; is_right: (n,) of events, surest first."""
-    n_right = is_right.cumsum()
-    precision = n_right / np.arange(1, len(is_right) + 1)
-    best_after = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(best_after[is_right].sum() / n_instances)
+    # The area under the precision, made monotonic, by recall.
+    precision = is_right.cumsum(axis=1) / np.arange(1, len(order) + 1)
+    best_after = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (best_after * is_right).sum(axis=1) / len(instances)
 
 
 def mean_average_precisions(events: Sequence[Segment], instances: Sequence[Segment],
@@ -118,7 +114,9 @@ def read_events(args: Namespace, video_ids: Collection[str]) -> tuple[list[Segme
         raise InputError(f'{args.result_path}: has no "events" by video; give {RESULT_FILE}')
     events, n_known = [], 0
     for name, entries in by_video.items():
-        video_id = _video_id(name, video_ids)
+        stem = PurePosixPath(name).stem
+        names = name, PurePosixPath(name).name, stem, stem.removeprefix('v_')
+        video_id = next((candidate for candidate in names if candidate in video_ids), None)
         if video_id is None:
             continue
         n_known += 1
@@ -132,12 +130,6 @@ def read_events(args: Namespace, video_ids: Collection[str]) -> tuple[list[Segme
                          f'subset {args.subset!r} of {args.ground_truth_path}; name files as the '
                          'ids there, or give --subset')
     return events, n_known
-
-
-def _video_id(name: str, video_ids: Collection[str]) -> str | None:
-    stem = PurePosixPath(name).stem
-    names = (name, PurePosixPath(name).name, stem, stem.removeprefix('v_'))
-    return next((candidate for candidate in names if candidate in video_ids), None)
 
 
 def _event(video_id: str, entry: Mapping[str, Any]) -> Segment:

@@ -12,6 +12,7 @@ Scores come window by window and are forgotten again, so that a stream may go on
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -144,7 +145,8 @@ class EventFinder:
         if score > run.event.score:
             run.event = replace(run.event, peak_sec=middle_sec, score=score)
         run.has_peak |= score >= self._rules.threshold
-        if run.has_peak and not run.is_told and _length(run.event) >= self._rules.min_sec:
+        length_sec = span[1] - run.event.begin_sec + SAME_SEC
+        if run.has_peak and not run.is_told and length_sec >= self._rules.min_sec:
             run.is_told = True
             yield 'begin', run.event
 
@@ -158,10 +160,6 @@ class EventFinder:
         run = self._runs.pop(number)
         if run.is_told:
             yield 'end', run.event
-
-
-def _length(event: Event) -> float:
-    return event.end_sec - event.begin_sec + SAME_SEC
 
 
 def finished(notes: Iterable[Note]) -> list[Event]:
@@ -197,8 +195,10 @@ def event_lines(events: Sequence[Event], end_sec: float) -> list[str]:
 
 def as_webvtt(events: Sequence[Event]) -> str:
     """Subtitles, as WebVTT has them (W3C, "WebVTT: The Web Video Text Tracks Format")."""
+    # An empty line in a label would end its cue.
     cues = [f'{_vtt_time(event.begin_sec)} --> {_vtt_time(event.end_sec)}\n'
-            f'{_vtt_text(event.label)} ({event.score:.2f})\n' for event in events]
+            f'{" ".join(escape(event.label, quote=False).split())} ({event.score:.2f})\n'
+            for event in events]
     return '\n'.join(['WEBVTT\n', *cues])
 
 
@@ -208,8 +208,3 @@ def _vtt_time(sec: float) -> str:
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f'{hours:02}:{minutes:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}'
-
-
-def _vtt_text(text: str) -> str:
-    escaped = text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
-    return ' '.join(escaped.split())  # an empty line would end the cue

@@ -16,10 +16,10 @@ from defaults import resolved
 from opts import Options
 from runtime.files import write_text
 from runtime.logs import Progress
-from runtime.output import note, to_stderr, wrote
+from runtime.output import note, printable, to_stderr, wrote
 from util_scripts.helpers.files import make_place
 from util_scripts.helpers.jobs import run_jobs
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 from util_scripts.helpers.videos import report_left_out
 
 TOO_SHORT, NO_VIDEOS, IN_BOTH = 'too short', 'label without videos', 'in training and validation'

@@ -25,8 +25,8 @@ from opts import Options, clip_shape
 from runtime.arguments import command_line
 from runtime.engines import EXPORT_VERSION, contents_of, open_engine
 from runtime.errors import InputError
-from runtime.exporting import (SIZE, TIME, onnx_model, openvino_model, program_of, store_as_half,
-                               write_onnx, write_openvino, write_program)
+from runtime.exporting import (SIZE, TIME, WRITERS, onnx_model, openvino_model, program_of,
+                               write_program)
 from runtime.files import refuse_what_is_no_file, write_text
 from runtime.locks import lock
 from runtime.output import is_quiet, note, wrote
@@ -165,13 +165,9 @@ def write(path: Path, what: Exported) -> None:
         write_safetensors(path, {**what.record, 'state_dict': state})
     elif path.suffix == '.pt2':
         write_program(path, program_of(what.module, what.clips(2), what.free), what.record)
-    elif path.suffix == '.onnx':
-        model = make_model(what, '.onnx')
-        if what.args.half:
-            store_as_half(model)
-        write_onnx(path, model, what.record)
     else:
-        write_openvino(path, make_model(what, '.xml'), what.record, is_half=what.args.half)
+        WRITERS[path.suffix](path, make_model(what, path.suffix), what.record,
+                             is_half=what.args.half)
 
 
 # ---------------------------------------------------------------- checking

@@ -4,13 +4,13 @@ import csv
 import io
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
-from runtime.files import parse_json, read_file, refuse_what_is_no_file
+from runtime.files import parse_json, read_file, refuse_what_is_no_file, write_text
 from runtime.names import meant_file
 
 MAX_SHOWN = 200  # characters of a line, in messages
@@ -125,6 +125,13 @@ def read_json(path: Path | str, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f'{path}: holds no JSON object; {what} is needed there')
     return data
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all. Raises InputError."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    write_text(path, text.getvalue())
 
 
 @contextmanager

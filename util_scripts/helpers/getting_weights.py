@@ -73,14 +73,6 @@ def write_i3d(sdist: Path, path: Path) -> None:
     checkpoint.save(path, state)
 
 
-def copy_file(source: Path, path: Path) -> None:
-    """Copy a file, at once or not at all. Raises InputError."""
-    if os.path.realpath(source) == os.path.realpath(path):
-        return
-    with replacing(path) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 def prepare(weights: Released, folder: Path, given: Path | None) -> Path:
     """The file for --weights, made where it is missing. Raises InputError."""
     is_i3d = weights.name == I3D_KINETICS
@@ -90,8 +82,9 @@ def prepare(weights: Released, folder: Path, given: Path | None) -> Path:
     source, is_new = obtain(weights, folder, given)
     if is_i3d:
         write_i3d(source, path)
-    else:
-        copy_file(source, path)
+    elif os.path.realpath(source) != os.path.realpath(path):
+        with replacing(path) as temporary:
+            shutil.copyfile(source, temporary)
     if is_new and source != path:
         source.unlink()
     return path

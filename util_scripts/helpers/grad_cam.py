@@ -114,16 +114,13 @@ def _gradients(network: nn.Module, modules: Mapping[str, nn.Module], inputs: tor
     tensors = [_tensor(output) for output in outputs.values()]
     found = torch.autograd.grad(logits[:, class_number].sum(), tensors, allow_unused=True)
     # With the sizes that go with tokens.
-    return outputs, {name: None if gradient is None else _with_sizes(outputs[name], gradient)
-                     for name, gradient in zip(outputs, found)}
+    return outputs, {
+        name: (gradient, *output[1:]) if isinstance(output, tuple) and gradient is not None
+        else gradient for (name, output), gradient in zip(outputs.items(), found)}
 
 
 def _tensor(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-def _with_sizes(output: Any, gradient: torch.Tensor) -> Any:
-    return (gradient, *output[1:]) if isinstance(output, tuple) else gradient
 
 
 def _as_map(output: Any, channel_axis: int) -> torch.Tensor | None:

@@ -23,15 +23,15 @@ from datasets.video import VideoError, reason
 from models.base import Classifier
 from models.exported import ExportedNetwork
 from runtime.errors import InputError
-from runtime.figures import film_strip, heat_over, label_frames, save_figure, strips_figure, titled
+from runtime.figures import (evenly, film_strip, heat_over, label_frames, save_figure,
+                             strips_figure, titled)
 from runtime.files import replacing
 from runtime.logs import Progress
 from runtime.output import wrote
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_curve
 from util_scripts.helpers.grad_cam import GradCam
-from util_scripts.helpers.prediction import (Prediction, load_network, output_paths, predict_video,
-                                             say)
+from util_scripts.helpers.prediction import batches, load_network, output_paths, predict_video, say
 from util_scripts.helpers.text import nearest_or_all
 from util_scripts.helpers.video_sources import Frame, Source, find_sources
 from util_scripts.helpers.video_writing import write_mp4
@@ -99,17 +99,16 @@ def heat_of_video(source: Source, network: Classifier, info: Any, *, class_name:
     mean = torch.stack([sums[place] / counts[place] if place in sums else none
                         for place in range(max(sums) + 1)])
     relative = mean / mean.max().clamp(min=1e-12)
-    return Heat(label, _score_of(prediction.result, label), relative.numpy(),
-                list(_scores(prediction, label)), prediction.end_sec, cam.module_name, len(mean))
+    scores = [((window['begin_sec'] + window['end_sec']) / 2, _score_of(window['result'], label))
+              for window in prediction.windows]
+    return Heat(label, _score_of(prediction.result, label), relative.numpy(), scores,
+                prediction.end_sec, cam.module_name, len(mean))
 
 
 def _maps_of_windows(frames: Iterable[Frame], cam: GradCam, info: Any, size: int, stride: int
                      ) -> Iterator[tuple[list[Frame], torch.Tensor]]:
     """(window, (T, h, w) heat: of each of its frames, in the places of the map) of each window."""
-    windows = stream_windows(frames, size, stride)
-    while batch := list(islice(windows, BATCH_SIZE)):
-        clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
-                             for window in batch])
+    for batch, clips in batches(stream_windows(frames, size, stride), BATCH_SIZE):
         heat = cam(info.normalize(clips.to(cam.device))).cpu().float()
         along_time = F.interpolate(heat.unsqueeze(1), (size, *heat.shape[2:]), mode='trilinear')
         yield from zip(batch, along_time[:, 0])
@@ -117,11 +116,6 @@ def _maps_of_windows(frames: Iterable[Frame], cam: GradCam, info: Any, size: int
 
 def _score_of(result: list[dict[str, Any]], label: str) -> float:
     return next(entry['score'] for entry in result if entry['label'] == label)
-
-
-def _scores(prediction: Prediction, label: str) -> Iterator[tuple[float, float]]:
-    for window in prediction.windows:
-        yield (window['begin_sec'] + window['end_sec']) / 2, _score_of(window['result'], label)
 
 
 # ---------------------------------------------------------------- pictures
@@ -138,8 +132,7 @@ def _heated(source: Source, heat: Heat, info: Any
 
 def write_strip(source: Source, heat: Heat, info: Any, path: Path) -> None:
     """Evenly placed frames, and below each the same with its heat. Raises InputError."""
-    wanted = set(np.linspace(0, heat.n_frames - 1, min(FRAMES_A_STRIP, heat.n_frames))
-                 .round().astype(int).tolist())
+    wanted = evenly(0, heat.n_frames - 1, FRAMES_A_STRIP)
     chosen = [entry for place, entry in enumerate(_heated(source, heat, info)) if place in wanted]
     plain = np.stack([pixels for _, pixels, _ in chosen])
     hot = np.stack([heat_over(pixels, warmth) for _, pixels, warmth in chosen])

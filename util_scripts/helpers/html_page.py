@@ -28,9 +28,14 @@ def text(value: object) -> str:
     return escape(shown_control(str(value)).encode('utf-8', 'backslashreplace').decode())
 
 
-def page(title: str, body: str) -> str:
-    """The whole file. `body` is HTML; the browser is told to fetch nothing and to run nothing but
-    our script."""
+def page(title: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """The whole file: contents, then each (heading, HTML, anchor). The browser is told to fetch
+    nothing and to run nothing but our script."""
+    items = ''.join(f'<li><a href="#{text(anchor)}">{text(heading)}</a></li>'
+                    for heading, _, anchor in sections)
+    body = f'<nav aria-label="Contents"><ul>{items}</ul></nav>' + '\n'.join(
+        f'<section><h2 id="{text(anchor)}">{text(heading)}</h2>\n{html}\n</section>'
+        for heading, html, anchor in sections)
     style = (PARTS / 'style.css').read_text()
     script = (PARTS / 'script.js').read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -95,18 +100,6 @@ def scrolling(html: str, label: str = 'table') -> str:
 def folded(summary: str, html: str) -> str:
     """Content that a click unfolds."""
     return f'<details><summary>{text(summary)}</summary>{html}</details>'
-
-
-def section(title: str, html: str, anchor: str) -> str:
-    """A part under a heading, for `contents` to lead to."""
-    return f'<section><h2 id="{text(anchor)}">{text(title)}</h2>\n{html}\n</section>'
-
-
-def contents(entries: Sequence[tuple[str, str]]) -> str:
-    """Links to sections: (title, anchor)."""
-    items = ''.join(f'<li><a href="#{text(anchor)}">{text(title)}</a></li>'
-                    for title, anchor in entries)
-    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
 # ---------------------------------------------------------------- pictures

@@ -27,12 +27,11 @@ from models.exported import ExportedNetwork
 from opts import Options, replace
 from runtime.engines import contents_of, extra, quiet
 from runtime.errors import InputError
-from runtime.exporting import write_onnx, write_openvino
+from runtime.exporting import WRITERS
 from runtime.files import write_json
 from runtime.output import is_quiet, note
 from tasks import TASKS
 from util_scripts.helpers.exports import Exported
-from util_scripts.helpers.timing import now
 from validation import evaluate
 
 BATCH_SIZE = 8      # of the throughput, and of the data where none is given
@@ -248,14 +247,6 @@ def in_float(path: Path) -> tuple[str, ...]:
                  and op.input_value(1).get_node().get_type_name() == 'Constant')
 
 
-def write(path: Path, model: Any, what: Exported) -> None:
-    """Write a quantised model. Raises OSError."""
-    if path.suffix == '.onnx':
-        write_onnx(path, model, what.record)
-    else:
-        write_openvino(path, model, what.record)
-
-
 # ---------------------------------------------------------------- measuring
 
 def turns(runs: Sequence[Callable[[torch.Tensor], torch.Tensor]], clips: torch.Tensor,
@@ -263,15 +254,14 @@ def turns(runs: Sequence[Callable[[torch.Tensor], torch.Tensor]], clips: torch.T
     """Median seconds of each run on the clips; all take turns."""
     for run in runs:
         run(clips)  # the first is slow
-    times: list[list[float]] = []
+    times: list[np.ndarray] = []
     end = time.monotonic() + seconds
     while len(times) < 5 or time.monotonic() < end:
-        row = []
+        marks = [time.perf_counter()]
         for run in runs:
-            begin = now()
             run(clips)
-            row.append(float((now() - begin)[0]))
-        times.append(row)
+            marks.append(time.perf_counter())
+        times.append(np.diff(marks))
     return [float(value) for value in np.median(times, axis=0)]
 
 
@@ -294,7 +284,7 @@ def versions(path: Path, what: Exported, data: Data, clips: Sequence[np.ndarray]
         made = folder / f'{number}{path.suffix}'
         model = (quantiser.controlled(data, args.max_drop, names)
                  if name == INT8 and args.accuracy_control else quantiser.quantised(names))
-        write(made, model, what)
+        WRITERS[path.suffix](made, model, what.record)
         found[name] = made, 'fp32'
     return found
 
@@ -314,18 +304,13 @@ def quantise(path: Path, what: Exported, data: Data) -> Quantised:
         print(result.table(), flush=True)
         check_drop(result, what, found)
         if what.args.accuracy_control:
-            print(control_said(result.kept), flush=True)
+            names = result.kept
+            print(f'--accuracy_control: keeps {", ".join(names)} in floating point; the same '
+                  f'without a search: --keep_float {" ".join(names)}' if names else
+                  '--accuracy_control: no layer has to stay in floating point', flush=True)
         for made in Path(folder).glob(f'{int8_file.stem}.*'):
             shutil.copyfile(made, path.with_suffix(made.suffix))
     return result
-
-
-def control_said(kept: Sequence[str]) -> str:
-    """Which layers the accuracy control kept, and how to keep them without it."""
-    if not kept:
-        return '--accuracy_control: no layer has to stay in floating point'
-    return (f'--accuracy_control: keeps {", ".join(kept)} in floating point; the same without a '
-            f'search: --keep_float {" ".join(kept)}')
 
 
 def measure(what: Exported, data: Data, found: Mapping[str, tuple[Path, str]]) -> tuple[Row, ...]:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -56,9 +55,8 @@ class KeptWindows:
         (self._partial or nullcontext()).__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        (self._partial or nullcontext()).__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        (self._partial or nullcontext()).__exit__(*error)
 
     def of(self, path: Path) -> tuple[list[Window], dict[str, Any] | None]:
         """(the windows of a video that are kept, {'damage'} if they are all of it)."""

@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasets.annotations import (SUBSETS, Annotation, label_list_records, read_annotation,
                                   taxonomy_records)
 from datasets.frames import FrameError, make_reader, video_path
 from runtime.errors import InputError
-from runtime.output import warn, wrote
-from util_scripts.helpers.evaluation import (Scores, Truth, check_overlap, confused_lines,
-                                             count_confusions, precisions, read_results, read_truth)
-from util_scripts.helpers.files import existing_folder, make_folder, told_apart
+from runtime.figures import evenly
+from runtime.output import printable, warn, wrote
+from util_scripts.helpers.evaluation import (Scores, Truth, confused_lines, count_confusions,
+                                             precisions, read_both)
+from util_scripts.helpers.files import existing_folder, make_folder
 from util_scripts.helpers.neighbours import group_numbers
-from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.plotting import Clip, draw_bars, draw_classes, draw_clips, draw_confusion
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 
 FRAMES_A_STRIP = 8
 Mistake = tuple[str, str, float]  # video id, label, score
@@ -49,16 +47,11 @@ def spread(mistakes: list[Mistake], groups_path: Path | None) -> list[Mistake]:
     """The mistakes in another order: the surest of each group of videos, then the second of each,
     and so on, so that the first few are not all of one recording.
 
-    Groups are those of the table, without one those that names such as v_Biking_g05_c02 say.
-    Raises InputError.
+    Groups are those of `group_numbers`. Raises InputError.
     """
-    video_ids = [video_id for video_id, _, _ in mistakes]
-    groups: list[Any] = list(map(grouping(None), video_ids))
-    if groups_path:
-        groups = group_numbers(groups_path, np.array(video_ids)).tolist()
-    n_before: Counter[Any] = Counter()
+    n_before: Counter[int] = Counter()
     ranks = []
-    for group in groups:
+    for group in group_numbers(groups_path, [video_id for video_id, _, _ in mistakes]).tolist():
         ranks.append(n_before[group])
         n_before[group] += 1
     order = sorted(range(len(mistakes)), key=ranks.__getitem__)  # stable: the surest stay first
@@ -79,15 +72,6 @@ def find_records(annotation: Annotation, subset: str, root: Path, reader: Any
     return records, {records.video_ids[i]: i for i in range(len(records))}
 
 
-def read_strip(records: Any, i: int, root: Path, reader: Any) -> tuple[np.ndarray, list[int]]:
-    """(frames (T, H, W, 3), their numbers): some of a video, evenly placed. Raises FrameError."""
-    frames = records.frames(i)
-    places = np.linspace(0, len(frames) - 1, min(FRAMES_A_STRIP, len(frames))).round().astype(int)
-    numbers = [frames[place] for place in places]
-    path = video_path(root, records.paths[i], reader.suffix)
-    return reader.read(path, numbers).permute(0, 2, 3, 1).numpy(), numbers
-
-
 def mistaken_clips(mistakes: list[Mistake], truth: Truth, annotation: Annotation, args: Namespace,
                    subset: str) -> list[Clip]:
     """A `Clip` for each of the worst mistakes whose frames can be read, up to --n_mistakes."""
@@ -100,12 +84,15 @@ def mistaken_clips(mistakes: list[Mistake], truth: Truth, annotation: Annotation
         if len(clips) == args.n_mistakes:
             break
         try:
-            frames, frame_numbers = read_strip(records, numbers[video_id], root, reader)
+            i = numbers[video_id]
+            of_video = records.frames(i)
+            shown = [of_video[place] for place in evenly(0, len(of_video) - 1, FRAMES_A_STRIP)]
+            frames = reader.read(video_path(root, records.paths[i], reader.suffix), shown)
         except (KeyError, FrameError) as missing:
             error = error or missing
             continue
         names = ', '.join(sorted(truth[video_id])) or 'no label'
-        clips.append(Clip(frames, frame_numbers, names, label, score, video_id))
+        clips.append(Clip(frames.permute(0, 2, 3, 1).numpy(), shown, names, label, score, video_id))
     if mistakes and not clips:
         raise InputError(f'{root}: no frames of any of the {len(mistakes)} mistakes can be read; '
                          f'the first: {error}')
@@ -141,11 +128,8 @@ def draw_lists_of_labels(truth: Truth, scores: Scores, class_names: Sequence[str
 
 def draw_results(args: Namespace) -> None:
     """Draw what the flags of `plot_results` name, and print what was confused and drawn."""
-    subset = SUBSETS.get(args.subset, args.subset)
-    with told_apart(args.ground_truth_path, args.result_path):
-        class_names, truth, has_lists = read_truth(args.ground_truth_path, subset)
-    scores, _ = read_results(args.result_path, truth, len(class_names), 1, has_lists)
-    check_overlap(truth, scores, class_names, args)
+    class_names, truth, has_lists, scores, _ = read_both(args.ground_truth_path,
+                                                         args.result_path, args.subset)
     folder = args.output or args.result_path.parent
     make_folder(folder)
     draw = draw_lists_of_labels if has_lists else draw_single_labels
@@ -154,7 +138,7 @@ def draw_results(args: Namespace) -> None:
         find_mistakes = surest_wrong if has_lists else worst_mistakes
         mistakes = spread(find_mistakes(truth, scores), args.groups)
         clips = mistaken_clips(mistakes, truth, read_annotation(args.ground_truth_path), args,
-                               subset)
+                               SUBSETS.get(args.subset, args.subset))
         if clips:
             draw_clips(clips, folder / 'mistakes.png')
             drawn.append('mistakes.png')

@@ -1,7 +1,5 @@
 """Clips whose motion alone tells their class: their frames, their links, their annotation."""
 
-import csv
-import io
 import os
 import random
 import shutil
@@ -13,11 +11,10 @@ from typing import NamedTuple
 
 from datasets.frames import video_path
 from runtime.errors import InputError
-from runtime.files import write_text
 from runtime.logs import Progress
 from runtime.output import wrote
 from util_scripts.helpers.annotation_files import count_frames, training, write_json
-from util_scripts.helpers.files import existing_folder, make_folder
+from util_scripts.helpers.files import existing_folder, make_folder, write_csv
 from util_scripts.helpers.own_videos import find_listed, grouping
 from util_scripts.helpers.splits import Own, group_reader, split
 
@@ -117,16 +114,9 @@ def make_task(args: Namespace) -> None:
                     'annotations': {'label': clip.label, 'segment': [1, args.n_frames + 1]}}
         for clip, own in zip(clips, made)}})
     groups_path = args.dst_path / f'{args.task}_groups.csv'
-    write_groups(groups_path, made)
+    write_csv(groups_path, [('path', 'group'), *((own.path, own.group) for own in made)])
     wrote(folder, path, groups_path,
           about=f'{len(clips)} clips of {n_used} videos, {len(labels)} classes; '
                 f'{len(listed) - n_used} videos are left out, which have too few frames',
           then=training(folder, path, 'jpg', None, '--sample_duration', args.n_frames)
           + f'; of compare also --folds 5 --groups {groups_path}')
-
-
-def write_groups(path: Path, made: Sequence[Own]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerows([('path', 'group'), *((own.path, own.group) for own in made)])
-    write_text(path, text.getvalue())

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from runtime.figures import evenly
+
 N_BITS = 256
 FRAMES = 8  # of each video, evenly placed
 # Frames of so little contrast are alike, whatever they are of.
@@ -56,8 +58,9 @@ def mirrored(bits: np.ndarray) -> np.ndarray:
 def near_duplicates(ones: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[Near]:
     """The nearest of `others` for each of `ones`, (n, 256) hashes of videos each, where it is
     nearly the same, the most alike first."""
-    n_frames = _n_compared(len(ones), len(others))
-    ones, others = ([bits[_evenly(len(bits), n_frames)] for bits in videos]
+    n_pairs = max(1, len(ones) * len(others))
+    n_frames = max(1, min(FRAMES, int((MOST_COMPARISONS / n_pairs) ** 0.5)))
+    ones, others = ([bits[evenly(0, len(bits) - 1, n_frames)] for bits in videos]
                     for videos in (ones, others))
     owners = np.repeat(np.arange(len(others)), [len(bits) for bits in others])
     found = []
@@ -82,12 +85,3 @@ def _nearest(bits: np.ndarray, table: np.ndarray, begins: np.ndarray, flip: bool
     distance = np.median((N_BITS - alike) / 2, axis=0)
     place = int(distance.argmin())
     return float(distance[place]), place, flip
-
-
-def _n_compared(n_ones: int, n_others: int) -> int:
-    pairs = max(1, n_ones * n_others)
-    return max(1, min(FRAMES, int((MOST_COMPARISONS / pairs) ** 0.5)))
-
-
-def _evenly(n: int, n_wanted: int) -> np.ndarray:
-    return np.unique(np.linspace(0, max(0, n - 1), min(n, n_wanted)).round().astype(int))

@@ -6,7 +6,7 @@ Features are centred on the examples and compared by the cosine (Wang et al., "S
 import os
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from features import read_features
 from metrics import confusion_of_pairs
 from runtime.errors import InputError
+from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.splits import read_groups
 from util_scripts.helpers.video_lists import composed
 
@@ -57,8 +58,12 @@ def videos_of(content: Any) -> tuple[Array, Array, Array]:
     return (sums / counts[:, None])[has_label], labels[has_label], ids[has_label]
 
 
-def group_numbers(path: Path, video_ids: Array) -> Array:
-    """(n,) group numbers of the videos, from a table with columns group and path (or video_id)."""
+def group_numbers(path: Path | None, video_ids: Iterable[str]) -> Array:
+    """(n,) group numbers of the videos, from a table with columns group and path (or video_id), or
+    without one from names such as v_Biking_g05_c02."""
+    if path is None:
+        by_name = list(map(grouping(None), video_ids))
+        return np.unique(by_name, return_inverse=True)[1]
     groups: dict[str, set[str]] = defaultdict(set)
     for video, group in read_groups(path).items():
         for name in {video, os.path.basename(video)}:

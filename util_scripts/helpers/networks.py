@@ -146,21 +146,19 @@ def speeds(options: dict[str, Any], clip: tuple[int, ...], seconds: float) -> li
     models = [in_precision(generate_model(**wanted).eval(), device, precision=precision)
               for wanted, precision in [(REFERENCE, 'fp32'), *((options, p) for p in PRECISIONS)]]
     clips = torch.randn(N_CLIPS, *clip)
-    times: list[list[float]] = []
+    times: list[np.ndarray] = []
     with torch.inference_mode():
         for model in models:
             model(clips)  # the first is slow
         end = time.monotonic() + seconds
         while len(times) < 3 or time.monotonic() < end:
-            times.append([_cpu_sec(model, clips) for model in models])
+            marks = [now()]
+            for model in models:
+                model(clips)
+                marks.append(now())
+            times.append(np.diff(marks, axis=0)[:, 1])
     reference, *others = np.median(times, axis=0)
     return [reference / other for other in others]
-
-
-def _cpu_sec(model: nn.Module, clips: torch.Tensor) -> float:
-    begin = now()
-    model(clips)
-    return (now() - begin)[1]
 
 
 def paper(model: str) -> str:

@@ -17,12 +17,12 @@ from datasets.frames import READERS, FrameError, Hdf5Flow, JpgFrames
 from datasets.video import VideoError, find_video, uneven_times
 from opts import STORAGES
 from runtime.errors import InputError
-from runtime.output import note, to_stderr, warn, wrote
+from runtime.output import note, printable, to_stderr, warn, wrote
 from util_scripts.helpers.annotation_files import (check_labels, count_frames, first_frame,
                                                    missing_note, training, warn_of_some, write_json)
 from util_scripts.helpers.files import existing_folder
 from util_scripts.helpers.splits import Own, draw_subsets, fold_path, group_reader
-from util_scripts.helpers.text import n_of, printable
+from util_scripts.helpers.text import n_of
 from util_scripts.helpers.video_lists import Line, Part, composed, read_list, subset_named
 from util_scripts.helpers.videos import (LeftOut, in_classes, is_shown, is_shown_folder,
                                          is_video_file, report_left_out, video_stem)

@@ -85,8 +85,12 @@ class Web:
         login = self._login(parts)
         if login:  # a redirect, as to a storage service, does not get it
             request.add_unredirected_header('Authorization', f'Basic {login}')
-        handlers: list[urllib.request.BaseHandler] = [
-            urllib.request.HTTPSHandler(context=self._context(parts.hostname))]
+        trusted = [host.partition(':')[0] for host in
+                   self._settings.get('trusted-host', '').split()]
+        # Of a trusted host, files are known by their hashes.
+        context = (ssl._create_unverified_context() if parts.hostname in trusted else
+                   ssl.create_default_context(cafile=self._settings.get('cert')))
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
         if self._settings.get('proxy'):
             proxy = self._settings['proxy']
             handlers.append(urllib.request.ProxyHandler({'http': proxy, 'https': proxy}))
@@ -96,24 +100,16 @@ class Web:
 
     def _login(self, parts: SplitResult) -> str | None:
         """What the header Authorization says for a host, None for nothing."""
-        host = parts.netloc.rpartition('@')[2]
+        host, login = parts.netloc.rpartition('@')[2], None
         if parts.username is not None:
             login = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
-            self._passwords[host] = base64.b64encode(login.encode()).decode()
         elif host not in self._passwords and parts.hostname:
             with suppress(OSError, netrc.NetrcParseError):
-                found = netrc.netrc().authenticators(parts.hostname)
-                if found:
+                if found := netrc.netrc().authenticators(parts.hostname):
                     login = f'{found[0]}:{found[2]}'
-                    self._passwords[host] = base64.b64encode(login.encode()).decode()
+        if login:
+            self._passwords[host] = base64.b64encode(login.encode()).decode()
         return self._passwords.get(host)
-
-    def _context(self, hostname: str | None) -> ssl.SSLContext:
-        trusted = {host.partition(':')[0] for host in
-                   self._settings.get('trusted-host', '').split()}
-        if hostname in trusted:
-            return ssl._create_unverified_context()  # files are known by their hashes
-        return ssl.create_default_context(cafile=self._settings.get('cert'))
 
 
 def without_password(url: str) -> str:

@@ -4,8 +4,8 @@ What the speed of the step is measured against: python -m util_scripts.benchmark
 """
 
 import multiprocessing
-from multiprocessing.connection import Connection
-from typing import cast
+from concurrent.futures import ProcessPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,49 +16,37 @@ from model import build_network
 from opts import Options, n_input_channels
 from util_scripts.helpers.benchmark_step import Step
 
+_steps: list[Step] = []  # that of the process
+
 
 class PlainStep:
     """Steps in a process of its own, since ours changes settings of the whole process."""
 
     def __init__(self, opts: Options, device: torch.device) -> None:
-        context = multiprocessing.get_context('spawn')
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, opts, device), daemon=True)
-        self._process.start()
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _prepare,
+                                            (opts, device))
 
     def times(self) -> np.ndarray:
         """Do a step: (3, 2), the time of forward, backward, optimiser."""
-        self._connection.send('step')
-        return cast(np.ndarray, self._connection.recv())
+        return self._process.submit(_times).result()
 
     def close(self) -> None:
-        self._connection.close()
-        self._process.join()
+        self._process.shutdown()
 
 
-def _serve(connection: Connection, opts: Options, device: torch.device) -> None:
+def _prepare(opts: Options, device: torch.device) -> None:
     network = build_network(opts).to(device).train()
     optimizer = SGD(network.parameters(), opts.learning_rate, momentum=opts.momentum,
                     weight_decay=opts.weight_decay)
+
+    def backward(loss: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
     clips = torch.randn(opts.batch_size, n_input_channels(opts), opts.sample_duration,
                         opts.sample_size, opts.sample_size, device=device)
-    step = Step(network, nn.Identity(), _PlainUpdate(optimizer), clips, opts.n_classes)
-    try:
-        while connection.recv():
-            connection.send(step.times())
-    except EOFError:
-        pass
+    update = SimpleNamespace(backward=backward, update=optimizer.step)
+    _steps.append(Step(network, nn.Identity(), update, clips, opts.n_classes))
 
 
-class _PlainUpdate:
-    """The two halves of a step."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-
-    def backward(self, loss: torch.Tensor) -> None:
-        self._optimizer.zero_grad()
-        loss.backward()
-
-    def update(self) -> None:
-        self._optimizer.step()
+def _times() -> np.ndarray:
+    return _steps[0].times()

@@ -59,17 +59,10 @@ def _style(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def draw_curves(logs: Mapping[str, Table], path: Path) -> None:
-    """Draw each figure of merit of a run by epoch.
-
-    `logs` is {'training': table, 'validation': table} of `read_log`; either may be left out, and
-    so may columns: a panel without a line is not drawn.
-    """
-    draw_runs({'': logs}, path)
-
-
 def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
-    """Draw each figure of merit of one run or more, {name: logs as of `draw_curves`}, by epoch.
+    """Draw each figure of merit of one run or more by epoch, {name: {'training': table,
+    'validation': table}}; either may be left out, and so may columns: a panel without a line is not
+    drawn.
 
     Of several runs, each has a colour, and its training is dashed. The best epoch of a validation,
     whose weights are in save_best.pth, has a ring.

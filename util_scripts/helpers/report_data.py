@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations import SUBSETS, read_annotation
-from opts import FILE_TYPES, build_parser
+from opts import FILE_TYPES, as_words, build_parser
 from runtime.arguments import is_frame_template
 from runtime.errors import InputError
 from runtime.files import EVALUATION_NAME, is_path
 from runtime.schema import BOOL, REAL, TEXT, fields, list_of, optional, plain
-from util_scripts.helpers.evaluation import Scores, Truth, check_overlap, read_results, read_truth
+from util_scripts.helpers.evaluation import Scores, Truth, read_both
 from util_scripts.helpers.files import existing_folder, read_json
 from util_scripts.helpers.mistakes import mistaken_clips, spread, surest_wrong, worst_mistakes
 from util_scripts.helpers.neighbours import group_numbers
-from util_scripts.helpers.own_videos import grouping
 from util_scripts.helpers.plotting import Clip
 from util_scripts.helpers.run_logs import LOGS, Table, read_run, run_names
 
@@ -72,13 +71,12 @@ class RunData:
 
 def read_runs(args: Namespace) -> list[RunData]:
     """A RunData per folder of `report`. Raises InputError."""
-    for folder in args.folders:
-        existing_folder(folder, 'the --result_path of a run')
     return [_read_run(folder, name, args)
             for folder, name in zip(args.folders, run_names(args.folders))]
 
 
 def _read_run(folder: Path, name: str, args: Namespace) -> RunData:
+    existing_folder(folder, 'the --result_path of a run')
     has_logs = any((folder / log).exists() for log in LOGS.values())
     options = list(_options(folder))
     path, of_results = _result_path(folder, options), options
@@ -120,21 +118,16 @@ def _read_results(path: Path, options: list[dict[str, Any]], args: Namespace) ->
         raise InputError(f'{path.parent}: has no opts.json that names the annotation file; give '
                          '--annotation_path')
     subset = SUBSETS.get(path.stem, path.stem)
-    class_names, truth, has_lists = read_truth(Path(annotation_path), subset,
-                                               bool(newest.get('multi_label')))
-    scores, _ = read_results(path, truth, len(class_names), 1, has_lists)
-    check_overlap(truth, scores, class_names, Namespace(
-        result_path=path, ground_truth_path=annotation_path, subset=subset))
+    class_names, truth, has_lists, scores, _ = read_both(
+        Path(annotation_path), path, subset, multi_label=bool(newest.get('multi_label')))
     return Results(path, subset, class_names, truth, scores, has_lists,
                    _groups(list(truth), args.groups))
 
 
 def _groups(video_ids: list[str], path: Path | None) -> np.ndarray | None:
     """(n,) numbers by the table, or by names; None where each video is a group by itself."""
-    if path:
-        return group_numbers(path, np.array(video_ids))
-    groups = np.unique(list(map(grouping(None), video_ids)), return_inverse=True)[1]
-    return groups if 1 < len(np.unique(groups)) < len(video_ids) else None
+    groups = group_numbers(path, video_ids)
+    return groups if path or 1 < len(np.unique(groups)) < len(video_ids) else None
 
 
 # ---------------------------------------------------------------- what is shown of options
@@ -149,17 +142,9 @@ def changed(options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 def command(options: Mapping[str, Any]) -> list[str]:
     """The words of a command line of main.py that has these options."""
-    words = ['python', 'main.py']
-    for name, (value, _) in changed(options).items():
-        if value is True:
-            words.append(f'--{name}')
-        elif name == 'inference_views' and value:
-            words += [f'--{name}', 'x'.join(map(str, value))]
-        elif isinstance(value, list):
-            words += [f'--{name}', *map(str, value)]
-        elif value is not None and value is not False:
-            words += [f'--{name}', str(value)]
-    return words
+    return ['python', 'main.py', *(
+        word for name, (value, default) in changed(options).items()
+        if value is not False or default for word in as_words(name, value))]
 
 
 def as_flag(name: str, value: Any) -> str:

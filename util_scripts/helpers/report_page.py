@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from runtime.output import to_stderr, wrote
 from util_scripts.helpers.charts import Curve, confusion_matrix, key, line_chart
 from util_scripts.helpers.evaluation import (count_by_class, count_confusions, count_right,
                                              mean_class, precisions, rank)
-from util_scripts.helpers.html_page import (PAUSE_BUTTON, Cell, contents, film, folded, page,
-                                            section, table, text, without_empty)
+from util_scripts.helpers.html_page import (PAUSE_BUTTON, Cell, film, folded, page, table, text,
+                                            without_empty)
 from util_scripts.helpers.intervals import by_group, wilson
 from util_scripts.helpers.plotting import PANELS, Clip, best_row
 from util_scripts.helpers.report_data import (Results, RunData, as_flag, changed, command,
@@ -71,14 +71,13 @@ def overview_table(runs: Sequence[RunData]) -> str:
     for run in runs:
         best = best_row(run.logs)
         log = run.logs.get('validation', {})
+        top1 = log['video_top1'][best] if best is not None and 'video_top1' in log else np.nan
         found = accuracies(run.results) if run.results else []
         rows.append([
             run.name, n_epochs(run),
             Cell(f'{log["epoch"][best]:.0f}', log['epoch'][best]) if best is not None else '',
-            *(Cell(share(log[name][best]), log[name][best])
-              if best is not None and name in log and np.isfinite(log[name][best]) else ''
-              for name in ('video_top1',)),
-            Cell(share(top1 := found[0].n_right / found[0].n), top1) if found else '',
+            Cell(share(top1), top1) if np.isfinite(top1) else '',
+            Cell(share(own := found[0].n_right / found[0].n), own) if found else '',
             _interval(found[0].interval) if found else ''])
     return table(*without_empty(['run', 'epochs', 'best epoch', 'video top-1 then',
                                  'top-1 of the inference', '95 % interval (Wilson)'], rows))
@@ -114,18 +113,14 @@ def curves_html(runs: Sequence[RunData]) -> str:
                                      ] * any('validation' in run.logs for run in runs)
     return (f'{key(names)}<div class="charts">{"".join(charts)}</div>'
             f'<p class="note">{" ".join(notes)}</p>'
-            + ''.join(folded(f'the numbers of {run.name}: {log}', _log_table(logs))
+            + ''.join(folded(f'the numbers of {run.name}: {log}', table(list(logs), [
+                [Cell(f'{value:.0f}' if value == np.round(value) else f'{value:.6g}', value)
+                 for value in row] for row in zip(*logs.values())]))
                       for run in runs for log, logs in run.logs.items()))
 
 
 def _look(number: int, log: str, n_runs: int) -> int:
     return number if n_runs > 1 else int(log == 'training')
-
-
-def _log_table(log: Any) -> str:
-    rows = [[Cell(f'{value:.0f}' if value == np.round(value) else f'{value:.6g}', value)
-             for value in row] for row in zip(*log.values())]
-    return table(list(log), rows)
 
 
 # ---------------------------------------------------------------- one run
@@ -238,9 +233,7 @@ def report_html(runs: Sequence[RunData], args: Namespace) -> str:
             progress.update(1)
             if why_none:
                 to_stderr(f'{run.folder}: no thumbnails: {why_none}')
-    body = contents([(title, anchor) for title, _, anchor in sections])
-    body += '\n'.join(section(*entry) for entry in sections)
-    return page('Report: ' + ', '.join(run.name for run in runs), f'{body}')
+    return page('Report: ' + ', '.join(run.name for run in runs), sections)
 
 
 def write_report(args: Namespace) -> None:

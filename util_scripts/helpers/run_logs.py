@@ -38,15 +38,12 @@ def read_run(folder: Path) -> dict[str, Table]:
     existing_folder(folder, 'the --result_path of a run')
     paths = {log: folder / name for log, name in LOGS.items() if (folder / name).exists()}
     # A training that has just begun has logs with no row yet.
-    tables = {log: read_log(path) for log, path in paths.items() if _has_rows(path)}
+    tables = {log: read_log(path) for log, path in paths.items()
+              if not path.is_file() or len(path.read_text(errors='replace').splitlines()) > 1}
     if not tables:
         raise InputError(f'{folder}: no epoch in {" or ".join(LOGS.values())} yet; give the '
                          '--result_path of a run that has ended its first')
     return tables
-
-
-def _has_rows(path: Path) -> bool:
-    return not path.is_file() or len(path.read_text(errors='replace').splitlines()) > 1
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

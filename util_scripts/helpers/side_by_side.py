@@ -67,11 +67,11 @@ def run_side_by_side(jobs: Iterable[Job], n_jobs: int, on_begin: Callable[[Job],
     After `max_minutes` those that run are asked to stop; so they are at a request to stop, which
     then raises Stopped.
     """
-    waiting, running, ended = list(jobs), list[Running](), set[str]()
+    waiting, running, ended, is_cut = list(jobs), list[Running](), set[str](), False
     n_jobs = min(n_jobs or n_processors(), max(1, len(waiting)))
     environment = {'OMP_NUM_THREADS': str(max(1, n_processors() // n_jobs)),
                    'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}
-    end, is_cut = time.monotonic() + 60 * max_minutes, False
+    end = time.monotonic() + 60 * max_minutes
     with Progress(len(waiting), 'runs', unit='run') as progress, StopSignals() as stop:
         while waiting or running:
             if stop.signum or time.monotonic() > end:
@@ -85,7 +85,10 @@ def run_side_by_side(jobs: Iterable[Job], n_jobs: int, on_begin: Callable[[Job],
             if not running:
                 break  # nothing more is to begin, or what is left needs what failed
             time.sleep(POLL_SEC)
-            for one, status in _take_ended(running):
+            for one in list(running):
+                if (status := one.status()) is None:
+                    continue
+                running.remove(one)
                 if status == 0:
                     ended.add(one.job.name)
                 note(on_end(one.job, status, one.minutes()))
@@ -93,14 +96,6 @@ def run_side_by_side(jobs: Iterable[Job], n_jobs: int, on_begin: Callable[[Job],
     if stop.signum:
         raise Stopped(stop.signum, 'stopped: the same command goes on')
     return is_cut or bool(waiting)
-
-
-def _take_ended(running: list[Running]) -> list[tuple[Running, int]]:
-    """Those that have ended, which leave the list, with their exit statuses."""
-    ended = [(one, status) for one in running if (status := one.status()) is not None]
-    for one, _ in ended:
-        running.remove(one)
-    return ended
 
 
 def _next(waiting: Iterable[Job], ended: set[str]) -> Job | None:

@@ -3,9 +3,6 @@
 from collections.abc import Collection
 
 from runtime.names import did_you_mean, nearest
-from runtime.output import printable
-
-__all__ = ['n_of', 'nearest_or_all', 'printable']
 
 
 def n_of(number: int, noun: str) -> str:

@@ -1,14 +1,12 @@
-"""Clocks, rows of a table, peak rates of GPUs and made-up frames, for measurements of speed."""
+"""Clocks, rows of a table and peak rates of GPUs, for measurements of speed."""
 
 import re
+import resource
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-HEIGHT, WIDTH = 240, 320
 # TFLOP/s of GPUs by the data sheets, dense: in 16 bits, TF32, fp32. The first whose words are all
 # in the device's name holds.
 PEAK_RATES: dict[str, tuple[float | None, ...]] = {
@@ -46,7 +44,6 @@ def now() -> np.ndarray:
 
 def now_of_children() -> np.ndarray:
     """As `now`, but of the processes that this one started and that have ended."""
-    import resource  # here, because Windows has none
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return np.array([time.perf_counter(), usage.ru_utime + usage.ru_stime])
 
@@ -55,16 +52,6 @@ def times_ours(plain: np.ndarray, ours: np.ndarray) -> str:
     """How much slower the plain version is, of times as `now` has them."""
     passed, cpu = np.asarray(plain) / np.asarray(ours)
     return f'{passed:.2f} x ours, {cpu:.2f} x in CPU time'
-
-
-def moving_frames(n_frames: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """A picture of coarse and fine structure that moves: uint8 (HEIGHT, WIDTH, 3) per frame."""
-    coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
-    size = WIDTH + 2 * n_frames, HEIGHT + n_frames
-    picture = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
-    picture = (picture + rng.normal(0, 3, (*picture.shape[:2], 1))).clip(0, 255).astype(np.uint8)
-    for i in range(n_frames):
-        yield picture[i:i + HEIGHT, 2 * i:2 * i + WIDTH]
 
 
 def peak_rate(device_name: str, precision: str, tf32: bool) -> float | None:
@@ -77,17 +64,11 @@ def peak_rate(device_name: str, precision: str, tf32: bool) -> float | None:
     return rates[0 if precision != 'fp32' else 1 if tf32 else 2]
 
 
-def heading() -> str:
-    """The line above rows as `line` gives them."""
-    return _line('part', 'what', 'ms', 'CPU ms', '1/s', 'of')
+LINE = '{:10}  {:28}  {:>9}  {:>9}  {:>9}  {}'
+HEADING = LINE.format('part', 'what', 'ms', 'CPU ms', '1/s', 'of')
 
 
 def line(row: Row) -> str:
-    """A Row as text."""
-    return _line(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
-                 f'{1 / row.sec:.2f}', f'a {row.unit}' + (f'; {row.note}' if row.note else ''))
-
-
-def _line(part: str, what: str, *numbers_and_of: str) -> str:
-    *numbers, of = numbers_and_of
-    return '  '.join([f'{part:10}', f'{what:28}', *(f'{number:>9}' for number in numbers), of])
+    """A Row as text, as below HEADING."""
+    return LINE.format(row.part, row.what, f'{1e3 * row.sec:.2f}', f'{1e3 * row.cpu_sec:.2f}',
+                       f'{1 / row.sec:.2f}', f'a {row.unit}' + (row.note and f'; {row.note}'))

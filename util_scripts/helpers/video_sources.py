@@ -39,9 +39,6 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def _open(self) -> Video:
-        return Video(self.path)
-
     def length_sec(self) -> float:
         """What the file says of its length in seconds, 0 where it says nothing."""
         try:
@@ -58,18 +55,13 @@ class FileSource:
                    resized only once, while decoding. None leaves frames in their own size
         every:     of so many frames, the first is given
         """
-        with self._open() as video:
-            numbered = self._numbered(video)
-            yield _frames(numbered, video, transform, every), video.fps, lambda: video.damage
-
-    def _numbered(self, video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
-        return enumerate(video.frames(), 1)
+        with Video(self.path) as video:
+            yield _frames(video, transform, every), video.fps, lambda: video.damage
 
 
-def _frames(numbered: Iterable[tuple[int, av.VideoFrame]], video: Video,
-            transform: Transform | None, every: int) -> Iterator[Frame]:
+def _frames(video: Video, transform: Transform | None, every: int) -> Iterator[Frame]:
     pixels, first_sec, begin_sec = None, None, 0.0
-    for number, frame in numbered:
+    for number, frame in enumerate(video.frames(), 1):
         if pixels is None:
             pixels = (transformed(transform, video.pixel_aspect) if transform else
                       _whole(round(min(float(frame.width * video.pixel_aspect), frame.height)),
