@@ -58,8 +58,13 @@ PLAIN_TYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torc
                torch.uint64}
 
 # What the fields of a file are, if it has them: the state of a training, and what ours record.
+COUNTS, NUMBERS = mapping(whole(0), whole(0)), list_of(whole(0))
+SCHEDULE = fields({}, {
+    'last_epoch': whole(-1), 'best': REAL, 'num_bad_epochs': whole(0), 'rates': list_of(NUMBER),
+    'name': TEXT,
+    'milestones': lambda value: (COUNTS if isinstance(value, Mapping) else NUMBERS)(value)})
 TRAINING = fields(
-    {'epoch': whole(0), 'scheduler': OBJECT,
+    {'epoch': whole(0), 'scheduler': SCHEDULE,
      'optimizer': fields({'state': mapping(whole(0), OBJECT), 'param_groups': list_of(fields(
          {'params': list_of(whole(0)), 'lr': NUMBER}, {'initial_lr': NUMBER}))})},
     {'position': fields({'epoch': whole(1), 'batch': whole(0), 'sums': mapping(TEXT, REAL)},

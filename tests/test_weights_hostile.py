@@ -162,6 +162,13 @@ def test_optimiser_states_of_some_parameters(trained, content, tmp_path, odd, st
         main(argv)
 
 
+@pytest.mark.parametrize('name, odd', [('last_epoch', 'a'), ('milestones', [[1]]),
+                                       ('milestones', 'a'), ('rates', ['a'])])
+def test_schedules_of_another_kind(content, tmp_path, name, odd):
+    path = saved(tmp_path / 'a.pth', content, scheduler={**content['scheduler'], name: odd})
+    assert f'scheduler.{name}' in sentence(path)
+
+
 def test_more_shared_weights_than_any_network_has(tmp_path):
     shared = torch.zeros(100_000).half()
     path = tmp_path / 'a.pth'
