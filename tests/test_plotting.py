@@ -8,8 +8,10 @@ from PIL import Image
 
 from tests.tiny_data import run_main
 from util_scripts import plot_log, plot_results
+from util_scripts.helpers import plotting
 from util_scripts.helpers.mistakes import spread
-from util_scripts.helpers.plotting import Clip, best_row, draw_classes, draw_clips, draw_confusion
+from util_scripts.helpers.plotting import (Clip, best_row, draw_classes, draw_clips, draw_confusion,
+                                           draw_runs)
 from util_scripts.helpers.run_logs import run_names
 
 
@@ -104,6 +106,22 @@ def test_the_best_epoch():
              'video_top1': np.array([np.nan, .7, .7])}
     assert best_row({'validation': table}) == 1
     assert best_row({'training': table}) is None
+
+
+@pytest.mark.parametrize('best', [1, 7, 14])
+def test_what_is_said_of_the_best_epoch_is_beside_the_axis(tmp_path, monkeypatch, best):
+    epochs = np.arange(1., 15)
+    table = {'epoch': epochs, 'loss': np.exp(-epochs), 'acc': 0.01 + 0.01 * (epochs == best)}
+    figures = []
+    monkeypatch.setattr(plotting, 'save_figure', lambda figure, _: figures.append(figure))
+    draw_runs({'': {'validation': table}}, tmp_path / 'a.png')
+    figures[0].draw_without_rendering()
+    for axes in figures[0].axes:
+        text, = axes.texts
+        box, inside = text.get_window_extent(), axes.get_window_extent()
+        assert inside.y0 <= box.y0 and box.y1 <= inside.y1 and text.get_text()[6:].startswith(
+            f'{best}: ')
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 + 5
 
 
 @pytest.mark.slow

@@ -80,12 +80,13 @@ def draw_runs(runs: Mapping[str, Mapping[str, Table]], path: Path) -> None:
             is_dotted = len(epochs) <= 40 and len(runs) == 1 or len(epochs) == 1
             axes.plot(epochs, values, linewidth=1.8, marker='o', markersize=4 if is_dotted else 0,
                       **_line_look(log, list(runs).index(run), len(runs)))
-            _mark_best(axes, runs[run], log, column)
         if title == 'learning rate':
             axes.set_yscale('log')
         else:
             # The margin of a chart that begins at 0 is narrower than a dot.
             axes.set_ylim(0, 1.03 * (axes.get_ylim()[1] if title == 'loss' else 1))
+        for run, log, column in lines:
+            _mark_best(axes, runs[run], log, column)
         if len(PANELS[title]) > 1 and len(runs) == 1:
             axes.legend(frameon=False, fontsize=9)
     if len(runs) > 1:
@@ -109,10 +110,13 @@ def _mark_best(axes: Axes, logs: Mapping[str, Table], log: str, column: str) -> 
     epoch, value = logs[log]['epoch'][best], logs[log][column][best]
     axes.plot([epoch], [value], marker='o', markersize=10, markerfacecolor='none',
               markeredgecolor=INK, markeredgewidth=1.3, linestyle='none', zorder=5)
-    is_late = epoch > np.mean(axes.dataLim.intervalx)
+    (begin, end), is_low = axes.dataLim.intervalx, value < 0.2 * axes.get_ylim()[1]
+    place = (epoch - begin) / max(end - begin, 1)
     axes.annotate(f'epoch {epoch:.0f}: {value:.3g}', (epoch, value), fontsize=8, color=INK,
-                  xytext=(-8 if is_late else 8, -11), textcoords='offset points', va='top',
-                  ha='right' if is_late else 'left', zorder=6,
+                  # Below it would lie on the numbers of the axis.
+                  xytext=(0, 11 if is_low else -11), va='bottom' if is_low else 'top',
+                  ha='left' if place < 0.15 else 'right' if place > 0.85 else 'center',
+                  textcoords='offset points', zorder=6,
                   bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8, 'pad': 1})
 
 
