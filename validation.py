@@ -21,14 +21,16 @@ COUNTED = ('clips', 'videos', *AVERAGED)
 
 @torch.no_grad()
 def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *, n_classes: int,
-             device: torch.device, on_step: Callable[[int], None] | None = None
+             device: torch.device, on_step: Callable[[int], bool] | None = None,
+             on_end: Callable[[], None] | None = None
              ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Pass once over a loader whose batches hold whole videos.
 
     Returns a dict of means, and a dict of counts (n_classes, n_classes), rows true and columns
     predicted: {'clip': of clips, 'video': of videos}; multi-label it is empty.
 
-    `on_step` is called with the number of videos after each batch. Counts of several processes are
+    `on_step` is called with the number of videos after each batch, and leaves the others out where
+    it returns True; `on_end` is called by all processes after that. Counts of several processes are
     added, each having its share of the loader.
 
     loss, clip_top1, clip_top5:  over the clips
@@ -52,8 +54,10 @@ def evaluate(loader: Any, model: nn.Module, normalize: nn.Module, task: Task, *,
         accumulator.add((logits, labels), (scores, video_labels))
         sums.add(**_hits(task, 'clip', logits, labels), loss=task.criterion(logits, labels)
                  * len(labels), **_hits(task, 'video', scores, video_labels))
-        if on_step:
-            on_step(len(scores))
+        if on_step and on_step(len(scores)):
+            break
+    if on_end:
+        on_end()
     sums = Sums(dict(zip(COUNTED, distributed.total(sums.tensor(COUNTED, device)).tolist())))
     metrics, confusion = accumulator.total()
     means = {name: sums.mean(name, count) for name, count in AVERAGED.items()}
@@ -93,9 +97,13 @@ def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> di
     run.stop.finishing = 'the batch is finished' + (', then save_last.pth is written' if save
                                                     else '')
 
-    def on_step(n_videos: int) -> None:
+    def on_step(n_videos: int) -> bool:
         progress.update(n_videos)
-        if run.stop.signum:
+        return bool(run.stop.signum)
+
+    def on_end() -> None:
+        # All stop together: one alone would save while others wait for its counts, for ever.
+        if run.stop_asked():
             if not save:
                 raise run.stopped('the same command begins anew')
             save()
@@ -106,7 +114,7 @@ def validate(run: Run, epoch: int, save: Callable[[], None] | None = None) -> di
         try:
             metrics, confusion = evaluate(loader, run.evaluated_model(), run.normalize, run.task,
                                           device=run.device, n_classes=len(run.class_names),
-                                          on_step=on_step)
+                                          on_step=on_step, on_end=on_end)
         except NotFinite:
             weights = run.network.state_dict().values()
             if save and all(tensor.isfinite().all() for tensor in weights):
