@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,29 @@ def test_torchrun_restarts_a_run_and_stops_it(tiny_data, tmp_path):
     epochs = [line.split('\t')[0] for line in
               (tmp_path / 'train.log').read_text().splitlines()[1:]]
     assert epochs == [str(epoch) for epoch in range(1, position['epoch'] + 1)]
+
+
+def test_both_stop_in_validation(own_data, tmp_path):
+    """One is asked to before its last batch, which a frame that is a pipe keeps waiting, and the
+    other while it waits for the counts of that."""
+    frame = own_data.frame('red_5')
+    image = frame.read_bytes()
+    frame.unlink()
+    os.mkfifo(frame)
+    command = argv(own_data, tmp_path, '--no-check_paths', '--n_epochs', 1, '--n_threads', 0)
+    ranks = start_ranks(2, command, tmp_path / 'output')
+    with open(frame, 'wb') as pipe:  # once it is wanted
+        time.sleep(1)  # the other is done by then
+        frame.unlink()
+        frame.write_bytes(image)  # for later clips
+        for rank in ranks:
+            os.kill(rank.pid, signal.SIGTERM)
+        pipe.write(image)
+    for rank in ranks:
+        rank.join(LIMIT_SEC)
+    said = (tmp_path / 'output').read_text()
+    assert [rank.exitcode for rank in ranks] == [128 + signal.SIGTERM] * 2, said
+    assert 'go on with --resume_path auto' in said and (tmp_path / 'save_last.pth').exists()
 
 
 def test_error_of_one_rank_ends_all(own_data, tmp_path):
